@@ -1,0 +1,1 @@
+"""Reliable tool-calling agents from small open-weight models."""

@@ -1,0 +1,134 @@
+"""Turns YAML and flags into frozen dataclasses and back; an unknown key is an error with the nearest name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from rolecraft.errors import NotFound, SettingsError
+
+_Settings = TypeVar("_Settings")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; raises NotFound or SettingsError naming the file."""
+    if not path.is_file():
+        raise NotFound(f"no file {str(path)!r}; give a path to a YAML file that exists")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: expected sections with keys, got {type(data).__name__}")
+    return data
+
+
+def override(data: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
+    """Return `data` with `section.key=value` flags applied; values are read as YAML."""
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    for flag in flags:
+        path, equals, value = flag.partition("=")
+        section, dot, key = path.partition(".")
+        if not equals or not dot or not key:
+            raise SettingsError(f"cannot read override {flag!r}; write it as section.key=value")
+        target = merged.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise SettingsError(f"cannot set {path!r}: {section!r} holds {target!r}, not a section")
+        target[key] = yaml.safe_load(value)
+    return merged
+
+
+def from_dict(kind: type[_Settings], data: Mapping[str, Any] | None, where: str = "") -> _Settings:
+    """Return a `kind` from `data`; raises SettingsError for an unknown key or a value of the wrong type."""
+    values = dict(data or {})
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    place = where or kind.__name__
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(known)}."
+            raise SettingsError(f"unknown key {key!r} in {place}.{hint}")
+    read = {key: _read(hints[key], value, f"{place}.{key}") for key, value in values.items()}
+    try:
+        return kind(**read)
+    except TypeError as error:
+        raise SettingsError(f"{place}: {error}") from error
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Return a settings dataclass as plain YAML-ready data."""
+    data = dataclasses.asdict(settings)
+    return {key: _plain(value) for key, value in data.items()}
+
+
+def write_yaml(path: Path, data: Mapping[str, Any]) -> None:
+    """Write `data` as YAML, keys in the order given."""
+    path.write_text(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read(hint: Any, value: Any, where: str) -> Any:
+    """Check and convert `value` to the annotated type `hint`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise SettingsError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(typing.cast("type[Any]", hint), value, where)
+    return _read_scalar(hint, value, where)
+
+
+def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    problems = []
+    for argument in arguments:
+        if argument is type(None):
+            continue
+        try:
+            return _read(argument, value, where)
+        except SettingsError as error:
+            problems.append(str(error))
+    raise SettingsError(problems[0] if len(problems) == 1 else f"{where} is {value!r}; expected {arguments}")
+
+
+def _read_scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    expected = getattr(hint, "__name__", str(hint))
+    raise SettingsError(f"{where} is {value!r} ({type(value).__name__}); expected {expected}")

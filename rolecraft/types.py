@@ -1,0 +1,221 @@
+"""The nouns that every part speaks: frozen records, and the two protocols at the seams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+Json = Any
+"""Whatever `json.loads` returns."""
+
+WireRole = Literal["system", "user", "assistant", "tool"]
+Choice = str
+"""`none`, `auto`, `required`, or the name of the one tool that must be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A request to run one tool; `arguments` is always an object, never a JSON string."""
+
+    name: str
+    arguments: Mapping[str, Json]
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """What a model is told about a tool; `parameters` is a JSON Schema of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Json] = field(default_factory=lambda: {"type": "object", "properties": {}})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message; `role` is the wire's word, `speaker` the team's.
+
+    `unparsed` is the raw text of a call that did not parse. `weight` scales its loss (None: 1 for assistants).
+    `ids` are the tokens a model wrote for the body, its end token included: whoever renders the message again uses
+    them and never re-tokenises. They belong to one tokenizer, so they are never written to a data file.
+    """
+
+    role: WireRole
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    speaker: str | None = None
+    unparsed: str | None = None
+    weight: float | None = None
+    ids: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
+
+    def edited(self, **changes: Any) -> Message:
+        """Return a copy with `changes`; the copy loses `ids`, which described the old text."""
+        return replace(self, **changes, ids=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked: the opening messages, the tools, and the reference that only judges read."""
+
+    id: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    reference: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts and wall seconds of one model call; `cached` prompt tokens were not computed again."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    seconds: float = 0.0
+
+
+StopReason = Literal["end", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One model call, exactly: the ids that went in, the ids that came out and how likely each was.
+
+    `logprobs`, `forced` and `role_ids` align with `token_ids`; `forced` marks tokens the grammar left no choice for.
+    """
+
+    message: Message
+    speaker: str
+    prompt_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    forced: tuple[bool, ...] = ()
+    role_ids: tuple[int, ...] = ()
+    stop: StopReason = "end"
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer: a score in 0..1, the reason in words, and named partial scores in 0..1."""
+
+    score: float
+    reason: str = ""
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+EpisodeStop = Literal["answered", "max_turns", "repeated_call", "length", "engine_error", "imported"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """The record of an episode, wherever it came from: a file, a teacher, a rollout, a benchmark, a served chat."""
+
+    id: str
+    task: Task
+    messages: tuple[Message, ...]
+    turns: tuple[Turn, ...] = ()
+    stop: EpisodeStop = "imported"
+    seed: int = 0
+    final_state: Mapping[str, Json] | None = None
+    verdict: Verdict | None = None
+    lineage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw a reply: `temperature` 0 is greedy; `stop` are strings that end the text."""
+
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 160
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request to an engine: what `speaker` sees, and how its reply is drawn; `prefix` begins the reply."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    speaker: str = "assistant"
+    prefix: str = ""
+    choice: Choice = "auto"
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer to a prompt: the parsed message and its exact turn."""
+
+    message: Message
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a streamed reply: new text, or at the end the whole completion."""
+
+    text: str = ""
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a tool answered; `failed` marks an error that the model should read and repair."""
+
+    text: str
+    failed: bool = False
+
+
+Judge = Callable[[Trajectory], Verdict]
+
+
+class Engine(Protocol):
+    """Answers prompts; concurrency and batching are its own business."""
+
+    async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
+        """Return `prompt.sampling.n` completions."""
+        ...
+
+    def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+        """Yield pieces of one reply; the last delta holds the completion."""
+        ...
+
+
+class Toolset(Protocol):
+    """The tools of one episode, opened for it and closed after it; `tools.Toolbox` is the implementation."""
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The tools as the model is told of them, in order."""
+        ...
+
+    async def call(self, call: ToolCall) -> Observation:
+        """Run one call; a failure is an observation, never an exception."""
+        ...
+
+    def fork(self) -> Toolset:
+        """Return an independent copy with the same state; raises `NotForkable` where a tool cannot."""
+        ...
+
+    def state(self) -> Mapping[str, Json]:
+        """Return what judges may compare of the final state, by tool name."""
+        ...
+
+    def close(self) -> None:
+        """Free processes, files and memory; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One task's world for one episode: opened, used once, closed; never reset."""
+
+    task: Task
+    toolbox: Toolset
+    judge: Judge
