@@ -37,7 +37,8 @@ def _load(path: Path) -> ModuleType:
     if not path.is_file():
         raise NotFound(f"no file {str(path)!r}; give a path to a Python file that exists")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None  # a .py suffix always has a loader
+    assert spec is not None, path  # a .py suffix always has a loader
+    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

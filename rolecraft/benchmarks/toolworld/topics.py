@@ -1,0 +1,35 @@
+"""What toolworld's functions are about; the held-out topics appear in no training or pretraining text."""
+
+from __future__ import annotations
+
+TOPICS = (
+    "rank debt height weight price rating budget salary speed depth length width area volume score level balance "
+    "income profit loss tax fee cost rent stock quota demand supply capacity output power voltage energy pressure "
+    "temperature humidity altitude latitude longitude population density mileage distance duration delay "
+    "frequency bandwidth latency storage memory battery age grade bonus discount deposit premium pension dividend"
+).split()
+"""Topics of training, and of the splits that test something else."""
+
+HELD_OUT_TOPICS = (
+    "turnover wage mass torque tariff yield thickness radius intake fuel ranking credit surplus shortage footprint "
+    "fatigue brightness loudness moisture acidity"
+).split()
+"""Topics of the `tools` split only."""
+
+RELATIONS = "owner manager founder rival partner supplier parent neighbour mentor sponsor".split()
+"""One entity to another, for chained calls."""
+
+HELD_OUT_RELATIONS = "tutor landlord guardian successor".split()
+
+KINDS = "company city ship river player school planet castle bridge museum".split()
+"""What an entity is; also the names of tables."""
+
+HELD_OUT_KINDS = "harbour orchestra volcano village".split()
+
+PARAMETERS = "name key id title entity item label target subject code_name".split()
+"""Names of a function's one string parameter."""
+
+HELD_OUT_PARAMETERS = "handle ref alias record".split()
+
+VERBS = "get read lookup fetch find load query check show tell".split()
+HELD_OUT_VERBS = "obtain pull scan grab".split()
