@@ -9,7 +9,8 @@ RolecraftError
 ├── SandboxError         the sandbox cannot be started as asked
 ├── NotForkable          a tool whose state cannot be copied was asked to fork
 ├── ContractError        an adapter or renderer does not fit the model it is used with
-└── EngineError          a model call could not be served (memory, length, connection)
+└── EngineError          a model call could not be served (memory, connection)
+    └── ContextFull      a prompt leaves no room for a reply; an episode ends there
 
 A model's mistakes are data, never exceptions.
 """
@@ -62,3 +63,7 @@ class ContractError(UserError):
 
 class EngineError(RolecraftError):
     """A model call could not be served."""
+
+
+class ContextFull(EngineError):
+    """A prompt leaves no room for a reply in the model's context."""

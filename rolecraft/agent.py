@@ -1,0 +1,168 @@
+"""An episode as one plain async function, and `play`, which runs many of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, replace
+
+from rolecraft.errors import ContextFull
+from rolecraft.team import Team
+from rolecraft.types import (
+    Completion,
+    Engine,
+    Environment,
+    EpisodeStop,
+    Message,
+    Prompt,
+    Sampling,
+    Task,
+    ToolCall,
+    Trajectory,
+    Turn,
+)
+
+Opener = Callable[[], Environment]
+"""Opens one task's world; called when its episode begins, so that waiting episodes hold no processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an episode is played: how its replies are drawn, and when it is ended."""
+
+    max_turns: int = 12
+    max_repeats: int = 3
+    max_calls_per_turn: int = 8
+    sampling: Sampling = Sampling()
+
+
+async def episode(
+    environment: Environment,
+    team: Team,
+    engine: Engine,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    *,
+    seed: int = 0,
+    explain: Callable[[str], str] = lambda text: "it is not a valid call",
+    watch: Callable[[Message], None] = lambda message: None,
+) -> Trajectory:
+    """Play one episode and return its judged record; the caller closes the environment.
+
+    `explain` says what is wrong with a call that did not parse; `watch` sees each new message as it arrives.
+    A model's mistakes end up in the record; only a fault of ours raises.
+    """
+    task = environment.task
+    messages, turns = list(task.messages), list[Turn]()
+    calls: Counter[str] = Counter()
+    speaker: str | None = team.first
+    stop: EpisodeStop = "answered"
+    while speaker is not None:
+        if len(turns) == settings.max_turns:
+            stop = "max_turns"
+            break
+        try:
+            completion = await _ask(engine, team, speaker, messages, task, settings, seed + len(turns))
+        except ContextFull:
+            stop = "length"
+            break
+        message = _numbered(completion.message, speaker, len(calls), settings.max_calls_per_turn)
+        turns.append(replace(completion.turn, message=message, speaker=speaker))
+        observations = await _act(environment, message, team, explain)
+        for new in (message, *observations):
+            messages.append(new)
+            watch(new)
+        calls.update(_key(call) for call in message.tool_calls)
+        if calls and max(calls.values()) > settings.max_repeats:
+            stop = "repeated_call"
+            break
+        if completion.turn.stop == "length" and message.unparsed is None:
+            stop = "length"
+            break
+        speaker = team.next_speaker(messages[-1])
+    record = Trajectory(
+        id=task.id,
+        task=task,
+        messages=tuple(messages),
+        turns=tuple(turns),
+        stop=stop,
+        seed=seed,
+        final_state=environment.toolbox.state(),
+    )
+    return replace(record, verdict=environment.judge(record))
+
+
+async def play(
+    openers: Iterable[Opener],
+    team: Team,
+    engine: Engine,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    *,
+    concurrency: int = 16,
+    seed: int = 0,
+    explain: Callable[[str], str] = lambda text: "it is not a valid call",
+) -> AsyncIterator[Trajectory]:
+    """Play episodes, at most `concurrency` at once, and yield each as it finishes.
+
+    Episode i samples from a seed made of `seed` and i, so results do not depend on the order of admission.
+    """
+    waiting = enumerate(openers)
+    running: set[asyncio.Task[Trajectory]] = set()
+
+    async def one(index: int, opener: Opener) -> Trajectory:
+        environment = await asyncio.to_thread(opener)
+        try:
+            episode_seed = (seed * 1_000_003 + index) * settings.max_turns
+            return await episode(environment, team, engine, settings, seed=episode_seed, explain=explain)
+        finally:
+            await asyncio.to_thread(environment.toolbox.close)
+
+    try:
+        while True:
+            while len(running) < concurrency and (following := next(waiting, None)) is not None:
+                running.add(asyncio.create_task(one(*following)))
+            if not running:
+                return
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for finished in done:
+                yield finished.result()
+    finally:
+        for unfinished in running:
+            unfinished.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _ask(
+    engine: Engine, team: Team, speaker: str, messages: list[Message], task: Task, settings: Settings, seed: int
+) -> Completion:
+    view = team.role(speaker).view(messages)
+    sampling = replace(settings.sampling, n=1, seed=seed)
+    (completion,) = await engine.complete(Prompt(view, task.tools, speaker, sampling=sampling))
+    return completion
+
+
+def _numbered(message: Message, speaker: str, made: int, most: int) -> Message:
+    """Give the calls the ids that their observations answer to; calls beyond `most` are dropped."""
+    numbered = tuple(replace(call, id=f"call_{made + i}") for i, call in enumerate(message.tool_calls[:most]))
+    return replace(message, speaker=speaker, tool_calls=numbered)
+
+
+async def _act(
+    environment: Environment, message: Message, team: Team, explain: Callable[[str], str]
+) -> tuple[Message, ...]:
+    """Run the message's calls, at once where there are several, and return what the model is told of them."""
+    observed = await asyncio.gather(*(environment.toolbox.call(call) for call in message.tool_calls))
+    answers = [
+        Message("tool", observation.text, tool_call_id=call.id, name=call.name)
+        for call, observation in zip(message.tool_calls, observed, strict=True)
+    ]
+    if message.unparsed is not None:
+        answers.append(Message("tool", f"error: {explain(message.unparsed)}"))
+    elif message.speaker == "executor" and not message.tool_calls:
+        answers.append(Message("tool", "error: no call was written"))
+    return tuple(answers)
+
+
+def _key(call: ToolCall) -> str:
+    return f"{call.name}({json.dumps(dict(call.arguments), sort_keys=True, ensure_ascii=False, default=str)})"
