@@ -42,7 +42,7 @@ async def episode(
     environment: Environment,
     team: Team,
     engine: Engine,
-    settings: Settings = Settings(),  # noqa: B008 - frozen
+    settings: Settings = Settings(),
     *,
     seed: int = 0,
     explain: Callable[[str], str] = lambda text: "it is not a valid call",
@@ -97,7 +97,7 @@ async def play(
     openers: Iterable[Opener],
     team: Team,
     engine: Engine,
-    settings: Settings = Settings(),  # noqa: B008 - frozen
+    settings: Settings = Settings(),
     *,
     concurrency: int = 16,
     seed: int = 0,
