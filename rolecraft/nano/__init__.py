@@ -1,0 +1,1 @@
+"""The embedded default: a small base model, its tokenizer, and the script that made them."""

@@ -1,0 +1,175 @@
+"""The episode, with a scripted engine and real tools."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from rolecraft import agent, team
+from rolecraft.errors import ContextFull, EngineError
+from rolecraft.tools import Toolbox, tool
+from rolecraft.types import Completion, Environment, Message, Prompt, Task, ToolCall, Turn, Verdict
+
+
+@tool
+def add(x: int, y: int) -> int:
+    """Add two numbers.
+
+    Args:
+        x: the first
+        y: the second
+    """
+    return x + y
+
+
+class Scripted:
+    """Answers from a script and remembers what it was asked."""
+
+    def __init__(self, replies: Sequence[Message | Exception], stop="end", delay=0.0):
+        self.replies, self.stop, self.delay, self.asked = list(replies), stop, delay, []
+
+    async def complete(self, prompt: Prompt):
+        self.asked.append(prompt)
+        await asyncio.sleep(self.delay)
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, Exception):
+            raise reply
+        message = replace(reply, speaker=prompt.speaker)
+        return (Completion(message, Turn(message, prompt.speaker, stop=self.stop)),)
+
+
+def call(x, y):
+    return Message("assistant", tool_calls=(ToolCall("add", {"x": x, "y": y}),))
+
+
+def says(text):
+    return Message("assistant", text)
+
+
+def opener(closed=None, name="t"):
+    def judge(trajectory):
+        return Verdict(1.0 if "5" in trajectory.messages[-1].content else 0.0)
+
+    class Box(Toolbox):
+        def close(self):
+            super().close()
+            if closed is not None:
+                closed.append(name)
+
+    task = Task(name, (Message("user", "2+3?"),), Toolbox([add]).specs)
+    return lambda: Environment(task, Box([add]), judge)
+
+
+def run(engine, team_name="single", settings=agent.Settings(), **options):
+    chosen = team.find(team_name, instructions=False)
+    return asyncio.run(agent.episode(opener()(), chosen, engine, settings, **options))
+
+
+def test_a_call_is_run_and_its_result_told():
+    record = run(Scripted([call(2, 3), says("It is 5.")]))
+    assert [m.role for m in record.messages] == ["user", "assistant", "tool", "assistant"]
+    assert record.messages[2] == Message("tool", "5", tool_call_id="call_0", name="add")
+    assert record.verdict == Verdict(1.0)
+    assert record.stop == "answered"
+
+
+def test_three_roles_take_their_turns():
+    script = [says("I add. Next: executor."), call(2, 3), says("Done. Next: summarizer."), says("5")]
+    record = run(Scripted(script), "mor")
+    assert [t.speaker for t in record.turns] == ["reasoner", "executor", "reasoner", "summarizer"]
+
+
+def test_parallel_calls_are_answered_in_order():
+    both = Message("assistant", tool_calls=(ToolCall("add", {"x": 1, "y": 1}), ToolCall("add", {"x": 2, "y": 2})))
+    record = run(Scripted([both, says("5")]))
+    assert [(m.content, m.tool_call_id) for m in record.messages[2:4]] == [("2", "call_0"), ("4", "call_1")]
+
+
+def test_a_malformed_call_is_answered_with_what_is_wrong_and_the_episode_goes_on():
+    broken = Message("assistant", unparsed='{"name":')
+    record = run(Scripted([broken, says("5")]), explain=lambda text: f"{text} is cut off")
+    assert record.messages[2].content == 'error: {"name": is cut off'
+    assert record.stop == "answered"
+
+
+def test_good_calls_beside_a_malformed_one_are_run():
+    mixed = replace(call(2, 3), unparsed="{")
+    record = run(Scripted([mixed, says("5")]))
+    assert [m.content[:5] for m in record.messages[2:4]] == ["5", "error"]
+
+
+def test_an_executor_that_calls_nothing_is_told_so():
+    record = run(Scripted([says("Next: executor."), says("um"), says("Next: summarizer."), says("5")]), "mor")
+    assert record.messages[3].content == "error: no call was written"
+
+
+def test_the_same_call_again_and_again_ends_the_episode():
+    record = run(Scripted([call(2, 3)]), settings=agent.Settings(max_repeats=2, max_turns=50))
+    assert record.stop == "repeated_call"
+    assert len(record.turns) == 3
+
+
+def test_turns_are_bounded():
+    replies = [call(i, i) for i in range(20)]
+    assert run(Scripted(replies), settings=agent.Settings(max_turns=4)).stop == "max_turns"
+
+
+def test_a_reply_cut_by_length_ends_the_episode():
+    assert run(Scripted([says("5")], stop="length")).stop == "length"
+
+
+def test_a_full_context_is_data_but_a_broken_engine_raises():
+    assert run(Scripted([ContextFull("full")])).stop == "length"
+    with pytest.raises(EngineError):
+        run(Scripted([EngineError("down")]))
+
+
+def test_calls_beyond_the_limit_are_dropped():
+    many = Message("assistant", tool_calls=tuple(ToolCall("add", {"x": i, "y": 0}) for i in range(9)))
+    record = run(Scripted([many, says("5")]), settings=agent.Settings(max_calls_per_turn=2))
+    assert len(record.messages[1].tool_calls) == 2
+
+
+def collect(openers, engine, **options):
+    async def gather():
+        return [t async for t in agent.play(openers, team.find("single", instructions=False), engine, **options)]
+
+    return asyncio.run(gather())
+
+
+def test_play_yields_every_episode_and_closes_every_world():
+    closed = []
+    records = collect([opener(closed, f"t{i}") for i in range(7)], Scripted([says("5")]), concurrency=3)
+    assert sorted(r.id for r in records) == sorted(closed) == [f"t{i}" for i in range(7)]
+
+
+def test_play_never_runs_more_than_asked():
+    running, most = [0], [0]
+
+    class Counting(Scripted):
+        async def complete(self, prompt):
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            try:
+                return await super().complete(prompt)
+            finally:
+                running[0] -= 1
+
+    collect([opener(name=f"t{i}") for i in range(10)], Counting([says("5")], delay=0.01), concurrency=3)
+    assert most[0] == 3
+
+
+def test_a_failing_engine_stops_play_and_closes_the_worlds():
+    closed = []
+    with pytest.raises(EngineError):
+        collect([opener(closed, f"t{i}") for i in range(4)], Scripted([EngineError("down")]), concurrency=2)
+    assert len(closed) == 2
+
+
+def test_seeds_depend_on_the_place_not_on_the_order_of_admission():
+    seeds = []
+    for concurrency in (1, 5):
+        records = collect([opener(name=f"t{i}") for i in range(5)], Scripted([says("5")]), concurrency=concurrency)
+        seeds.append({r.id: r.seed for r in records})
+    assert seeds[0] == seeds[1]

@@ -1,0 +1,70 @@
+"""Who speaks next, and what each role sees."""
+
+import pytest
+
+from rolecraft import team
+from rolecraft.errors import NotFound
+from rolecraft.types import Message, ToolCall
+
+CALL = (ToolCall("add", {"x": 1}),)
+
+
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        ("Add. Next: executor.", "executor"),
+        ("Add. Next: Executor", "executor"),
+        ("done\nnext : SUMMARIZER. ", "summarizer"),
+        ("Next: executor. No, stop.", None),
+        ("nothing", None),
+    ],
+)
+def test_the_reasoner_designates_by_its_last_words(text, role):
+    assert team.called_next(text) == role
+
+
+def test_mor_hands_over_as_the_reasoner_says():
+    mor = team.find("mor")
+    assert mor.first == "reasoner"
+    assert mor.next_speaker(Message("assistant", "x. Next: executor.", speaker="reasoner")) == "executor"
+    assert mor.next_speaker(Message("assistant", "x. Next: summarizer.", speaker="reasoner")) == "summarizer"
+
+
+def test_mor_observations_go_to_the_reasoner():
+    mor = team.find("mor")
+    assert mor.next_speaker(Message("tool", "3")) == "reasoner"
+    assert mor.next_speaker(Message("assistant", speaker="executor", tool_calls=CALL)) == "reasoner"
+
+
+def test_mor_ends_with_the_summarizer():
+    assert team.find("mor").next_speaker(Message("assistant", "3", speaker="summarizer")) is None
+
+
+def test_single_goes_on_after_a_call_and_after_one_that_did_not_parse():
+    single = team.find("single")
+    assert single.next_speaker(Message("assistant", tool_calls=CALL)) == "assistant"
+    assert single.next_speaker(Message("assistant", unparsed="{")) == "assistant"
+    assert single.next_speaker(Message("tool", "3")) == "assistant"
+    assert single.next_speaker(Message("assistant", "3")) is None
+
+
+def test_a_view_opens_with_the_instructions_and_keeps_the_rest():
+    role = team.Role("reasoner", "Think.")
+    user = Message("user", "hi")
+    assert role.view([user]) == (Message("system", "Think."), user)
+    assert role.view([Message("system", "Be kind."), user])[0].content == "Think.\n\nBe kind."
+    assert team.Role("reasoner").view([user]) == (user,)
+
+
+def test_a_role_that_is_told_something_else_breaks_appending():
+    assert team.find("mor").appends_only
+    assert not team.Team("t", (team.Role("a", "x"), team.Role("b", "y")), "a", lambda m: None).appends_only
+
+
+def test_a_misspelt_team_is_told_the_nearest():
+    with pytest.raises(NotFound, match="Did you mean 'single'"):
+        team.find("singel")
+
+
+def test_without_instructions_the_roles_are_told_nothing():
+    assert all(not role.instructions for role in team.find("mor", instructions=False).roles)
