@@ -111,7 +111,7 @@ async def play(
     running: set[asyncio.Task[Trajectory]] = set()
 
     async def one(index: int, opener: Opener) -> Trajectory:
-        environment = await asyncio.to_thread(opener)
+        environment = await _open(opener)
         try:
             episode_seed = (seed * 1_000_003 + index) * settings.max_turns
             return await episode(environment, team, engine, settings, seed=episode_seed, explain=explain)
@@ -131,6 +131,17 @@ async def play(
         for unfinished in running:
             unfinished.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _open(opener: Opener) -> Environment:
+    """Open a world off the event loop; one that opens while its episode is cancelled is closed again."""
+    opening = asyncio.ensure_future(asyncio.to_thread(opener))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        environment = await opening
+        await asyncio.to_thread(environment.toolbox.close)
+        raise
 
 
 async def _ask(

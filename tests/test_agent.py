@@ -1,6 +1,7 @@
 """The episode, with a scripted engine and real tools."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -161,10 +162,16 @@ def test_play_never_runs_more_than_asked():
 
 
 def test_a_failing_engine_stops_play_and_closes_the_worlds():
-    closed = []
+    opened, closed = [], []
+
+    def opening(name):
+        opened.append(name)
+        return opener(closed, name)()
+
+    openers = [functools.partial(opening, f"t{i}") for i in range(4)]
     with pytest.raises(EngineError):
-        collect([opener(closed, f"t{i}") for i in range(4)], Scripted([EngineError("down")]), concurrency=2)
-    assert len(closed) == 2
+        collect(openers, Scripted([EngineError("down")]), concurrency=2)
+    assert sorted(opened) == sorted(closed)
 
 
 def test_seeds_depend_on_the_place_not_on_the_order_of_admission():

@@ -1,4 +1,4 @@
-"""Checks what the nano base can do before any tuning: copy at 1,000 tokens, and choose among four described functions."""
+"""Checks what the nano base can do before any tuning: copy and look up at 1,000 tokens, choose among four functions."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rolecraft.nano import corpus
@@ -86,7 +87,7 @@ def launch(settings: Settings, output: Path, processes: int = 2) -> None:
     """Pretrain in `processes` data-parallel processes; they meet through a file, so no port is needed."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (processes, f"file://{folder}/meeting", settings, output)
-        torch.multiprocessing.spawn(_worker, arguments, nprocs=processes)
+        spawn(_worker, arguments, nprocs=processes)  # type: ignore[no-untyped-call]
 
 
 def _worker(rank: int, ranks: int, meeting: str, settings: Settings, output: Path) -> None:
@@ -209,7 +210,7 @@ def _step(
     )
     weights = weights_BT[:, 1:].flatten()
     loss = (losses_BT * weights).sum() / weights.sum().clamp(min=1.0)
-    loss.backward()
+    torch.autograd.backward(loss)
     if ranks > 1:
         _average(model, ranks)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
