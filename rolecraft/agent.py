@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -105,15 +106,16 @@ async def play(
 ) -> AsyncIterator[Trajectory]:
     """Play episodes, at most `concurrency` at once, and yield each as it finishes.
 
-    Episode i samples from a seed made of `seed` and i, so results do not depend on the order of admission.
+    An episode samples from a seed made of `seed` and its task's id, so results depend neither on the order of
+    admission nor on how tasks are spread over processes.
     """
-    waiting = enumerate(openers)
+    waiting = iter(openers)
     running: set[asyncio.Task[Trajectory]] = set()
 
-    async def one(index: int, opener: Opener) -> Trajectory:
+    async def one(opener: Opener) -> Trajectory:
         environment = await _open(opener)
         try:
-            episode_seed = (seed * 1_000_003 + index) * settings.max_turns
+            episode_seed = _episode_seed(seed, environment.task.id)
             return await episode(environment, team, engine, settings, seed=episode_seed, explain=explain)
         finally:
             await asyncio.to_thread(environment.toolbox.close)
@@ -121,7 +123,7 @@ async def play(
     try:
         while True:
             while len(running) < concurrency and (following := next(waiting, None)) is not None:
-                running.add(asyncio.create_task(one(*following)))
+                running.add(asyncio.create_task(one(following)))
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -131,6 +133,11 @@ async def play(
         for unfinished in running:
             unfinished.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def _episode_seed(seed: int, task_id: str) -> int:
+    """Return 48 bits of a hash; an episode's turns add their number to it."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{task_id}".encode()).digest()[:6])
 
 
 async def _open(opener: Opener) -> Environment:
