@@ -1,0 +1,154 @@
+"""Text to ids and back for one tokenizer, such that only a template can become a control token.
+
+Not covered: a tokenizer whose ordinary vocabulary holds a marker without declaring it an added token.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+Piece = str | int
+"""Plain text, or the id of a control token."""
+
+_MARKER = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
+_CACHED = 4096
+
+
+class AddedToken(Protocol):
+    """What `transformers` tells of an added token."""
+
+    content: str
+    special: bool
+    lstrip: bool
+    rstrip: bool
+
+
+class Tokenizer(Protocol):
+    """The part of a `transformers` tokenizer that renderers use."""
+
+    init_kwargs: dict[str, Any]
+    unk_token_id: int | None
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]:
+        """Added tokens by id, each an `AddedToken`."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the ids of `text`."""
+        ...
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> Any:
+        """Return the text of `ids`."""
+        ...
+
+
+class Codec:
+    """A tokenizer with its control tokens kept apart from its text; safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.items()
+        tokens = {i: token for i, token in added if token.special or _MARKER.fullmatch(token.content)}
+        self.control = {token.content: i for i, token in tokens.items()}
+        self._texts = {i: token.content for i, token in tokens.items()}
+        self._strips_right = frozenset(i for i, token in tokens.items() if token.rstrip)
+        self._strips_left = frozenset(i for i, token in tokens.items() if token.lstrip)
+        self._forbidden = frozenset(self._texts) - {tokenizer.unk_token_id}
+        longest_first = sorted(self.control, key=len, reverse=True)
+        self._find = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._lock = threading.Lock()
+        self.plain = functools.lru_cache(maxsize=_CACHED)(self._plain)
+
+    def template(self, text: str, only: Iterable[str] | None = None) -> tuple[Piece, ...]:
+        """Return trusted text as pieces: its control tokens (those in `only`, if given) as ids, the rest as text."""
+        allowed = self.control.keys() if only is None else self.control.keys() & set(only)
+        pieces: list[Piece] = []
+        end = 0
+        for match in self._find.finditer(text):
+            if match.group() in allowed:
+                pieces += [text[end : match.start()], self.control[match.group()]]
+                end = match.end()
+        return tuple(piece for piece in (*pieces, text[end:]) if piece != "")
+
+    def encode(self, pieces: Iterable[Piece]) -> tuple[int, ...]:
+        """Return the ids of `pieces`; neighbouring texts are tokenised as one, as the family's own template would."""
+        ids: list[int] = []
+        text = ""
+        for piece in pieces:
+            if isinstance(piece, str):
+                text += piece
+                continue
+            ids += self._between(ids, text, piece)
+            ids.append(piece)
+            text = ""
+        ids += self._between(ids, text, None)
+        return tuple(ids)
+
+    def segments(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
+        """Return `ids` as runs of (text, whether it is one control token); any ids are fine."""
+        runs: list[tuple[str, bool]] = []
+        plain: list[int] = []
+        for i in ids:
+            if i not in self._texts:
+                plain.append(i)
+                continue
+            if plain:
+                runs.append((self._decode(plain), False))
+                plain = []
+            runs.append((self._texts[i], True))
+        return [*runs, (self._decode(plain), False)] if plain else runs
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of `ids`, control tokens spelled out."""
+        return "".join(text for text, _ in self.segments(ids))
+
+    def _between(self, ids: list[int], text: str, following: int | None) -> tuple[int, ...]:
+        # A token declared to strip its neighbours swallows the template's newline, as it does in the tokenizer itself.
+        if ids and ids[-1] in self._strips_right:
+            text = text.lstrip()
+        if following in self._strips_left:
+            text = text.rstrip()
+        return self.plain(text) if text else ()
+
+    def _plain(self, text: str) -> tuple[int, ...]:
+        """Return the ids of untrusted `text`; no control token is among them, whatever the text says."""
+        text = _without_lone_surrogates(text)
+        ids = self._encode(text)
+        if self._forbidden.isdisjoint(ids):
+            return tuple(ids)
+        ids = [i for part in self._cut(text) for i in self._encode(part)]
+        if self._forbidden.isdisjoint(ids):
+            return tuple(ids)
+        # A normaliser can turn other text into a marker; single characters cannot be one.
+        ids = [i for character in text for i in self._encode(character)]
+        return tuple(i for i in ids if i not in self._forbidden)
+
+    def _cut(self, text: str) -> list[str]:
+        """Return `text` in parts, cut within each spelled-out control token."""
+        parts: list[str] = []
+        start, match = 0, self._find.search(text)
+        while match:
+            cut = match.start() + 1
+            parts.append(text[start:cut])
+            start, match = cut, self._find.search(text, cut)
+        return [*parts, text[start:]]
+
+    def _encode(self, text: str) -> list[int]:
+        with self._lock:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def _decode(self, ids: list[int]) -> str:
+        with self._lock:
+            text = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+
+def _without_lone_surrogates(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
