@@ -227,7 +227,7 @@ def _tools_in(module: ModuleType, settings: Mapping[str, Any] | None) -> tuple[T
     if kind is not None and opener is not None:
         found.append(opener(from_dict(kind, settings, module.__name__.rpartition(".")[2])))
     elif settings:
-        raise UserError(f"{module.__name__!r} takes no settings; got {', '.join(settings)}")
+        raise UserError(f"{module.__name__!r} takes no settings; got {', '.join(map(repr, settings))}")
     if not found:
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
         remedy = f"put it above {functions[0]!r}" if functions else "write a function and put it above"
