@@ -43,16 +43,21 @@ def override(data: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
         target = merged.setdefault(section, {})
         if not isinstance(target, dict):
             raise SettingsError(f"cannot set {path!r}: {section!r} holds {target!r}, not a section")
-        target[key] = yaml.safe_load(value)
+        try:
+            target[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"cannot read override {flag!r}: its value is not valid YAML") from error
     return merged
 
 
 def from_dict(kind: type[_Settings], data: Mapping[str, Any] | None, where: str = "") -> _Settings:
     """Return a `kind` from `data`; raises SettingsError for an unknown key or a value of the wrong type."""
+    place = where or kind.__name__
+    if not isinstance(data, Mapping | None):
+        raise SettingsError(f"{place} is {data!r} ({type(data).__name__}); expected keys with values")
     values = dict(data or {})
     hints = typing.get_type_hints(kind)
     known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    place = where or kind.__name__
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
