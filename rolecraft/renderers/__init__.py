@@ -140,10 +140,9 @@ class Renderer:
         self._codec = Codec(tokenizer)
         self._require_control_tokens()
         self._end_id = self._codec.control[format.end]
-        self._gap = self._codec.template(format.gap)
-        self._close = (self._end_id, *self._gap)
-        self._gap_ids = self._codec.encode(self._gap)
-        self._tags_are_tokens = all(tag in self._codec.control for tag in format.calls.tags)
+        self._close = (self._end_id, *self._codec.template(format.gap))
+        self._gap_ids = self._codec.encode(self._close)[1:]
+        self.tags_are_tokens = all(tag in self._codec.control for tag in format.calls.tags)
         self._pieces = functools.lru_cache(maxsize=64)(self._codec.template)
         self._header_ids = functools.lru_cache(maxsize=64)(self._make_header_ids)
         stops = (self._codec.control.get(token) for token in format.stops)
@@ -153,6 +152,11 @@ class Renderer:
     def end_id(self) -> int:
         """The token that ends every block."""
         return self._end_id
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The tokens that text never becomes."""
+        return frozenset(self._codec.control.values())
 
     @property
     def call_syntax(self) -> CallSyntax:
@@ -207,7 +211,7 @@ class Renderer:
         """
         last = next((place for place, i in enumerate(ids) if i in self.stop_ids), len(ids))
         body = (*self._written(prefix), *ids[:last])
-        reply = parse(self._codec.segments(body), self.format.calls, tags_are_tokens=self._tags_are_tokens)
+        reply = parse(self._codec.segments(body), self.format.calls, tags_are_tokens=self.tags_are_tokens)
         return Message(
             "assistant",
             reply.content,
@@ -348,7 +352,7 @@ class Renderer:
 
     def _shielded(self, text: str) -> str:
         # Where the tags are mere text, an argument that quotes one must not close the call.
-        if self._tags_are_tokens:
+        if self.tags_are_tokens:
             return text
         for tag in self.format.calls.tags:
             text = text.replace(tag, tag.replace("<", "\\u003c"))

@@ -33,7 +33,7 @@ _JSON_REASONS = {
     "Illegal trailing comma before end of array": "a comma too many",
     "Invalid control character at": "a line break inside a text",
     "Invalid \\escape": "a backslash that escapes nothing",
-    "Extra data": "more than one object",
+    "Extra data": "something follows the object",
 }
 
 
@@ -164,7 +164,7 @@ def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax) -> R
         if isinstance(answer, ToolCall):
             calls.append(answer)
         else:
-            bad.append(opening + inner + raw_end)
+            bad.append((opening + inner + raw_end).removesuffix("\n"))
         texts.append("")
 
     for text, control in segments:
@@ -185,28 +185,25 @@ def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax) -> R
 
 
 def _parse_lines(text: str, syntax: CallSyntax) -> Reply:
-    begins = re.compile(rf"[ \t]*(?={syntax.begins})")
-    begins_line = re.compile(rf"^[ \t]*(?={syntax.begins})", re.MULTILINE)
-    first = begins_line.search(text)
-    if first is None:
+    here = re.compile(rf"[ \t]*(?={syntax.begins})")
+    # The lines that begin a call, each with where the next one does; found once, to stay linear.
+    places = [match.start() for match in re.finditer(rf"^[ \t]*(?={syntax.begins})", text, re.MULTILINE)]
+    if not places:
         return Reply(text, (), None)
-    texts, calls, bad = [text[: first.start()]], list[ToolCall](), list[str]()
-    at: re.Match[str] | None = first
-    while at is not None:
-        following = begins_line.search(text, at.end() + 1)
-        limit = following.start() if following else len(text)
-        end = _balanced_end(text, at.end(), limit)
-        answer = read_call(text[at.end() : end].strip(), syntax)
-        if isinstance(answer, ToolCall):
-            calls.append(answer)
-        else:
-            bad.append(text[at.start() : end].removesuffix("\n"))
-        gap = _BETWEEN.match(text, end, limit)
-        rest = gap.end() if gap else end
-        again = begins.match(text, rest, limit) if rest < limit else None
-        if again is None:
-            texts.append(text[rest:limit])
-        at = again or following
+    texts, calls, bad = [text[: places[0]]], list[ToolCall](), list[str]()
+    for place, limit in zip(places, [*places[1:], len(text)], strict=True):
+        at = here.match(text, place, limit)
+        while at is not None:
+            end = _balanced_end(text, at.end(), limit)
+            answer = read_call(text[at.end() : end].strip(), syntax)
+            if isinstance(answer, ToolCall):
+                calls.append(answer)
+            else:
+                bad.append(text[at.start() : end].removesuffix("\n"))
+            gap = _BETWEEN.match(text, end, limit)
+            place = gap.end() if gap else end
+            at = here.match(text, place, limit)
+        texts.append(text[place:limit])
     return _reply(texts, calls, bad)
 
 

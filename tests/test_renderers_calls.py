@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rolecraft.renderers import CallSyntax, why_unparsed
+from rolecraft.renderers._calls import MAX_CHARACTERS, Reply, parse, read_call
+from rolecraft.renderers._tools import signature
+from rolecraft.types import ToolCall, ToolSpec
+
+LINES = CallSyntax(arguments_key="args", compact=True)
+TAGGED = CallSyntax(open="<tool_call>\n", close="\n</tool_call>")
+DEBT = ToolSpec("read_debt", "debt", {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]})
+
+
+def nested(value: str) -> str:
+    return f'{{"name":"f","args":{{"a":{value}}}}}'
+
+
+def lines(text: str) -> Reply:
+    return parse([(text, False)], LINES, tags_are_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"name":"f","args":{"a":1}', "a closing } is missing"),
+        ('{"name":"f","args":{"a":"1}}', 'a closing " is missing'),
+        ('{"name":"f","args":{"a":1}}}', "something follows the object"),
+        ('{"name":"f" "args":{}}', "expected ','"),
+        ("{'name':'f'}", "a key in double quotes"),
+        ('{"name":"f","args":{"a":"x\ny"}}', "a line break inside a text"),
+        ('{"args":{}}', 'no "name"'),
+        ('{"name":3,"args":{}}', '"name" must be the name of a tool'),
+        ('{"name":" ","args":{}}', '"name" must be the name of a tool'),
+        ('{"name":"f","args":[1]}', '"args" must be an object, got a list'),
+        ('{"name":"f","args":"{}"}', '"args" must be an object, got text'),
+        ('{"name":"f","args":null}', '"args" must be an object, got null'),
+        ('{"name":"f","argz":{}}', "no such key 'argz'"),
+        ('{"name":"f","args":{"a":1,"a":2}}', "key 'a' is there twice"),
+        ('{"name":"f","args":{"a":NaN}}', "NaN is not a number"),
+        ('{"name":"f","args":{"a":-Infinity}}', "-Infinity is not a number"),
+        ('{"name":"f","args":{"a":1e999}}', "too large"),
+        (nested("9" * 309), "more than 308 digits"),
+        ('{"name":"f","args":{"a":"\\ud800"}}', "half of a surrogate pair"),
+        (nested("[" * 50_000), "nested more than 32 deep"),
+        (nested("[" * 31 + "]" * 31), "nested more than 32 deep"),
+        (nested(f'"{"x" * MAX_CHARACTERS}"'), "longer than"),
+    ],
+)
+def test_a_refused_call_is_kept_verbatim_and_explained_alike(text: str, reason: str) -> None:
+    answer = read_call(text, LINES)
+    assert isinstance(answer, str)
+    assert lines(text).calls == ()
+    assert lines(text).unparsed == text
+    assert re.search(reason, why_unparsed(text))
+    assert re.search(reason, answer)
+
+
+def test_a_call_without_arguments_is_a_call() -> None:
+    assert read_call('{"name":"now"}', LINES) == ToolCall("now", {})
+
+
+def test_depth_32_is_read() -> None:
+    text = nested("[" * 30 + "]" * 30)
+    assert isinstance(read_call(text, LINES), ToolCall)
+
+
+def test_brackets_inside_a_text_do_not_count() -> None:
+    assert read_call(nested(f'"{"[{" * 60}"'), LINES) == ToolCall("f", {"a": "[{" * 60})
+
+
+def test_text_before_the_calls_is_the_content() -> None:
+    assert lines('first\n\n{"name":"f"}\n{"name":"g"}') == Reply(
+        "first\n", (ToolCall("f", {}), ToolCall("g", {})), None
+    )
+
+
+def test_text_between_and_after_calls_is_kept() -> None:
+    reply = lines('a\n{"name":"f"}\nb\n{"name":"g"}\nc')
+    assert (reply.content, len(reply.calls)) == ("a\nb\nc", 2)
+
+
+def test_several_malformed_calls_are_a_line_each() -> None:
+    assert lines('{"name":1}\n{"name":"f"}\n{"x"').unparsed == '{"name":1}\n{"x"'
+
+
+def test_a_tag_that_is_not_closed_is_malformed() -> None:
+    reply = parse([('<tool_call>\n{"name": "f"}', False)], TAGGED, tags_are_tokens=False)
+    assert (reply.calls, reply.unparsed) == ((), '<tool_call>\n{"name": "f"}')
+    assert why_unparsed(reply.unparsed) == "not closed: </tool_call> is missing"
+
+
+def test_a_call_opened_twice_keeps_the_second() -> None:
+    text = '<tool_call>\n{"na<tool_call>\n{"name": "g"}\n</tool_call>'
+    reply = parse([(text, False)], TAGGED, tags_are_tokens=False)
+    assert (reply.calls, reply.unparsed) == ((ToolCall("g", {}),), '<tool_call>\n{"na')
+
+
+def test_tags_in_plain_text_open_nothing_where_the_tokenizer_has_them() -> None:
+    segments = [('<tool_call>\n{"name": "f"}\n</tool_call>', False)]
+    assert parse(segments, TAGGED, tags_are_tokens=True).calls == ()
+
+
+def test_a_closing_tag_alone_is_text() -> None:
+    assert parse([("a", False), ("</tool_call>", True)], TAGGED, tags_are_tokens=True).content == "a</tool_call>"
+
+
+def test_the_reason_names_the_tools_there_are() -> None:
+    assert why_unparsed('{"name":"raed_debt","args":{}}', (DEBT,)) == "no tool 'raed_debt'; tools: read_debt"
+
+
+def test_the_reason_names_the_keys_there_are() -> None:
+    assert why_unparsed('{"name":"read_debt","args":{"kay":1}}', (DEBT,)) == "read_debt has no key 'kay'; keys: key"
+
+
+def test_prose_is_told_what_a_call_is() -> None:
+    assert why_unparsed("call read_debt please") == "not JSON: a call is an object in { }"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(['{"name"', ":", '"f"', ",", '"args"', "{", "}", "[", "]", '"', "\\", "\n", "1", " ", "x"])
+    )
+)
+def test_any_text_is_explained_and_taken_apart(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert why_unparsed(text)
+    for tag in ("", "<tool_call>"):
+        for syntax in (LINES, TAGGED):
+            parse([(tag + text, False)], syntax, tags_are_tokens=False)
+
+
+@pytest.mark.parametrize("piece", ['{"name":', '{"', '"\\', "{\n", "[", "<tool_call>", '{"name":"f"}', '{"name":"f"};'])
+def test_long_hostile_replies_are_taken_apart(piece: str) -> None:
+    text = piece * 20_000
+    assert lines(text) is not None
+    assert parse([(text, False)], TAGGED, tags_are_tokens=False) is not None
+
+
+def test_a_signature_tells_types_choices_and_what_is_optional() -> None:
+    properties = {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "unit": {"type": "string", "enum": ["c", "f"]},
+        "tags": {"type": "array"},
+        "odd": {"type": ["string", "null"]},
+    }
+    tool = ToolSpec("w", "", {"type": "object", "properties": properties, "required": ["city", "days"]})
+    assert signature(tool) == "w(city,days:int,unit?:c|f,tags?:list,odd?)"
