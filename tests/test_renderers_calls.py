@@ -46,8 +46,8 @@ def lines(text: str) -> Reply:
         ('{"name":"f","args":{"a":1e999}}', "too large"),
         (nested("9" * 309), "more than 308 digits"),
         ('{"name":"f","args":{"a":"\\ud800"}}', "half of a surrogate pair"),
-        (nested("[" * 50_000), "nested more than 32 deep"),
-        (nested("[" * 31 + "]" * 31), "nested more than 32 deep"),
+        (nested("[" * 50_000), "nested more than 80 deep"),
+        (nested("[" * 79 + "]" * 79), "nested more than 80 deep"),
         (nested(f'"{"x" * MAX_CHARACTERS}"'), "longer than"),
     ],
 )
@@ -64,8 +64,8 @@ def test_a_call_without_arguments_is_a_call() -> None:
     assert read_call('{"name":"now"}', LINES) == ToolCall("now", {})
 
 
-def test_depth_32_is_read() -> None:
-    text = nested("[" * 30 + "]" * 30)
+def test_depth_80_is_read() -> None:
+    text = nested("[" * 78 + "]" * 78)
     assert isinstance(read_call(text, LINES), ToolCall)
 
 

@@ -16,7 +16,7 @@ from rolecraft.errors import DataError
 from rolecraft.types import Json, ToolCall, ToolSpec
 
 MAX_CHARACTERS = 100_000
-MAX_DEPTH = 32
+MAX_DEPTH = 80
 MAX_DIGITS = 308
 
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
