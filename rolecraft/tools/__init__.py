@@ -1,7 +1,8 @@
 """What a tool is, how a function becomes one, and the toolbox that runs an episode's calls within bounds.
 
 To add a tool, write `tools/x.py` with a `@tool` function, or, for one with state, a `Settings` dataclass and
-`open(settings)` that returns a `ToolLike`. Every parameter is annotated and described.
+`open(settings)` that returns a `ToolLike`. Every parameter is annotated and described. Where the default settings open
+nothing, `EXAMPLE` holds settings for the contract test.
 
 Not covered here: a plain `@tool` function is the caller's own code and runs in this process with all its rights. The
 toolbox stops waiting for one that hangs, but cannot stop its thread. Code that a model wrote belongs in `python.py`.
