@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecraft.errors import NotForkable, NotFound, SettingsError, UserError
@@ -298,6 +298,22 @@ def test_a_misfit_inside_a_list_tells_its_place():
     assert observation.text == "error: convert needs 'tags[1]' to be a string; got 2"
 
 
+def test_a_union_tells_all_its_types():
+    observation = answer(table, {"rows": [], "key": 1.5, "note": None})
+    assert observation.text == "error: table needs 'key' to be an integer or a string; got 1.5"
+
+
+def test_a_misfit_inside_a_unions_list_tells_its_place():
+    union = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+    spec = ToolSpec("s", "d", {"type": "object", "properties": {"x": union}})
+    assert misfit(spec, {"x": ["a", 2]}) == "s needs 'x[1]' to be a string; got 2"
+
+
+def test_schemas_that_are_true_take_anything():
+    spec = ToolSpec("s", "d", {"type": "object", "properties": {"x": True, "y": {"type": "array", "items": True}}})
+    assert answer(Tool(spec, lambda **given: given), {"x": None, "y": [1]}) == Observation('{"x": null, "y": [1]}')
+
+
 def test_other_schema_rules_are_told_too():
     spec = ToolSpec("s", "d", {"type": "object", "properties": {"n": {"type": "integer", "maximum": 3}}})
     assert misfit(spec, {"n": 4}) == "s: 'n': 4 is greater than the maximum of 3"
@@ -347,6 +363,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.sampled_from(["rows", "key", "note", "other"]), json_values) | json_values)
 def test_any_json_gets_an_answer_that_can_be_written(arguments: Any):
     observation = answer(table, arguments)

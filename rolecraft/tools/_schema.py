@@ -90,8 +90,10 @@ def without_nulls(spec: ToolSpec, arguments: Mapping[str, Json]) -> dict[str, Js
     }
 
 
-def convert(schema: Mapping[str, Json], value: Json) -> Json:
+def convert(schema: Json, value: Json) -> Json:
     """Return a value that fits `schema` as the Python type the schema means: 2 is 2.0 where a number is asked."""
+    if not isinstance(schema, Mapping):
+        return value
     kind = schema.get("type")
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -100,8 +102,7 @@ def convert(schema: Mapping[str, Json], value: Json) -> Json:
     if kind == "array" and "items" in schema and isinstance(value, list | tuple):
         return [convert(schema["items"], item) for item in value]
     if kind == "object" and isinstance(value, Mapping):
-        properties, other = schema.get("properties", {}), schema.get("additionalProperties")
-        rest = other if isinstance(other, Mapping) else {}
+        properties, rest = schema.get("properties", {}), schema.get("additionalProperties")
         return {key: convert(properties.get(key, rest), item) for key, item in value.items()}
     return value
 
@@ -224,8 +225,11 @@ def _told(tool: str, error: jsonschema.ValidationError) -> str:
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
     where, got = _cut(place.lstrip(".")), _shown(error.instance)
     wanted: Any = error.validator_value
-    if error.validator == "type":
+    same_place = error.parent is not None and error.parent.absolute_path == error.absolute_path
+    kinds = _kinds_of_union(error) or (_kinds_of_union(error.parent) if same_place else [])
+    if error.validator == "type" and not kinds:
         kinds = [wanted] if isinstance(wanted, str) else wanted
+    if kinds:
         expected = " or ".join(_WORDS.get(kind, kind) for kind in kinds)
         return f"{tool} needs {where!r} to be {expected}; got {got}"
     if error.validator == "enum":
@@ -235,7 +239,18 @@ def _told(tool: str, error: jsonschema.ValidationError) -> str:
     return f"{tool}: {where!r}: {_cut(error.message, 200)}"
 
 
-def _nullable(schema: Mapping[str, Json]) -> bool:
+def _kinds_of_union(error: Any) -> list[str]:
+    """Return the types of a union that was missed, where each of its parts is one plain type; else nothing."""
+    if error is None or error.validator not in ("anyOf", "oneOf"):
+        return []
+    kinds = [choice.get("type") for choice in error.validator_value if isinstance(choice, Mapping)]
+    plain = [kind for kind in kinds if isinstance(kind, str)]
+    return plain if len(plain) == len(error.validator_value) else []
+
+
+def _nullable(schema: Json) -> bool:
+    if not isinstance(schema, Mapping):  # true and false are schemas too
+        return bool(schema)
     kinds = schema.get("type", ())
     choices = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
     listed = "null" in (kinds if isinstance(kinds, list | tuple) else (kinds,))
