@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -135,6 +135,8 @@ def test_any_ids_parse(renderer: Renderer, data: st.DataObject) -> None:
 @given(
     parts=st.lists(st.one_of(texts(), st.sampled_from(['{"name":"a","args":{}}', '{"name": "a"', "{", "}", '{"', ";"])))
 )
+@example(parts=['{"name": "a"', "\n\n"])
+@example(parts=["<tool_call>\n\n"])
 def test_what_was_parsed_is_written_and_parsed_alike(renderer: Renderer, parts: list[str]) -> None:
     ids = renderer.prompt((), (), "executor", "".join(parts))[len(renderer.prompt((), (), "executor")) :]
     once = renderer.parse(ids, "executor")

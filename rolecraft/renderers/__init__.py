@@ -206,8 +206,8 @@ class Renderer:
     def parse(self, ids: Sequence[int], speaker: str, prefix: str = "") -> Message:
         """Return the message in `ids`, the tokens `speaker` wrote after `prefix`; never raises, whatever they are.
 
-        Well-formed calls become `tool_calls`; malformed ones are kept verbatim in `unparsed`, a line each. What follows
-        the first stop token is dropped.
+        Well-formed calls become `tool_calls`; malformed ones are kept verbatim, but for final line breaks, in
+        `unparsed`, a line each. What follows the first stop token is dropped.
         """
         last = next((place for place, i in enumerate(ids) if i in self.stop_ids), len(ids))
         body = (*self._written(prefix), *ids[:last])

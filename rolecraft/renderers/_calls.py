@@ -164,7 +164,7 @@ def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax) -> R
         if isinstance(answer, ToolCall):
             calls.append(answer)
         else:
-            bad.append((opening + inner + raw_end).removesuffix("\n"))
+            bad.append((opening + inner + raw_end).rstrip("\n"))
         texts.append("")
 
     for text, control in segments:
@@ -199,7 +199,7 @@ def _parse_lines(text: str, syntax: CallSyntax) -> Reply:
             if isinstance(answer, ToolCall):
                 calls.append(answer)
             else:
-                bad.append(text[at.start() : end].removesuffix("\n"))
+                bad.append(text[at.start() : end].rstrip("\n"))
             gap = _BETWEEN.match(text, end, limit)
             place = gap.end() if gap else end
             at = here.match(text, place, limit)

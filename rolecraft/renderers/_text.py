@@ -1,5 +1,6 @@
 """Text to ids and back for one tokenizer, such that only a template can become a control token.
 
+A marker that content spells out is cut in two (a SentencePiece tokenizer then puts a space at the cut).
 Not covered: a tokenizer whose ordinary vocabulary holds a marker without declaring it an added token.
 """
 
