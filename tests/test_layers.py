@@ -17,8 +17,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store", "wire", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
     ("model", "adapters", "objectives", "reply", "slots", "decoder", "engine"),
-    ("batches", "recipe", "workers", "trainer", "train", "rl"),
-    ("evaluate", "report", "server", "doctor", "nano", "cli"),
+    ("batches", "recipe", "card", "workers", "checkpoints", "trainer", "train", "rl"),
+    ("scores", "evaluate", "charts", "report", "server", "doctor", "nano", "cli"),
 )
 """Every file and folder of `rolecraft/`, in reading order; a part may import what stands before it."""
 
