@@ -1,0 +1,359 @@
+"""The local engine: answers prompts with a transformers model, many at once, keeping keys and values from turn to turn.
+
+Not covered: schema-constrained calls (`Prompt.choice` other than `auto`), and models whose caches forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import torch
+
+from rolecraft.decoder import Decoder, draw
+from rolecraft.errors import ContextFull, EngineError, SettingsError
+from rolecraft.model import Loaded
+from rolecraft.reply import Reader, parse, says
+from rolecraft.slots import longest
+from rolecraft.types import Completion, Delta, Prompt, Sampling, StopReason, Turn, Usage
+
+_WORTH_WAITING = 16
+"""So many more of its tokens must another prompt be computing for a prompt to wait and copy them."""
+_MOVE_COST = 16
+"""Moving a row costs about as much as decoding this many tokens that nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much the engine holds and computes at once.
+
+    `slots`: how many replies are written together, and how many conversations stay cached; so play at most as many
+    episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it.
+    `prefill_tokens`: how many prompt tokens are computed between two decoding steps. `seed` varies all sampling.
+    """
+
+    slots: int = 16
+    max_context: int = 1024
+    prefill_tokens: int = 1024
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a sequence came to."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop: StopReason
+    cached: int
+    seconds: float
+
+
+@dataclass(eq=False, slots=True)
+class _Sequence:
+    """One reply in the making; once submitted, only the engine's thread touches it."""
+
+    prompt: list[int]
+    sampling: Sampling
+    limit: int
+    random: random.Random
+    listen: Callable[[int], None] | None = None
+    future: Future[_Written] = field(default_factory=Future)
+    began: float = field(default_factory=time.perf_counter)
+    row: int = -1
+    cached: int = 0
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class LocalEngine:
+    """Implements `types.Engine` on one model, with a thread of its own; callers may sit on any number of event loops.
+
+    Requests join between decoding steps and leave when they end. The keys and values of a finished reply stay until
+    their slot is needed: the next prompt that begins alike computes only what is new. A greedy reply does not depend
+    on what else is under way; a sampled one depends on `Sampling.seed` as well.
+    """
+
+    def __init__(self, loaded: Loaded, settings: Settings = Settings()) -> None:
+        """Try the model's cache and start; raises SettingsError, or EngineError for a model that cannot be served."""
+        for name in ("slots", "max_context", "prefill_tokens"):
+            if getattr(settings, name) < 1:
+                raise SettingsError(f"engine.{name} is {getattr(settings, name)!r}; it must be at least 1")
+        self.loaded, self.settings = loaded, settings
+        self._decoder = Decoder(loaded, settings.slots, settings.max_context)
+        self.context = self._decoder.context
+        self._inbox: queue.SimpleQueue[_Sequence | Future[None] | None] = queue.SimpleQueue()
+        self._waiting: list[_Sequence] = []
+        self._filling: list[_Sequence] = []
+        self._writing: list[_Sequence] = []
+        self._idle_tokens = 0
+        self._closed = False
+        self._gate = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="rolecraft-engine", daemon=True)
+        self._thread.start()
+
+    async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
+        """Return `prompt.sampling.n` completions; they share the computation of their prompt.
+
+        Raises ContextFull for a prompt that leaves no room for a reply, EngineError for one that cannot be served.
+        """
+        ids = self._ids(prompt)
+        sequences = [self._submit(prompt, ids, index) for index in range(prompt.sampling.n)]
+        try:
+            written = await asyncio.gather(*(asyncio.wrap_future(sequence.future) for sequence in sequences))
+        finally:
+            for sequence in sequences:
+                sequence.future.cancel()
+        return tuple(_completion(self.loaded, prompt, ids, one) for one in written)
+
+    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+        """Yield a reply's text as it is written, `prompt.prefix` first; the last delta holds the completion."""
+        if prompt.sampling.n != 1:
+            raise EngineError(f"a stream is one reply, not n={prompt.sampling.n}; ask complete() for several")
+        ids = self._ids(prompt)
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[int | None]()
+
+        def tell(token: int | None) -> None:
+            with suppress(RuntimeError):  # the loop that asked is closed: nobody listens
+                loop.call_soon_threadsafe(pieces.put_nowait, token)
+
+        sequence = self._submit(prompt, ids, 0, tell)
+        sequence.future.add_done_callback(lambda _: tell(None))
+        reader = Reader(self.loaded.renderer, prompt.sampling.stop)
+        try:
+            if prompt.prefix:
+                yield Delta(prompt.prefix)
+            while (token := await pieces.get()) is not None:
+                if text := reader.read(token):
+                    yield Delta(text)
+            completion = _completion(self.loaded, prompt, ids, sequence.future.result())
+            yield Delta(reader.rest(), completion)
+        finally:
+            sequence.future.cancel()
+
+    def forget(self) -> None:
+        """Drop all cached keys and values; for when the model's weights have changed.
+
+        Raises EngineError while replies are being written.
+        """
+        done: Future[None] = Future()
+        self._put(done)
+        done.result()
+
+    def close(self) -> None:
+        """Stop the thread; requests under way fail with EngineError. Safe to call twice."""
+        with self._gate:
+            self._closed = True
+        self._inbox.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the prompt's tokens, or raise for what cannot be served."""
+        sampling = prompt.sampling
+        if prompt.choice != "auto" and (prompt.tools or prompt.choice != "none"):
+            raise EngineError(
+                f"choice {prompt.choice!r} needs constrained calls, which this engine has not; use 'auto'"
+            )
+        if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
+            raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
+        ids = self.loaded.renderer.prompt(prompt.messages, prompt.tools, prompt.speaker, prompt.prefix)
+        if len(ids) >= self.context:
+            raise ContextFull(
+                f"the prompt for {prompt.speaker!r} has {len(ids)} tokens and the context holds {self.context}; "
+                f"shorten the conversation, or raise engine.max_context (the model's limit is {self._decoder.limit})"
+            )
+        return ids
+
+    def _submit(
+        self, prompt: Prompt, ids: Sequence[int], index: int, listen: Callable[[int], None] | None = None
+    ) -> _Sequence:
+        sampling = prompt.sampling
+        seeded = random.Random(f"{self.settings.seed}/{sampling.seed}/{index}")
+        limit = min(sampling.max_tokens, self.context - len(ids))
+        sequence = _Sequence(list(ids), sampling, limit, seeded, listen)
+        self._put(sequence)
+        return sequence
+
+    def _put(self, item: _Sequence | Future[None]) -> None:
+        with self._gate:
+            if self._closed:
+                raise EngineError("the engine is closed; open a new LocalEngine")
+            self._inbox.put(item)
+
+    # Everything below runs on the engine's thread.
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while self._collect():
+                try:
+                    self._step()
+                except Exception as error:  # noqa: BLE001 - a dead thread would leave every caller waiting for ever
+                    self._fail(f"the model call failed with {type(error).__name__}: {error}")
+            self._fail("the engine was closed before the reply was finished")
+
+    def _collect(self) -> bool:
+        """Take in what has arrived, waiting if there is nothing to do; False once the engine is to stop."""
+        while not (self._busy() and self._inbox.empty()):
+            item = self._inbox.get()
+            if item is None:
+                return False
+            if isinstance(item, _Sequence):
+                self._waiting.append(item)
+            else:
+                self._clear(item)
+        return True
+
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._filling or self._writing)
+
+    def _clear(self, done: Future[None]) -> None:
+        if self._busy():
+            done.set_exception(EngineError("forget() while replies are being written; wait for them first"))
+            return
+        self._decoder.slots.clear()
+        self._decoder.model.eval()
+        done.set_result(None)
+
+    def _fail(self, reason: str) -> None:
+        for sequence in (*self._waiting, *self._filling, *self._writing):
+            with suppress(InvalidStateError):  # cancelled meanwhile
+                sequence.future.set_exception(EngineError(reason))
+        self._waiting, self._filling, self._writing = [], [], []
+        self._decoder.slots.clear()
+
+    def _step(self) -> None:
+        """Let cancelled requests go and waiting ones in; compute some of the prompts, and a token of each reply."""
+        for sequences in (self._waiting, self._filling, self._writing):
+            for sequence in [one for one in sequences if one.future.cancelled()]:
+                sequences.remove(sequence)
+                if sequence.row >= 0:
+                    self._decoder.slots.release(sequence.row)
+        self._waiting = [sequence for sequence in self._waiting if not self._admit(sequence)]
+        if self._filling:
+            self._fill()
+        if self._writing:
+            self._write()
+
+    def _admit(self, sequence: _Sequence) -> bool:
+        """Give a prompt a row, with what any row already knows of it; False if it has to wait."""
+        slots = self._decoder.slots
+        taken = {other.row for other in (*self._filling, *self._writing)}
+        if len(taken) == self.settings.slots:
+            return False
+        # Prompts that begin alike (n samples, episodes with the same tools) let the first one compute the beginning.
+        _, soon = longest(sequence.prompt, ((other.row, other.prompt) for other in self._filling))
+        if soon >= _WORTH_WAITING and soon >= longest(sequence.prompt, enumerate(slots.tokens))[1] + _WORTH_WAITING:
+            return False
+        sequence.row, sequence.cached = slots.place(sequence.prompt, taken)
+        self._filling.append(sequence)
+        return True
+
+    def _fill(self) -> None:
+        """Compute prompt tokens of some sequences; those whose prompt is then complete write their first token."""
+        slots = self._decoder.slots
+        chosen = sorted(self._batch(), key=lambda pair: pair[0].row)
+        logits_BV = self._decoder.fill([(sequence.row, new) for sequence, new in chosen])
+        full = [b for b, (s, _) in enumerate(chosen) if len(slots.tokens[s.row]) == len(s.prompt)]
+        if not full:
+            return
+        complete = [chosen[b][0] for b in full]
+        self._filling = [sequence for sequence in self._filling if sequence not in complete]
+        self._writing += self._continue(complete, logits_BV[full])
+
+    def _batch(self) -> list[tuple[_Sequence, list[int]]]:
+        """Return sequences with the prompt tokens to compute next: the first to come, and others that pad it little."""
+        most = self.settings.prefill_tokens
+        batch: list[tuple[_Sequence, list[int]]] = []
+        first = width = 0
+        for sequence in self._filling:
+            known = len(self._decoder.slots.tokens[sequence.row])
+            new = sequence.prompt[known : known + most]
+            first = first or len(new)
+            wider = max(width, len(new))
+            fits = not batch or wider * (len(batch) + 1) <= most
+            if fits and abs(len(new) - first) <= max(first // 2, _WORTH_WAITING):
+                batch.append((sequence, new))
+                width = wider
+        return batch
+
+    def _write(self) -> None:
+        self._gather()
+        logits_BV = self._decoder.write([(sequence.row, sequence.ids[-1]) for sequence in self._writing])
+        self._writing = self._continue(self._writing, logits_BV)
+
+    def _gather(self) -> None:
+        """Order the replies by row, and move rows together once the gaps between them have cost as much as moving."""
+        self._writing.sort(key=lambda sequence: sequence.row)
+        low, high = self._writing[0].row, self._writing[-1].row + 1
+        self._idle_tokens += high - low - len(self._writing)
+        if self._idle_tokens < _MOVE_COST:
+            return
+        self._idle_tokens = 0
+        by_row = {sequence.row: sequence for sequence in (*self._filling, *self._writing)}
+        holes = sorted(set(range(low, high)) - {sequence.row for sequence in self._writing})
+        for hole, last in zip(holes, reversed(self._writing.copy()), strict=False):
+            if hole > last.row:
+                break
+            self._decoder.slots.swap(hole, last.row)
+            if hole in by_row:
+                by_row[hole].row = last.row
+            last.row = hole
+        self._writing.sort(key=lambda sequence: sequence.row)
+
+    def _continue(self, sequences: list[_Sequence], logits_BV: torch.Tensor) -> list[_Sequence]:
+        """Draw a token for each sequence; return those that go on."""
+        going = []
+        for sequence, token, logprob in zip(sequences, *self._draw(sequences, logits_BV), strict=True):
+            sequence.ids.append(token)
+            sequence.logprobs.append(logprob)
+            if sequence.listen is not None:
+                sequence.listen(token)
+            stop = self._stop(sequence, token)
+            if stop is None:
+                going.append(sequence)
+            else:
+                self._finish(sequence, stop)
+        return going
+
+    def _draw(self, sequences: Sequence[_Sequence], logits_BV: torch.Tensor) -> tuple[list[int], list[float]]:
+        samplings = [sequence.sampling for sequence in sequences]
+        # A number is drawn for every sampled token, whoever else is in the batch: that is what makes a seed repeat.
+        points = [s.random.random() if s.sampling.temperature > 0 else 0.0 for s in sequences]
+        return draw(logits_BV, [s.temperature for s in samplings], [s.top_p for s in samplings], points)
+
+    def _stop(self, sequence: _Sequence, token: int) -> StopReason | None:
+        if token in self.loaded.renderer.stop_ids:
+            return "end"
+        if sequence.sampling.stop and says(self.loaded.renderer, sequence.ids, sequence.sampling.stop):
+            return "end"
+        return "length" if len(sequence.ids) >= sequence.limit else None
+
+    def _finish(self, sequence: _Sequence, stop: StopReason) -> None:
+        self._decoder.slots.release(sequence.row)
+        seconds = time.perf_counter() - sequence.began
+        written = _Written(tuple(sequence.ids), tuple(sequence.logprobs), stop, sequence.cached, seconds)
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            sequence.future.set_result(written)
+
+
+def _completion(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], written: _Written) -> Completion:
+    message = parse(loaded.renderer, prompt, written.ids)
+    count = len(written.ids)
+    usage = Usage(len(ids), written.cached, count, written.seconds)
+    turn = Turn(
+        message, prompt.speaker, ids, written.ids, written.logprobs, (False,) * count, (), written.stop, usage
+    )  # fmt: skip
+    return Completion(message, turn)

@@ -1,0 +1,180 @@
+"""The keys and values of many token sequences, which join, leave and share beginnings without the others being copied.
+
+Not covered: sliding-window, chunked, linear or compressed attention, whose caches forget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+
+_ROWS = 4
+_COLUMNS = 128
+
+
+class Slots:
+    """Rows of cached tokens; they serve as the `past_key_values` of a transformers model, which only calls `update`.
+
+    Per layer there is one buffer of keys and one of values, (rows, heads, columns, width), made when the layer first
+    writes and grown on demand. Row `r` holds `tokens[r]` in its first columns; what lies beyond them is free. The last
+    column belongs to nobody: tokens that only fill up a batch are written there.
+    """
+
+    def __init__(self, rows: int, columns: int, device: torch.device | str = "cpu") -> None:
+        """Hold at most `rows` sequences of `columns` tokens."""
+        self.tokens: list[list[int]] = []
+        self.columns = 0
+        self.is_compileable = False
+        self._limits = (rows, columns + 1)
+        self._device = torch.device(device)
+        self._released: list[int] = []  # when each row was last released, counted in releases
+        self._keys: list[torch.Tensor] = []
+        self._values: list[torch.Tensor] = []
+        self._read: slice | torch.Tensor = slice(0)
+        self._depth = 0
+        self._targets = torch.empty(0, dtype=torch.long)  # (B, Q): row * columns + column
+        self._flat: dict[int, torch.Tensor] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the buffers in bytes."""
+        return sum(buffer.nbytes for buffer in (*self._keys, *self._values))
+
+    def place(self, prompt: list[int], taken: Collection[int]) -> tuple[int, int]:
+        """Choose a row outside `taken` for `prompt` and return it with how many of its tokens are cached there now.
+
+        The last token of a prompt never counts as cached: whoever asks wants the logits after it. The caller makes
+        sure that a row is free.
+        """
+        source, known = longest(prompt, enumerate(self.tokens))
+        known = min(known, len(prompt) - 1)
+        row = self._choose(source, known, taken)
+        if known and source != row:
+            self._copy(source, row, known)
+        del self.tokens[row][known:]
+        return row, known
+
+    def release(self, row: int) -> None:
+        """Let `row` be overwritten; the row released longest ago goes first."""
+        self._released[row] = max(self._released) + 1
+
+    def reserve(self, rows: int, columns: int) -> None:
+        """Make room for `rows` sequences of `columns` tokens; what is cached stays."""
+        have = len(self.tokens)
+        if rows <= have and columns < self.columns:
+            return
+        if rows > have:
+            rows = max(rows, min(2 * have or _ROWS, self._limits[0]))
+        if columns >= self.columns:  # one more than asked for: the last column belongs to nobody
+            columns = max(columns + 1, min(2 * self.columns or _COLUMNS, self._limits[1]))
+        rows, self.columns = max(rows, have), max(columns, self.columns)
+        for buffers in (self._keys, self._values):
+            for layer, buffer in enumerate(buffers):  # one by one, so that memory is never held twice
+                buffers[layer] = _grown(buffer, rows, self.columns)
+        self.tokens.extend([] for _ in range(rows - have))
+        self._released.extend(0 for _ in range(rows - have))
+
+    def aim(self, rows: Sequence[int], columns_BQ: Sequence[Sequence[int]], depth: int) -> None:
+        """Say where the next forward call writes: token q of batch row b in column `columns_BQ[b][q]` of `rows[b]`.
+
+        A column of -1 discards the token. `depth` is how many columns the call reads. `rows` ascend.
+        """
+        self.reserve(0, depth)
+        neighbours = rows[-1] - rows[0] + 1 == len(rows)  # they are read in place, others are gathered
+        self._read = slice(rows[0], rows[-1] + 1) if neighbours else torch.tensor(rows, device=self._device)
+        self._depth = depth
+        rows_B1 = torch.tensor(rows, device=self._device)[:, None]
+        self._targets = rows_B1 * self.columns + torch.tensor(columns_BQ, device=self._device) % self.columns
+        self._flat.clear()
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new tokens' keys and values, each (B, heads, Q, width); return those of all tokens so far.
+
+        What comes back is (B, heads, depth, width); the attention mask hides what lies past a row's own tokens.
+        """
+        if layer == len(self._keys):
+            self._keys.append(_empty(keys, len(self.tokens), self.columns))
+            self._values.append(_empty(values, len(self.tokens), self.columns))
+        return self._write(self._keys[layer], keys), self._write(self._values[layer], values)
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Return the length of the longest row; some models ask, though positions and mask are given."""
+        return max(map(len, self.tokens), default=0)
+
+    def swap(self, first: int, second: int) -> None:
+        """Exchange two rows."""
+        length = max(len(self.tokens[first]), len(self.tokens[second]))
+        for buffer in (*self._keys, *self._values):
+            kept = buffer[first, :, :length].clone()
+            buffer[first, :, :length] = buffer[second, :, :length]
+            buffer[second, :, :length] = kept
+        tokens, released = self.tokens, self._released
+        tokens[first], tokens[second] = tokens[second], tokens[first]
+        released[first], released[second] = released[second], released[first]
+
+    def clear(self) -> None:
+        """Forget all tokens; the buffers stay."""
+        self.tokens = [[] for _ in self.tokens]
+
+    def _choose(self, source: int, known: int, taken: Collection[int]) -> int:
+        """Return the source itself where little else is lost with it, else an empty row, else the oldest one."""
+        if source >= 0 and source not in taken and 2 * known >= len(self.tokens[source]):
+            return source
+        free = [row for row in range(len(self.tokens)) if row not in taken]
+        empty = next((row for row in free if not self.tokens[row]), None)
+        if empty is None and len(self.tokens) < self._limits[0]:
+            empty = len(self.tokens)
+            self.reserve(empty + 1, 0)
+        return empty if empty is not None else min(free, key=self._released.__getitem__)
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        for buffer in (*self._keys, *self._values):
+            buffer[target, :, :length] = buffer[source, :, :length]
+        self.tokens[target] = self.tokens[source][:length]
+
+    def _write(self, buffer: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        heads, width = buffer.shape[1], buffer.shape[3]
+        if heads not in self._flat:  # once a call: nearly all models have equally many heads in every layer
+            rows_BQ = self._targets.div(self.columns, rounding_mode="floor")
+            first_BQ = self._targets + rows_BQ * ((heads - 1) * self.columns)
+            heads_H1 = torch.arange(heads, device=self._device)[:, None] * self.columns
+            self._flat[heads] = (first_BQ[:, None] + heads_H1).reshape(-1)
+        buffer.view(-1, width).index_copy_(0, self._flat[heads], new.reshape(-1, width))
+        if isinstance(self._read, slice):
+            return buffer[self._read, :, : self._depth]
+        return buffer[:, :, : self._depth].index_select(0, self._read)
+
+
+def longest(prompt: list[int], rows: Iterable[tuple[int, list[int]]]) -> tuple[int, int]:
+    """Return the row whose tokens share the longest beginning with `prompt`, and its length; (-1, 0) if none does."""
+    best = (-1, 0)
+    for row, tokens in rows:
+        if len(tokens) > best[1] and (length := _common(prompt, tokens)) > best[1]:
+            best = (row, length)
+    return best
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    low, high = 0, min(len(first), len(second))
+    while low < high:  # slices compare at C speed, so halving beats a loop over tokens
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _empty(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    # Zeros, not uninitialised memory: a hidden column still counts with weight 0, and 0 times NaN is NaN.
+    return torch.zeros(rows, like.shape[1], columns, like.shape[3], dtype=like.dtype, device=like.device)
+
+
+def _grown(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    larger = _empty(buffer, rows, columns)
+    larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
+    return larger

@@ -1,0 +1,399 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from rolecraft.engine import LocalEngine, Settings
+from rolecraft.errors import ContextFull, EngineError, SettingsError
+from rolecraft.types import Completion, Message, Prompt, Sampling, ToolSpec
+
+_TOOLS = tuple(ToolSpec(f"read_{word}", f"{word} of one company") for word in ("debt", "rank", "owner", "profit"))
+
+
+@pytest.fixture(scope="module")
+def loaded(nano_tokenizer):
+    return tiny.loaded(nano_tokenizer)
+
+
+@pytest.fixture
+def engine(loaded):
+    with LocalEngine(loaded, Settings(slots=4)) as engine:
+        yield engine
+
+
+def _ask(engine: LocalEngine, *prompts: Prompt) -> list[Completion]:
+    """Ask all at once; return the first completion of each."""
+
+    async def ask():
+        return await asyncio.gather(*(engine.complete(prompt) for prompt in prompts))
+
+    return [completions[0] for completions in asyncio.run(ask())]
+
+
+def _singly(engine: LocalEngine, *prompts: Prompt) -> list[Completion]:
+    answers = []
+    for prompt in prompts:
+        engine.forget()
+        answers += _ask(engine, prompt)
+    return answers
+
+
+def _prompts(count: int = 10) -> list[Prompt]:
+    dice = random.Random(0)
+    texts = ["debt of " + "".join(dice.choices("abc DE,1", k=dice.randint(0, 120))) for _ in range(count)]
+    return [tiny.prompt(text, max_tokens=dice.randint(1, 25)) for text in texts]
+
+
+def _logprobs(model, completion: Completion) -> torch.Tensor:
+    """What a full forward pass says of the tokens that were written."""
+    turn = completion.turn
+    ids = torch.tensor([turn.prompt_ids + turn.token_ids])
+    with torch.inference_mode():
+        logits = model(ids).logits[0, len(turn.prompt_ids) - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, torch.tensor(turn.token_ids)[:, None])[:, 0]
+
+
+def _greedy(model, prompt_ids: tuple[int, ...], count: int) -> tuple[int, ...]:
+    ids = list(prompt_ids)
+    with torch.inference_mode():
+        for _ in range(count):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return tuple(ids[len(prompt_ids) :])
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_batched_replies_are_those_of_full_forward_passes(nano_tokenizer, architecture):
+    loaded = tiny.loaded(nano_tokenizer, architecture)
+    with LocalEngine(loaded, Settings(slots=4)) as engine:
+        completions = _ask(engine, *_prompts())
+    for completion in completions:
+        turn = completion.turn
+        assert turn.token_ids == _greedy(loaded.model, turn.prompt_ids, len(turn.token_ids))
+        torch.testing.assert_close(
+            torch.tensor(turn.logprobs), _logprobs(loaded.model, completion), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_greedy_replies_do_not_depend_on_company_or_order(engine):
+    prompts = _prompts()
+    alone = [one.turn.token_ids for one in _singly(engine, *prompts)]
+    order = random.Random(1).sample(range(len(prompts)), len(prompts))
+    mixed = _ask(engine, *(prompts[i] for i in order))
+    assert [alone[i] for i in order] == [one.turn.token_ids for one in mixed]
+
+
+def test_sampled_replies_do_not_depend_on_company_or_order(engine):
+    prompts = [replace(p, sampling=replace(p.sampling, temperature=0.9, seed=i)) for i, p in enumerate(_prompts())]
+    alone = [one.turn.token_ids for one in _singly(engine, *prompts)]
+    order = random.Random(2).sample(range(len(prompts)), len(prompts))
+    mixed = _ask(engine, *(prompts[i] for i in order))
+    assert [alone[i] for i in order] == [one.turn.token_ids for one in mixed]
+
+
+def test_logprobs_of_sampled_tokens_are_the_models_own(engine, loaded):
+    for completion in _ask(engine, tiny.prompt("a", temperature=2.0, top_p=0.9), tiny.prompt("b", temperature=0.4)):
+        expected = _logprobs(loaded.model, completion)
+        torch.testing.assert_close(torch.tensor(completion.turn.logprobs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_seed_repeats_and_another_differs(loaded):
+    prompts = [tiny.prompt("debt", temperature=1.0, seed=seed, max_tokens=20) for seed in (1, 1, 2)]
+    with LocalEngine(loaded, Settings(slots=4)) as engine:
+        first, again, other = (one.turn.token_ids for one in _ask(engine, *prompts))
+    with LocalEngine(loaded, Settings(slots=2, seed=1)) as engine:
+        reseeded = _ask(engine, prompts[0])[0].turn.token_ids
+    assert first == again
+    assert len({first, other, reseeded}) == 3
+
+
+def test_the_next_turn_computes_only_what_is_new(engine, loaded):
+    opening = Prompt(
+        (Message("user", "debt of Plalples and of others"),), _TOOLS, "reasoner", sampling=Sampling(max_tokens=9)
+    )
+    (first,) = _ask(engine, opening)
+    following = replace(
+        opening, messages=(*opening.messages, first.message, Message("tool", "3809")), speaker="executor"
+    )
+    (second,) = _ask(engine, following)
+    # All but the last token written, which was never fed to the model.
+    assert second.turn.usage.cached == len(first.turn.prompt_ids) + len(first.turn.token_ids) - 1
+    assert second.turn.prompt_ids[: second.turn.usage.cached] == (first.turn.prompt_ids + first.turn.token_ids)[:-1]
+    (fresh,) = _singly(engine, following)
+    assert fresh.turn.usage.cached == 0
+    assert fresh.turn.token_ids == second.turn.token_ids
+    torch.testing.assert_close(
+        torch.tensor(second.turn.logprobs), _logprobs(loaded.model, second), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_many_episodes_keep_their_slots_over_turns(engine, loaded):
+    episodes = [(Message("user", f"debt of company {name} " * 3),) for name in "ABCD"]
+    for turn in range(4):
+        completions = _ask(
+            engine, *(Prompt(m, _TOOLS, sampling=Sampling(max_tokens=5 + i)) for i, m in enumerate(episodes))
+        )
+        for index, completion in enumerate(completions):
+            expected = _logprobs(loaded.model, completion)
+            torch.testing.assert_close(torch.tensor(completion.turn.logprobs), expected, atol=1e-4, rtol=1e-4)
+            if turn:
+                assert completion.turn.usage.prompt - completion.turn.usage.cached < 40
+            episodes[index] = (*episodes[index], completion.message, Message("tool", f"{turn}"))
+
+
+def test_prompts_that_begin_alike_compute_the_beginning_once(engine):
+    prompts = [
+        Prompt((Message("user", name),), _TOOLS, sampling=Sampling(max_tokens=3)) for name in ("Abc", "Def", "Ghi")
+    ]
+    first, *others = _ask(engine, *prompts)
+    assert first.turn.usage.cached == 0
+    for other in others:
+        assert other.turn.usage.prompt - other.turn.usage.cached < 16
+
+
+def test_samples_share_one_prompt_and_differ(engine, loaded):
+    prompt = tiny.prompt("debt of Plalples " * 5, temperature=1.0, n=6, max_tokens=15)
+    completions = asyncio.run(engine.complete(prompt))
+    assert (
+        sum(one.turn.usage.prompt - one.turn.usage.cached for one in completions)
+        == len(completions[0].turn.prompt_ids) + 5
+    )
+    assert len({one.turn.token_ids for one in completions}) == 6
+    again = asyncio.run(engine.complete(prompt))
+    assert [one.turn.token_ids for one in again] == [one.turn.token_ids for one in completions]
+    for completion in completions:
+        expected = _logprobs(loaded.model, completion)
+        torch.testing.assert_close(torch.tensor(completion.turn.logprobs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_long_prompt_is_computed_in_parts(loaded):
+    prompt = tiny.prompt("debt of Plalples " * 12)
+    with LocalEngine(loaded, Settings(slots=2, prefill_tokens=7)) as engine:
+        (pieces,) = _ask(engine, prompt)
+    assert pieces.turn.token_ids == _greedy(loaded.model, pieces.turn.prompt_ids, 12)
+
+
+def test_a_turn_tells_exactly_what_happened(engine, loaded):
+    prompt = replace(tiny.prompt("debt", max_tokens=7), speaker="reasoner")
+    (completion,) = _ask(engine, prompt)
+    turn = completion.turn
+    assert turn.prompt_ids == loaded.renderer.prompt(prompt.messages, (), "reasoner")
+    assert completion.message == loaded.renderer.parse(turn.token_ids, "reasoner")
+    assert (turn.message, turn.speaker, turn.stop) == (completion.message, "reasoner", "length")
+    assert len(turn.token_ids) == len(turn.logprobs) == turn.usage.completion == 7
+    assert turn.forced == (False,) * 7
+    assert turn.role_ids == ()
+    assert turn.usage.prompt == len(turn.prompt_ids)
+    assert turn.usage.seconds > 0
+
+
+def _ending(loaded, engine) -> tuple[Prompt, Completion]:
+    """A sampled reply that the model ends by itself."""
+    for seed in range(400):
+        prompt = tiny.prompt("debt", temperature=1.5, seed=seed, max_tokens=60)
+        (completion,) = _ask(engine, prompt)
+        if completion.turn.stop == "end":
+            return prompt, completion
+    raise AssertionError("no reply ended")
+
+
+def test_a_stop_token_ends_a_reply_and_is_kept(engine, loaded):
+    _, completion = _ending(loaded, engine)
+    assert completion.turn.token_ids[-1] in loaded.renderer.stop_ids
+    assert loaded.renderer.stop_ids.isdisjoint(completion.turn.token_ids[:-1])
+    assert completion.message.ids == completion.turn.token_ids
+
+
+def test_a_stop_string_ends_a_reply(engine, loaded):
+    prompt = tiny.prompt("debt", temperature=1.0, max_tokens=30)
+    (whole,) = _ask(engine, prompt)
+    text = loaded.renderer.text(whole.turn.token_ids)
+    stop = text[10:13]
+    (cut,) = _ask(engine, replace(prompt, sampling=replace(prompt.sampling, stop=("never written", stop))))
+    assert cut.turn.stop == "end"
+    assert cut.turn.token_ids == whole.turn.token_ids[: len(cut.turn.token_ids)]
+    assert len(cut.turn.token_ids) < 30
+    assert loaded.renderer.text(cut.turn.token_ids)[: text.find(stop)] == text[: text.find(stop)]
+    assert stop not in cut.message.content
+
+
+def test_the_context_bounds_prompt_and_reply(loaded):
+    with LocalEngine(loaded, Settings(slots=2, max_context=40)) as engine:
+        (completion,) = _ask(engine, tiny.prompt("debt", max_tokens=1000))
+        assert len(completion.turn.prompt_ids) + len(completion.turn.token_ids) == 40
+        assert completion.turn.stop == "length"
+        assert completion.turn.token_ids == _greedy(
+            loaded.model, completion.turn.prompt_ids, len(completion.turn.token_ids)
+        )
+        with pytest.raises(ContextFull, match=r"has \d+ tokens and the context holds 40"):
+            _ask(engine, tiny.prompt("debt of Plalples " * 9))
+        assert _ask(engine, tiny.prompt("debt", max_tokens=3))[0].turn.usage.completion == 3
+
+
+def test_the_models_limit_caps_the_context(loaded):
+    with LocalEngine(loaded, Settings(max_context=100_000)) as engine:
+        assert engine.context == 512
+
+
+def test_a_prefix_begins_the_reply_and_the_message(engine, loaded):
+    prompt = replace(tiny.prompt("debt"), prefix="I need the debt")
+    (completion,) = _ask(engine, prompt)
+    assert completion.message.content.startswith("I need the debt")
+    assert loaded.renderer.text(completion.turn.prompt_ids).endswith("assistant\nI need the debt")
+    assert completion.message.ids is not None
+    assert completion.message.ids[-12:] == completion.turn.token_ids
+
+
+def test_streamed_pieces_make_up_the_reply(engine, loaded):
+    prompt = replace(tiny.prompt("debt", temperature=1.0, max_tokens=40), prefix="I need")
+
+    async def listen():
+        return [delta async for delta in engine.stream(prompt)]
+
+    deltas = asyncio.run(listen())
+    completion = deltas[-1].completion
+    assert completion is not None
+    assert [delta.completion for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
+    ids = [i for i in completion.turn.token_ids if i not in loaded.renderer.stop_ids]
+    assert "".join(delta.text for delta in deltas) == "I need" + loaded.renderer.text(ids)
+    assert len(deltas) > 5
+    assert completion.turn.token_ids == _ask(engine, prompt)[0].turn.token_ids
+
+
+def test_a_cancelled_request_frees_its_slot(loaded):
+    async def cancel_one():
+        task = asyncio.create_task(engine.complete(tiny.prompt("debt", max_tokens=400)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await asyncio.wait_for(engine.complete(tiny.prompt("rank")), timeout=10)
+
+    with LocalEngine(loaded, Settings(slots=1)) as engine:
+        (completion,) = asyncio.run(cancel_one())
+    assert completion.turn.token_ids == _greedy(loaded.model, completion.turn.prompt_ids, 12)
+
+
+def test_a_listener_who_leaves_frees_the_slot(loaded):
+    async def leave():
+        stream = engine.stream(tiny.prompt("debt", max_tokens=400))
+        await anext(stream)
+        await stream.aclose()
+        return await asyncio.wait_for(engine.complete(tiny.prompt("rank")), timeout=10)
+
+    with LocalEngine(loaded, Settings(slots=1)) as engine:
+        assert len(asyncio.run(leave())) == 1
+
+
+def test_a_loop_that_closes_under_a_request_harms_nobody(engine):
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(engine.complete(tiny.prompt("debt", max_tokens=30)))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    abandoned.cancel()
+    loop.run_until_complete(asyncio.gather(abandoned, return_exceptions=True))
+    loop.close()
+    assert _ask(engine, tiny.prompt("rank"))[0].turn.usage.completion == 12
+
+
+def test_several_event_loops_share_an_engine(engine):
+    prompts = _prompts(6)
+    alone = [one.turn.token_ids for one in _singly(engine, *prompts)]
+    answers: dict[int, tuple[int, ...]] = {}
+
+    def ask(index: int) -> None:
+        answers[index] = _ask(engine, prompts[index])[0].turn.token_ids
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[index] for index in range(len(prompts))] == alone
+
+
+def test_more_requests_than_slots_are_all_answered(loaded):
+    with LocalEngine(loaded, Settings(slots=2)) as engine:
+        prompts = [tiny.prompt(f"debt {i}", max_tokens=1 + i % 7) for i in range(40)]
+        assert [one.turn.usage.completion for one in _ask(engine, *prompts)] == [1 + i % 7 for i in range(40)]
+
+
+def test_changed_weights_are_seen_after_forgetting(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer)
+    with LocalEngine(loaded, Settings(slots=2)) as engine:
+        before = _ask(engine, tiny.prompt("debt"))[0].turn
+        with torch.no_grad():
+            loaded.model.model.layers[0].self_attn.k_proj.weight.neg_()
+        engine.forget()
+        after = _ask(engine, tiny.prompt("debt"))[0].turn
+    assert after.usage.cached == 0
+    assert after.token_ids == _greedy(loaded.model, after.prompt_ids, 12) != before.token_ids
+
+
+def test_forgetting_under_way_is_refused(engine):
+    async def forget_meanwhile():
+        task = asyncio.create_task(engine.complete(tiny.prompt("debt", max_tokens=300)))
+        await asyncio.sleep(0.02)
+        with pytest.raises(EngineError, match="wait for them"):
+            engine.forget()
+        task.cancel()
+
+    asyncio.run(forget_meanwhile())
+
+
+def test_a_failing_model_fails_its_callers_and_not_the_engine(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer)
+    with LocalEngine(loaded, Settings(slots=2)) as engine:
+        embedding = loaded.model.get_input_embeddings()
+        weight, embedding.weight.data = embedding.weight.data, torch.zeros(3, 32)
+        with pytest.raises(EngineError, match="the model call failed with IndexError"):
+            _ask(engine, tiny.prompt("debt"))
+        embedding.weight.data = weight
+        (completion,) = _ask(engine, tiny.prompt("debt"))
+    assert completion.turn.token_ids == _greedy(loaded.model, completion.turn.prompt_ids, 12)
+
+
+def test_a_closed_engine_says_so(loaded):
+    engine = LocalEngine(loaded, Settings(slots=2))
+
+    async def close_meanwhile():
+        task = asyncio.create_task(engine.complete(tiny.prompt("debt", max_tokens=400)))
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(engine.close)
+        with pytest.raises(EngineError, match="was closed"):
+            await task
+
+    asyncio.run(close_meanwhile())
+    engine.close()
+    with pytest.raises(EngineError, match="is closed"):
+        _ask(engine, tiny.prompt("debt"))
+
+
+@pytest.mark.parametrize("sampling", [{"n": 0}, {"max_tokens": 0}, {"stop": ("",)}])
+def test_impossible_sampling_is_refused(engine, sampling):
+    with pytest.raises(EngineError, match="at least 1"):
+        _ask(engine, tiny.prompt("debt", **sampling))
+
+
+@pytest.mark.parametrize("choice", ["required", "none", "read_debt"])
+def test_choices_that_need_a_grammar_are_refused(engine, choice):
+    with pytest.raises(EngineError, match="constrained"):
+        _ask(engine, Prompt((Message("user", "debt"),), _TOOLS, choice=choice))
+
+
+def test_a_stream_of_several_is_refused(engine):
+    async def listen():
+        return [delta async for delta in engine.stream(tiny.prompt("debt", n=2))]
+
+    with pytest.raises(EngineError, match="n=2"):
+        asyncio.run(listen())
+
+
+@pytest.mark.parametrize("name", ["slots", "max_context", "prefill_tokens"])
+def test_impossible_settings_are_refused(loaded, name):
+    with pytest.raises(SettingsError, match=f"engine.{name} is 0"):
+        LocalEngine(loaded, Settings(**{name: 0}))
