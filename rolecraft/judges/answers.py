@@ -1,0 +1,100 @@
+"""Checks that the episode's answer holds every expected answer as whole words or numbers, and nothing forbidden.
+
+Not covered: paraphrase, units, numbers written as words, and whether a sentence denies what it names.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from rolecraft.judges import replies
+from rolecraft.types import Json, Trajectory, Verdict
+
+# Scripts written without spaces, and Hangul, where particles join words: each of their characters is a word.
+_LONE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = rf"[^\W{_LONE}]"
+_TOKEN = re.compile(
+    rf"(?P<number>(?<!{_WORD})[-+]?(?:(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?!{_WORD}|\.\d))"
+    rf"|[{_LONE}]"
+    rf"|{_WORD}+(?:\.\d{_WORD}*)*"
+    r"|[^\w\s.,;:!?'\"()\[\]{}*`…“”‘’«»„、。，！？「」\u2010-\u2015-]"
+)
+
+
+def judge(trajectory: Trajectory) -> Verdict:
+    """Return 1 if the answer holds all of `reference["answers"]` and none of `reference["forbidden"]`, else 0.
+
+    The answer is the last message, if it is an assistant's, makes no call, and the episode did not run out; text up
+    to a closing `</think>` is reasoning, not answer. Upper case, punctuation and Markdown do not matter; `1,234.0` is
+    `1234`, and 12 is neither in 3124 nor in -12. The parts are `found`, the share of the answers, and `clean`.
+    """
+    reference = trajectory.task.reference
+    if "answers" not in reference and "forbidden" not in reference:
+        return Verdict(0.0, "the task's reference has no 'answers'; add them, or use another judge")
+    answers, forbidden = _listed(reference.get("answers", ())), _listed(reference.get("forbidden", ()))
+    answer = _answer(trajectory)
+    if answer is None:
+        return Verdict(0.0, f"no answer: the episode ended by {trajectory.stop!r}, or in a call", {"found": 0.0})
+    missing = [wanted for wanted in answers if not holds(answer, wanted)]
+    wrong = [unwanted for unwanted in forbidden if holds(answer, unwanted)]
+    parts = {"found": 1 - len(missing) / len(answers) if answers else 1.0, "clean": float(not wrong)}
+    reasons = [f"the answer lacks {_quoted(missing)}"] if missing else []
+    reasons += [f"the answer holds {_quoted(wrong)}, which is wrong"] if wrong else []
+    return Verdict(float(not reasons), "; ".join(reasons), parts)
+
+
+def holds(text: str, wanted: str) -> bool:
+    """Tell whether `wanted` stands in `text` as whole words and numbers, side by side and in its order."""
+    tokens, needle = _tokens(text), _tokens(wanted)
+    if not needle:  # only punctuation
+        return bool(wanted.strip()) and wanted in text
+    starts = range(len(tokens) - len(needle) + 1)
+    return any(tokens[i] == needle[0] and tokens[i : i + len(needle)] == needle for i in starts)
+
+
+def _answer(trajectory: Trajectory) -> str | None:
+    made = replies(trajectory)
+    if not made or trajectory.stop not in ("answered", "imported"):
+        return None
+    place, last = made[-1]
+    if place != len(trajectory.messages) - 1 or last.tool_calls or last.unparsed is not None:
+        return None
+    return last.content.rpartition("</think>")[2]
+
+
+def _tokens(text: str) -> list[str]:
+    """Return the words, numbers and symbols of a text, each in one spelling."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    plain = "".join(map(_plain, folded))
+    plain = re.sub(r"(?<![^\W_])_+|_+(?![^\W_])", " ", plain)  # Markdown's, not a name's
+    return [_number(match[0]) if match["number"] else match[0] for match in _TOKEN.finditer(plain)]
+
+
+def _plain(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    if character == "\u2212":
+        return "-"
+    return "" if unicodedata.category(character) == "Cf" else character  # joiners and direction marks
+
+
+def _number(text: str) -> str:
+    whole, _, fraction = text.lstrip("+-").replace(",", "").partition(".")
+    fraction = fraction.rstrip("0")
+    size = f"{whole or '0'}.{fraction}" if fraction else whole or "0"
+    return f"-{size}" if text.startswith("-") and size.strip("0.") else size
+
+
+def _listed(value: Json) -> list[str]:
+    items: Sequence[Json] = value if isinstance(value, list | tuple) else [value]
+    return [str(item) for item in items]
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    shown = ", ".join(repr(text[:60]) for text in texts[:5])
+    return f"{shown}, ..." if len(texts) > 5 else shown
