@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -443,6 +445,21 @@ def test_a_tool_that_hangs_again_and_again_is_switched_off():
     release.set()
     assert observations[-1].text == "error: hang is off: it did not answer 3 times; go on without it"
     assert len(calls) == 3
+
+
+def test_a_hung_tool_does_not_keep_the_process_from_ending():
+    script = """
+import asyncio, time
+from rolecraft.tools import Toolbox, tool
+from rolecraft.types import ToolCall
+@tool
+def hang() -> str:
+    "Hang."
+    time.sleep(600)
+print(asyncio.run(Toolbox([hang], seconds=0.1).call(ToolCall("hang", {}))).text)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "error: hang did not answer within 0.1 seconds\n"
 
 
 def test_an_answer_after_the_loop_is_gone_is_dropped_quietly():
