@@ -33,3 +33,13 @@ HELD_OUT_PARAMETERS = "handle ref alias record".split()
 
 VERBS = "get read lookup fetch find load query check show tell".split()
 HELD_OUT_VERBS = "obtain pull scan grab".split()
+
+ERRORS = ("service is down", "server is down", "server failed", "no answer", "out of time", "not found", "try later")
+"""What a function that fails says."""
+
+HELD_OUT_ERRORS = ("host unreachable", "closed for repair", "gateway broken")
+
+BACKUPS = "backup mirror archive copy".split()
+"""What a second function for the same topic is called in its description."""
+
+HELD_OUT_BACKUPS = "replica spare".split()

@@ -1,0 +1,39 @@
+"""What a benchmark is: tasks with worlds that open, really run, and are judged.
+
+To add one, write `benchmarks/x.py` (or a package) that exports what `Benchmark` lists; a path to such a file works
+wherever a name does. The contract test opens its tasks: the judge must accept the reference and refuse a wrong answer.
+
+Not covered here: who plays (a team and an engine) and how verdicts add up to a score; see agent.py and evaluate.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rolecraft.types import Environment, Task, Trajectory
+
+
+class Benchmark(Protocol):
+    """The contract of a module in this folder."""
+
+    Settings: type[Any]
+    """A frozen dataclass; `Settings()` gives the benchmark as it is reported."""
+
+    SPLITS: tuple[str, ...]
+    """The names that `tasks` accepts, the training split first if there is one."""
+
+    def tasks(self, settings: Any, split: str, seed: int) -> tuple[Task, ...]:
+        """Return the tasks of a split, the same ones for the same arguments.
+
+        `reference` holds what the judge needs: JSON, with `family` where scores are told by family. A smaller size
+        gives the first tasks of a larger one. Raises SettingsError for an unknown split.
+        """
+        ...
+
+    def open(self, task: Task) -> Environment:
+        """Open the task's world for one episode, from the task alone: a task read from a file opens as well."""
+        ...
+
+    def reference(self, task: Task, team_name: str) -> Trajectory:
+        """Return a right solution in the roles of a preset team, its tool results really computed."""
+        ...

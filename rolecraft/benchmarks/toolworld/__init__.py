@@ -1,0 +1,118 @@
+"""toolworld: small random worlds whose tools really run, and questions that only their tools can answer.
+
+Seven families, one file each in families/: calc, records, hub, hop, parallel, recover, irrelevant. Four splits:
+`train`; `test` has unseen entities; `tools` has unseen functions, topics, parameters and entities; `phrasing` has
+unseen sentences and entities. Names are parted by a hash, words and sentences by lists, so any seed gives any number
+of tasks. Answers are random numbers and names: nobody can guess them, and a wrong entity or function gives a wrong one.
+
+Not covered: calls with several or typed parameters, long observations, and conversations of several requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from rolecraft import catalog
+from rolecraft.benchmarks.toolworld import script, vocabulary, world
+from rolecraft.benchmarks.toolworld.draft import to_task, world_of
+from rolecraft.benchmarks.toolworld.families import Options
+from rolecraft.benchmarks.toolworld.judge import judge
+from rolecraft.benchmarks.toolworld.vocabulary import SPLITS
+from rolecraft.errors import SettingsError
+from rolecraft.types import Environment, Task, Trajectory
+
+__all__ = ["FAMILIES", "SPLITS", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
+
+FAMILIES = ("calc", "records", "hub", "hop", "parallel", "recover", "irrelevant")
+"""The families of the reported score, in the order of its table."""
+
+_FAMILY_FOLDER = "benchmarks.toolworld.families"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How many tasks, of which families.
+
+    `weights` gives families a share other than 1. `min_functions` and `max_functions` bound the choice in hub and
+    irrelevant; `mixed` is the share of tasks where tools of another kind lie about. Without `tools` only calc can be
+    posed: the model must work in writing.
+    """
+
+    size: int = 210
+    families: tuple[str, ...] = FAMILIES
+    weights: Mapping[str, float] = field(default_factory=dict)
+    min_functions: int = 3
+    max_functions: int = 6
+    mixed: float = 0.25
+    tools: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError for what no task can be made of."""
+        known = set(self.families)
+        if not known or self.size < 0:
+            raise SettingsError(f"toolworld needs a family and a size; got {self.families!r}, {self.size!r}")
+        if stray := [name for name in self.weights if name not in known]:
+            raise SettingsError(f"weights name {stray[0]!r}, which is not in families: {', '.join(self.families)}")
+        if any(weight < 0 for weight in self.weights.values()) or not any(self.weights.get(f, 1) for f in known):
+            raise SettingsError(f"weights must be positive numbers; got {dict(self.weights)!r}")
+        if not 2 <= self.min_functions <= self.max_functions <= 12:
+            bounds = (self.min_functions, self.max_functions)
+            raise SettingsError(f"min_functions and max_functions must lie in 2..12, in this order; got {bounds!r}")
+        if not 0 <= self.mixed <= 1:
+            raise SettingsError(f"mixed is a share, 0 to 1; got {self.mixed!r}")
+        if not self.tools and known != {"calc"}:
+            raise SettingsError(f"without tools only families=(calc) can be posed; got {', '.join(self.families)}")
+
+
+def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
+    """Return the tasks of a split; equal arguments give equal tasks, a smaller size the first of a larger one.
+
+    Families take turns by their weights, so every beginning of the list has them in their shares. Raises
+    SettingsError for an unknown split and NotFound for an unknown family.
+    """
+    words = vocabulary.find(split)
+    options = Options(settings.min_functions, settings.max_functions, settings.mixed, settings.tools)
+    members = {family: catalog.find(_FAMILY_FOLDER, family) for family in settings.families}
+    found = []
+    for place, family in enumerate(_turns(settings)):
+        random = Random(f"toolworld {split} {seed} {place} {family}")
+        draft = members[family].draw(random, words, options)
+        found.append(to_task(draft, family, f"toolworld-{split}-{seed}-{place}"))
+    return tuple(found)
+
+
+def open(task: Task) -> Environment:
+    """Open the task's world for one episode; raises DataError if the task is not one of toolworld's."""
+    return Environment(task, world.open_tools(world_of(task)), judge)
+
+
+def reference(task: Task, team_name: str) -> Trajectory:
+    """Return a right solution in the roles of `mor` or `single`, played with the real tools and judged."""
+    return script.play_now(open(task), team_name)
+
+
+def few_shot(asked: Sequence[Task], team_name: str, k: int = 2, seed: int = 0) -> tuple[Task, ...]:
+    """Return the tasks with `k` solved training tasks of different families as text in the system message.
+
+    All tasks get the same examples, so that no example tells the family of the question.
+    """
+    families = Random(f"few-shot {seed}").sample(FAMILIES, len(FAMILIES))
+    solved = tasks(Settings(size=k, families=tuple(families), mixed=0.0, max_functions=4), "train", seed)
+    examples = [script.example(reference(task, team_name)) for task in solved]
+    return tuple(script.with_examples(task, examples) for task in asked)
+
+
+def _turns(settings: Settings) -> list[str]:
+    """Return each task's family: always the one that lags most behind its share, the first such in order."""
+    weights = {family: settings.weights.get(family, 1.0) for family in settings.families}
+    total = sum(weights.values())
+    made = dict.fromkeys(weights, 0)
+    turns = []
+    for place in range(settings.size):
+        behind = {family: (place + 1) * weight / total - made[family] for family, weight in weights.items()}
+        chosen = max(behind, key=behind.__getitem__)
+        made[chosen] += 1
+        turns.append(chosen)
+    return turns

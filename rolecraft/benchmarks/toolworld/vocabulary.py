@@ -1,0 +1,129 @@
+"""Which words a split may use, and how functions are named and described with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from rolecraft.benchmarks.toolworld import names, topics
+from rolecraft.errors import SettingsError
+
+SPLITS = ("train", "test", "tools", "phrasing")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words of one split; the flags choose the side of the hash for names, and of the frames."""
+
+    topics: Sequence[str]
+    relations: Sequence[str]
+    kinds: Sequence[str]
+    parameters: Sequence[str]
+    verbs: Sequence[str]
+    errors: Sequence[str]
+    backups: Sequence[str]
+    unseen_entities: bool = False
+    unseen_functions: bool = False
+    unseen_frames: bool = False
+
+
+def find(split: str) -> Vocabulary:
+    """Return the vocabulary of a split; raises SettingsError naming the splits there are."""
+    if split not in SPLITS:
+        raise SettingsError(f"toolworld has no split {split!r}; it has {', '.join(SPLITS)}")
+    if split == "tools":
+        return Vocabulary(
+            topics.HELD_OUT_TOPICS,
+            topics.HELD_OUT_RELATIONS,
+            topics.HELD_OUT_KINDS,
+            topics.HELD_OUT_PARAMETERS,
+            topics.HELD_OUT_VERBS,
+            topics.HELD_OUT_ERRORS,
+            topics.HELD_OUT_BACKUPS,
+            unseen_entities=True,
+            unseen_functions=True,
+        )
+    return Vocabulary(
+        topics.TOPICS,
+        topics.RELATIONS,
+        topics.KINDS,
+        topics.PARAMETERS,
+        topics.VERBS,
+        topics.ERRORS,
+        topics.BACKUPS,
+        unseen_entities=split != "train",
+        unseen_frames=split == "phrasing",
+    )
+
+
+def entities(random: Random, words: Vocabulary, count: int) -> list[str]:
+    """Return `count` different entity names."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[names.entity(random, unseen=words.unseen_entities)] = None
+    return list(found)
+
+
+def function_names(random: Random, words: Vocabulary, subjects: Sequence[str]) -> list[str]:
+    """Return a different function name for each subject: mostly nonsense, else a verb and the subject.
+
+    Near misses are common: names in one task often share their verb or their first nonsense word.
+    """
+    verb, head = random.choice(words.verbs), _nonsense(random, words)
+    share_verb, share_head = random.random() < 0.5, random.random() < 0.3
+    found: list[str] = []
+    for subject in subjects:
+        name = ""
+        while not name or name in found:
+            if random.random() < _NONSENSE_SHARE:
+                name = _nonsense_name(random, words, head if share_head else None)
+            else:
+                name = f"{verb if share_verb else random.choice(words.verbs)}_{subject}"
+        found.append(name)
+    return found
+
+
+_NONSENSE_SHARE = 0.58
+"""At least half: with too many telling names a small model reads the name and not the description."""
+_ONE_WORD_SHARE = 0.5
+
+
+def _nonsense_name(random: Random, words: Vocabulary, head: str | None) -> str:
+    if head is None and random.random() < _ONE_WORD_SHARE:
+        return _nonsense(random, words)
+    return f"{head or _nonsense(random, words)}_{_nonsense(random, words)}"
+
+
+def _nonsense(random: Random, words: Vocabulary) -> str:
+    return names.nonsense(random, unseen=words.unseen_functions)
+
+
+_DESCRIPTIONS = (
+    "{subject} of one {kind}",
+    "{subject} of a {kind}",
+    "the {subject} of a {kind}",
+    "the {subject} of one {kind}",
+    "the {subject} of any {kind}",
+    "gives the {subject} of a {kind}",
+    "tells the {subject} of a {kind}",
+    "finds the {subject} for a {kind}",
+    "returns the {subject} of the {kind}",
+    "the {kind}'s {subject}",
+)
+_ONE_STYLE_SHARE = 0.5
+
+
+def descriptions(random: Random, subjects: Sequence[str], kind: str) -> list[str]:
+    """Describe a function for each subject, in half of the cases all in the same words."""
+    style = random.choice(_DESCRIPTIONS) if random.random() < _ONE_STYLE_SHARE else None
+    return [
+        with_article((style or random.choice(_DESCRIPTIONS)).format(subject=subject, kind=kind)) for subject in subjects
+    ]
+
+
+def with_article(text: str) -> str:
+    """Write `an` before a vowel."""
+    words = text.split(" ")
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return " ".join("an" if word == "a" and following[:1] in tuple("aeiou") else word for word, following in pairs)

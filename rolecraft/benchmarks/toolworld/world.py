@@ -1,0 +1,168 @@
+"""The tools of a task as data, and the real tools that are opened from it: look-up functions, Python, a SQL table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rolecraft.errors import DataError
+from rolecraft.tools import Toolbox, ToolFailure, ToolLike, find
+from rolecraft.types import Json, ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A function of one string: its values by key, or the error that it always answers."""
+
+    name: str
+    description: str
+    parameter: str
+    values: Mapping[str, str]
+    error: str = ""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The function as the model is told of it."""
+        return _spec(self.name, self.description, self.parameter)
+
+    def call(self, arguments: Mapping[str, Json]) -> str:
+        """Return the value of the key; raises ToolFailure where the service fails or has no such key."""
+        if self.error:
+            raise ToolFailure(self.error)
+        key = arguments[self.parameter]
+        if key not in self.values:
+            raise ToolFailure(f"nothing is known of {str(key)[:60]!r}; give one exact name")
+        return self.values[key]
+
+    def fork(self) -> Lookup:
+        """Return itself: there is no state to copy."""
+        return self
+
+    def state(self) -> Json:
+        """Return None: there is no state."""
+        return None
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The Python tool under a description short enough for a small context."""
+
+    description: str
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model is told of it."""
+        return _spec("python", self.description, "code")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One SQL table: its column `name` holds entities, the others whole numbers."""
+
+    description: str
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int]]
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model is told of it, the table's columns included."""
+        schema = f"{self.name}({', '.join(self.columns)})"
+        return _spec("sql", f"{self.description} {schema}", "query")
+
+    @property
+    def script(self) -> str:
+        """The SQL that builds the table."""
+        columns = ", ".join(f"{_quoted(c)} {'TEXT' if c == 'name' else 'INTEGER'}" for c in self.columns)
+        lines = [f"CREATE TABLE {_quoted(self.name)} ({columns});"]
+        for row in self.rows:
+            cells = ", ".join(str(cell) if isinstance(cell, int) else _text(cell) for cell in row)
+            lines.append(f"INSERT INTO {_quoted(self.name)} VALUES ({cells});")
+        return "\n".join(lines)
+
+
+ToolData = Lookup | Code | Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A tool under another spec: the same call, told in the task's words."""
+
+    spec: ToolSpec
+    tool: ToolLike
+
+    def call(self, arguments: Mapping[str, Json]) -> str:
+        return self.tool.call(arguments)
+
+    def fork(self) -> _Told:
+        return _Told(self.spec, self.tool.fork())
+
+    def state(self) -> Json:
+        return None  # tables are only read, and what code leaves behind is no matter of the judge
+
+    def close(self) -> None:
+        self.tool.close()
+
+
+def open_tools(world: Sequence[ToolData]) -> Toolbox:
+    """Open the tools for one episode; code runs in the sandbox, queries in a fresh database."""
+    return Toolbox([_opened(data) for data in world])
+
+
+def to_json(data: ToolData) -> dict[str, Json]:
+    """Return a tool as JSON data."""
+    return {"tool": type(data).__name__.lower(), **asdict(data)}
+
+
+def from_json(raw: Json, where: str) -> ToolData:
+    """Read a tool from JSON data; raises DataError naming `where` it was found."""
+    kinds: dict[str, type[Any]] = {"lookup": Lookup, "code": Code, "table": Table}
+    if not isinstance(raw, Mapping) or raw.get("tool") not in kinds:
+        raise DataError(f"{where}: expected a tool of toolworld ({', '.join(kinds)}), got {str(raw)[:80]!r}")
+    fields = {key: value for key, value in raw.items() if key != "tool"}
+    try:
+        return _checked(kinds[raw["tool"]](**fields))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _checked(data: ToolData) -> ToolData:
+    if isinstance(data, Table):
+        rows = tuple(tuple(row) for row in data.rows)
+        cells = [cell for row in rows for cell in row]
+        if not all(isinstance(cell, str | int) for cell in cells):
+            raise ValueError("a table's cells are names and whole numbers")
+        return Table(data.description, data.name, tuple(data.columns), rows)
+    return data
+
+
+def _opened(data: ToolData) -> ToolLike:
+    if isinstance(data, Lookup):
+        return data
+    if isinstance(data, Code):
+        (tool,) = find("python")
+    else:
+        (tool,) = find("sql", {"script": data.script})
+    return _Told(data.spec, tool)
+
+
+def _spec(name: str, description: str, parameter: str) -> ToolSpec:
+    schema = {
+        "type": "object",
+        "properties": {parameter: {"type": "string"}},
+        "required": [parameter],
+        "additionalProperties": False,
+    }
+    return ToolSpec(name, description, schema)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
