@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rolecraft.benchmarks.toolworld import frames, names, topics
+from rolecraft.benchmarks.toolworld import frames, names, sums, topics
 from rolecraft.nano import checks, corpus, language, pretrain
 from rolecraft.nano.tokenizer import train as train_tokenizer
 

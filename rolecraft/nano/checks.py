@@ -77,7 +77,8 @@ def _choice_probe(random: Random, tokenizer: Any) -> _Probe:
         signatures[topic] = f"{name}({random.choice(topics.PARAMETERS)})"
         lines.append(f"{random.choice(language.DESCRIPTIONS).format(t=topic, k=kind)}:{signatures[topic]}\n")
     topic = random.choice(list(signatures))
-    prompt = f"Tools:\n{''.join(lines)}{language.request(random, topic, entity, kind)} Use:\n"
+    question = language.request(random, topic, entity, kind)
+    prompt = f"Tools:\n{''.join(lines)}{question} Use:\nThe {topic} of {entity}:"
     return _encode(tokenizer, prompt), _encode(tokenizer, signatures[topic] + "\n")
 
 
