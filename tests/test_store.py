@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rolecraft import store, wire
 from rolecraft.errors import DataError, NotFound
@@ -70,16 +69,10 @@ def test_an_array_is_read_as_rows(tmp_path, indent):
     assert list(store.read_jsonl(path)) == rows
 
 
-@given(
-    st.lists(st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=9)), max_size=8), st.integers(1, 9)
-)
-@settings(max_examples=30)
-def test_an_array_is_read_the_same_in_chunks_of_any_size(tmp_path_factory, rows, chunk):
-    path = tmp_path_factory.mktemp("array") / "data.json"
-    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_CHUNK", chunk)
-        assert list(store.read_jsonl(path)) == rows
+def test_an_array_larger_than_what_is_read_at_once_is_read_whole(tmp_path):
+    rows = [{"a": i, "text": "é]" * (400_000 if i % 40 == 7 else i)} for i in range(100)]
+    path = write(tmp_path, json.dumps(rows, ensure_ascii=False), "data.json")
+    assert list(store.read_jsonl(path)) == rows
 
 
 @pytest.mark.parametrize("text", ['[{"a": 1}, {"a": ', '[{"a": 1} {"a": 2}]', '[{"a": 1}] x', '[{"a": 1},]', "[", "[}"])
@@ -97,7 +90,7 @@ def test_a_json_file_may_hold_lines(tmp_path):
     assert list(store.read_jsonl(write(tmp_path, '{"a": 1}\n{"a": 2}\n', "data.json"))) == [{"a": 1}, {"a": 2}]
 
 
-BAD = ["{", "[1]", "7", '{"a": NaN}', '{"a": 1, "a": 2}', b'{"a": "\xff"}', "[" * 100_000, '"' + "\ud800"[:0] + "x"]
+BAD = ["{", "[1]", "7", '{"a": NaN}', '{"a": 1, "a": 2}', b'{"a": "\xff"}', "[" * 100_000, '"x']
 
 
 @pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
@@ -129,7 +122,7 @@ def test_a_file_of_bad_rows_only_is_an_error_even_when_skipping(tmp_path):
 
 def test_a_missing_file_is_told_before_the_first_row():
     with pytest.raises(NotFound, match="no file"):
-        store.read_jsonl(store.Path("nowhere.jsonl"))
+        store.read_jsonl(Path("nowhere.jsonl"))
 
 
 def test_trajectories_are_named_after_their_line(tmp_path):
