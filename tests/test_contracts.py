@@ -13,13 +13,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jsonschema
 import pytest
 
-from rolecraft import catalog, judges, wire
+from rolecraft import catalog, judges, store, wire
 from rolecraft.errors import ContractError, DataError, MissingExtra, NotForkable, NotFound, SandboxError, SettingsError
 from rolecraft.judges import calls
 from rolecraft.renderers import Format, Renderer
@@ -185,22 +186,26 @@ def test_importers_leave_the_row_as_it_was_and_convert_it_alike(name: str):
 
 @members("importers")
 @pytest.mark.parametrize("row", [{}, [], None, "text", 3, {"messages": 3}, {"messages": [{}]}], ids=repr)
-def test_importers_refuse_a_row_of_another_shape(name: str, row: Any):
-    with pytest.raises(DataError) as caught:
-        catalog.find("importers", name).convert(row)
-    assert str(caught.value)
+def test_importers_row_of_another_shape_is_told_with_its_line(name: str, row: Any, tmp_path):
+    path = write_rows(tmp_path, catalog.find("importers", name).EXAMPLE, row)
+    with pytest.raises(DataError, match=r"rows\.jsonl.*\b2\b"):
+        list(store.read_trajectories(path, name))
 
 
 @members("importers")
-def test_importers_refuse_a_row_whose_values_are_of_another_kind(name: str):
-    module = catalog.find("importers", name)
-    for key in module.EXAMPLE:
-        for value in (3, {"x": [None]}, [[[]]], "{'"):
-            try:
-                trajectory = module.convert({**module.EXAMPLE, key: value})
-            except DataError:
-                continue
-            assert isinstance(trajectory, Trajectory)  # never another error, never another thing
+def test_importers_row_with_values_of_another_kind_is_converted_or_told(name: str, tmp_path):
+    example = catalog.find("importers", name).EXAMPLE
+    for key in example:
+        for value in (3, {"x": [None]}, [[[]]], "{'", None):
+            path = write_rows(tmp_path, {**example, key: value})
+            with contextlib.suppress(DataError):
+                assert [type(found) for found in store.read_trajectories(path, name)] == [Trajectory]
+
+
+def write_rows(folder: Path, *rows: Any) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 # benchmarks: `Settings`, `SPLITS`, `tasks(settings, split, seed)`, `open(task)`, `reference(task, team_name)`

@@ -18,8 +18,9 @@ def test_every_error_is_in_the_tree_that_the_docstring_shows(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_the_callers_errors_exit_with_2_and_ours_with_1(kind):
-    assert kind.exit_code == (2 if issubclass(kind, errors.UserError) else 1)
+def test_the_callers_errors_exit_with_2_and_ours_with_1_but_a_signals_with_the_shells_130(kind):
+    ours = 130 if kind.__name__ == "Interrupted" else 1
+    assert kind.exit_code == (2 if issubclass(kind, errors.UserError) else ours)
 
 
 def test_a_missing_extra_names_the_command_that_installs_it():

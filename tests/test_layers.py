@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "rolecraft"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "catalog", "settings"),
-    ("store", "wire", "renderers", "sandbox", "tools", "importers", "judges"),
+    ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
     ("model", "adapters", "objectives", "reply", "slots", "decoder", "engine"),
     ("batches", "recipe", "card", "workers", "checkpoints", "trainer", "train", "rl"),
