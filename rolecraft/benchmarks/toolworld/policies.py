@@ -8,6 +8,7 @@ working function happens to be offered first.
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 from rolecraft.benchmarks.toolworld.script import Scripted
 from rolecraft.types import Message, Prompt, ToolCall, ToolSpec
@@ -50,6 +51,11 @@ POLICIES = {"refuse": refuse, "echo": echo, "first_tool": first_tool, "shotgun":
 def engine(name: str) -> Scripted:
     """Return the engine that plays a policy of POLICIES."""
     return Scripted(POLICIES[name])
+
+
+def open_engine(name: str) -> AbstractContextManager[Scripted]:
+    """Return what opens and closes the engine of a policy, as evaluation wants it."""
+    return nullcontext(engine(name))
 
 
 def _question(prompt: Prompt) -> str:

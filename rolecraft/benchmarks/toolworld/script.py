@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from rolecraft import agent, team
@@ -74,9 +75,10 @@ async def play(environment: Environment, team_name: str) -> Trajectory:
 
 
 def play_now(environment: Environment, team_name: str) -> Trajectory:
-    """Play the script to its end and close the world; not for use inside an event loop, where `play` serves."""
+    """Play the script to its end and close the world; in a thread of its own, so that event loops can call it too."""
     try:
-        return asyncio.run(play(environment, team_name))
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, play(environment, team_name)).result()
     finally:
         environment.toolbox.close()
 
