@@ -37,8 +37,7 @@ class Settings:
 
     `weights` gives families a share other than 1. `min_functions` and `max_functions` bound the choice in hub and
     irrelevant; `mixed` is the share of tasks where tools of another kind lie about. Without `tools` only calc can be
-    posed: the model must work in writing. `shots` solved training tasks, as `shots_team` solves them, stand before
-    each task: the few-shot baseline of a model that was not tuned.
+    posed: the model must work in writing.
     """
 
     size: int = 210
@@ -48,8 +47,6 @@ class Settings:
     max_functions: int = 6
     mixed: float = 0.25
     tools: bool = True
-    shots: int = 0
-    shots_team: str = "mor"
 
     def __post_init__(self) -> None:
         """Raise SettingsError for what no task can be made of."""
@@ -83,7 +80,7 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
         random = Random(f"toolworld {split} {seed} {place} {family}")
         draft = members[family].draw(random, words, options)
         found.append(to_task(draft, family, f"toolworld-{split}-{seed}-{place}"))
-    return few_shot(found, settings.shots_team, settings.shots) if settings.shots else tuple(found)
+    return tuple(found)
 
 
 def open(task: Task) -> Environment:
