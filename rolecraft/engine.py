@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from rolecraft.decoder import Decoder, draw
 from rolecraft.errors import ContextFull, EngineError, SettingsError
-from rolecraft.model import Loaded
+from rolecraft.model import Dtype, Loaded, load
 from rolecraft.reply import Reader, parse, says
 from rolecraft.slots import longest
 from rolecraft.types import Completion, Delta, Prompt, Sampling, StopReason, Turn, Usage
@@ -347,6 +348,20 @@ class LocalEngine:
         written = _Written(tuple(sequence.ids), tuple(sequence.logprobs), stop, sequence.cached, seconds)
         with suppress(InvalidStateError):  # cancelled meanwhile
             sequence.future.set_result(written)
+
+
+def open_local(
+    base: str,
+    adapter: Path | None = None,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+    settings: Settings = Settings(),
+) -> LocalEngine:
+    """Load a model, its adapter merged, and return an engine on it, which closes itself after `with`.
+
+    Workers call this, so that no model has to be sent to a process. Raises what `model.load` raises.
+    """
+    return LocalEngine(load(base, dtype=dtype, adapter=adapter, device=device, merge=adapter is not None), settings)
 
 
 def _completion(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], written: _Written) -> Completion:

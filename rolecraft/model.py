@@ -47,7 +47,8 @@ class Contract:
 
     `golden` is the ids of a fixed conversation, so that a difference can be shown and not only told. `config` and
     `weights` are digests of the base's shape and of some of its numbers. `assignment` is how tokens get role ids in a
-    Mixture of Roles (None: the adapter knows no roles), `team` the preset it was trained for.
+    Mixture of Roles (None: the adapter knows no roles), `team` the preset it was trained for, `instructions` whether
+    its roles were told theirs.
     """
 
     base: str
@@ -57,6 +58,7 @@ class Contract:
     format: str
     golden: tuple[int, ...]
     team: str | None = None
+    instructions: bool = True
     assignment: str | None = None
 
 
@@ -130,7 +132,9 @@ def load(
     return dataclasses.replace(loaded, model=_attach(model, adapter, merge))
 
 
-def make_contract(loaded: Loaded, *, team: str | None = None, assignment: str | None = None) -> Contract:
+def make_contract(
+    loaded: Loaded, *, team: str | None = None, instructions: bool = True, assignment: str | None = None
+) -> Contract:
     """Return the contract of an adapter trained on `loaded`."""
     return Contract(
         base=loaded.name,
@@ -140,6 +144,7 @@ def make_contract(loaded: Loaded, *, team: str | None = None, assignment: str | 
         format=_digest(dataclasses.asdict(loaded.renderer.format)),
         golden=_golden(loaded.renderer),
         team=team,
+        instructions=instructions,
         assignment=assignment,
     )
 
