@@ -1,0 +1,222 @@
+"""Turns verdicts into scores: means with 95 % intervals, by family too, costs, failure classes, and paired tests.
+
+Not covered: scores that need several episodes of a task (pass at k), and corrections for many comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from rolecraft.errors import DataError
+from rolecraft.judges import failures
+from rolecraft.types import Trajectory
+
+Interval = tuple[float, float]
+
+_Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+_RESAMPLES = 2_000
+_FLIPS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A mean verdict over `n` tasks, 0..1, with its 95 % interval."""
+
+    score: float
+    n: int
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one task cost on average.
+
+    `computed` counts prompt tokens that were not in the cache. `seconds` adds up the model calls of a task, each as
+    long as it waited for its reply; tasks that were batched together overlap, so this is latency, not throughput.
+    """
+
+    prompt: float = 0.0
+    computed: float = 0.0
+    completion: float = 0.0
+    seconds: float = 0.0
+    model_calls: float = 0.0
+    tool_calls: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The result of a benchmark run; `failures` counts the failed tasks by class (judges/failures.py)."""
+
+    score: float
+    n: int
+    interval: Interval
+    seed: int | None = None
+    families: Mapping[str, Score] = field(default_factory=dict)
+    cost: Cost = Cost()
+    stops: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """How `b` differs from `a` on the `n` tasks that both played: mean of b minus a, its 95 % interval, and p.
+
+    `better` and `worse` count the tasks where b scored higher and lower; `unpaired` those that only one side played.
+    """
+
+    difference: float
+    interval: Interval
+    p: float
+    n: int
+    better: int
+    worse: int
+    unpaired: int
+    test: Literal["exact McNemar", "sign-flip permutation"]
+
+
+def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Scores:
+    """Return the scores of judged trajectories; `seed` is the benchmark's, recorded so that the tasks can be remade.
+
+    Raises DataError when there is none, or when one has no verdict.
+    """
+    played = list(trajectories)
+    if not played:
+        raise DataError("no trajectories to score; play at least one task")
+    values = [_score_of(t) for t in played]
+    families: dict[str, list[float]] = {}
+    for trajectory, value in zip(played, values, strict=True):
+        families.setdefault(family(trajectory), []).append(value)
+    whole = _aggregate(values)
+    return Scores(
+        score=whole.score,
+        n=whole.n,
+        interval=whole.interval,
+        seed=seed,
+        families={name: _aggregate(families[name]) for name in sorted(families)},
+        cost=_cost(played),
+        stops=dict(sorted(Counter(t.stop for t in played).items())),
+        failures=_failures(played),
+    )
+
+
+def family(trajectory: Trajectory) -> str:
+    """Return the family that the task's reference names, or `all`."""
+    return str(trajectory.task.reference.get("family", "all"))
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """Return the 95 % interval of a proportion (Wilson 1927, without continuity correction)."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"successes must be in 0..n and n positive; got {successes!r} of {n!r}")
+    share = successes / n
+    scale = 1 + _Z**2 / n
+    centre = (share + _Z**2 / (2 * n)) / scale
+    half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / scale
+    # rounding must not push the certain ends past 0, 1 or the share itself
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def bootstrap(values: Sequence[float]) -> Interval:
+    """Return the 95 % percentile interval of the mean over 2,000 resamples, drawn with a fixed seed."""
+    sample = np.asarray(values, dtype=float)
+    draw = np.random.default_rng(0)
+    picks = (draw.integers(0, len(sample), (rows, len(sample))) for rows in _blocks(_RESAMPLES, len(sample)))
+    means = np.concatenate([sample[picked].mean(axis=1) for picked in picks])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _score_of(trajectory: Trajectory) -> float:
+    if trajectory.verdict is None:
+        raise DataError(f"trajectory {trajectory.id!r} has no verdict; judge it before scoring")
+    value = trajectory.verdict.score
+    if not 0 <= value <= 1:
+        raise DataError(f"trajectory {trajectory.id!r} has score {value!r}; a judge's score is in 0..1")
+    return value
+
+
+def _aggregate(values: Sequence[float]) -> Score:
+    binary = all(value in (0.0, 1.0) for value in values)
+    interval = wilson(round(sum(values)), len(values)) if binary else bootstrap(values)
+    return Score(math.fsum(values) / len(values), len(values), interval)
+
+
+def _failures(trajectories: Iterable[Trajectory]) -> dict[str, int]:
+    found = Counter(failures.failure(t) for t in trajectories)
+    return {name: found[name] for name in failures.CLASSES if found[name]}
+
+
+def _cost(trajectories: Sequence[Trajectory]) -> Cost:
+    turns = [turn for t in trajectories for turn in t.turns]
+    n = len(trajectories)
+    return Cost(
+        prompt=sum(turn.usage.prompt for turn in turns) / n,
+        computed=sum(turn.usage.prompt - turn.usage.cached for turn in turns) / n,
+        completion=sum(turn.usage.completion for turn in turns) / n,
+        seconds=sum(turn.usage.seconds for turn in turns) / n,
+        model_calls=len(turns) / n,
+        tool_calls=sum(len(failures.calls_made(t)) for t in trajectories) / n,
+    )
+
+
+def paired(a: Iterable[Trajectory], b: Iterable[Trajectory]) -> Paired:
+    """Compare two runs on the tasks they share; several episodes of one task count as their mean.
+
+    Exact McNemar (two-sided binomial on the discordant tasks) where all scores are 0 or 1, else a two-sided
+    sign-flip permutation test. The interval is the bootstrap's over tasks. Raises DataError when no task is shared.
+    """
+    left, right = _by_task(a), _by_task(b)
+    shared = [task for task in left if task in right]
+    if not shared:
+        raise DataError("the two runs share no task id; play both with the same benchmark, split and seed")
+    differences = [right[task] - left[task] for task in shared]
+    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    binary = all(value in (0.0, 1.0) for task in shared for value in (left[task], right[task]))
+    return Paired(
+        difference=math.fsum(differences) / len(shared),
+        interval=bootstrap(differences),
+        p=mcnemar(better, worse) if binary else sign_flip(differences),
+        n=len(shared),
+        better=better,
+        worse=worse,
+        unpaired=len(left) + len(right) - 2 * len(shared),
+        test="exact McNemar" if binary else "sign-flip permutation",
+    )
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Return the two-sided exact p of McNemar's test: a fair coin for each discordant task."""
+    n = better + worse
+    tail = sum(math.comb(n, k) for k in range(min(better, worse) + 1))
+    return float(min(1.0, 2 * tail / 2**n))
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """Return the two-sided p that the mean difference is 0, from 10,000 random sign flips with a fixed seed."""
+    sizes = np.abs([d for d in differences if d != 0])
+    observed = abs(math.fsum(differences))
+    draw = np.random.default_rng(0)
+    extreme = 0
+    for rows in _blocks(_FLIPS, len(sizes)):
+        signs = draw.integers(0, 2, (rows, len(sizes))) * 2 - 1
+        extreme += int((np.abs(signs @ sizes) >= observed - 1e-9).sum())
+    return (extreme + 1) / (_FLIPS + 1)
+
+
+def _blocks(draws: int, size: int) -> list[int]:
+    """Return how many of `draws` rows of `size` numbers to make at once, so that they take some megabytes."""
+    rows = max(1, 500_000 // max(1, size))
+    return [min(rows, draws - start) for start in range(0, draws, rows)]
+
+
+def _by_task(trajectories: Iterable[Trajectory]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for trajectory in trajectories:
+        values.setdefault(trajectory.task.id, []).append(_score_of(trajectory))
+    return {task: math.fsum(found) / len(found) for task, found in values.items()}

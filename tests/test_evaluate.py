@@ -1,0 +1,276 @@
+"""A benchmark is played once per task, whatever interrupts it and however many processes share it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import multiprocessing
+import os
+import signal
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from rich.console import Console
+
+from rolecraft import evaluate, team
+from rolecraft.errors import DataError, EngineError, SettingsError
+from rolecraft.evaluate import Settings
+from rolecraft.scores import Score, Scores
+from rolecraft.store import Run
+from rolecraft.types import Completion, Message, Turn, Usage
+
+BENCHMARK = '''
+"""Add up two numbers."""
+from dataclasses import dataclass
+from rolecraft.tools import Toolbox
+from rolecraft.types import Environment, Message, Task, Verdict
+
+@dataclass(frozen=True)
+class Settings:
+    size: int = 6
+
+def tasks(settings, split, seed):
+    return tuple(_task(f"{split}-{seed}-{i}", i, seed) for i in range(settings.size))
+
+def _task(name, i, seed):
+    reference = {"family": "even" if i % 2 == 0 else "odd", "answers": [str(i + seed)], "calls": []}
+    return Task(name, (Message("user", f"{i} + {seed}"),), (), reference)
+
+def few_shot(asked, team_name, shots):
+    examples = (Message("user", "1 + 1"), Message("assistant", "2")) * shots
+    return tuple(Task(t.id, examples + t.messages, t.tools, t.reference) for t in asked)
+
+def open(task):
+    return Environment(task, Toolbox(()), judge)
+
+def judge(trajectory):
+    right = trajectory.messages[-1].content == trajectory.task.reference["answers"][0]
+    return Verdict(float(right), "" if right else "wrong sum")
+'''
+
+
+class Adder:
+    """Adds what the last message asks for; asked for a number in `odd`, it does that instead."""
+
+    def __init__(self, odd=(), act=None):
+        self.odd, self.act, self.asked = odd, act, []
+
+    async def complete(self, prompt):
+        text = prompt.messages[-1].content
+        self.asked.append(text)
+        if int(text.split()[0]) in self.odd:
+            return self.act()
+        message = Message("assistant", str(sum(map(int, text.split(" + ")))), speaker=prompt.speaker)
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        usage = Usage(prompt=len(prompt.messages), completion=1, seconds=float(threads == "1"))
+        return (Completion(message, Turn(message, prompt.speaker, usage=usage)),)
+
+
+def fail():
+    raise EngineError("out of memory")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def opened(odd=(), act=None):
+    yield Adder(odd, act)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / "sums.py"
+    path.write_text(BENCHMARK)
+    return Settings(name="adder", benchmark=str(path), split="test", seed=3)
+
+
+SINGLE = team.find("single", instructions=False)
+QUIET = partial(Console, file=io.StringIO())
+
+
+def play(settings, run, engine):
+    return asyncio.run(evaluate.evaluate(settings, SINGLE, engine, run))
+
+
+def ids(run):
+    return sorted(t.id for t in run.trajectories())
+
+
+def test_every_task_is_played_judged_and_written(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    found = play(settings, run, Adder())
+    assert (found.score, found.n, found.seed) == (1.0, 6, 3)
+    assert {name: f.n for name, f in found.families.items()} == {"even": 3, "odd": 3}
+    assert ids(run) == [f"test-3-{i}" for i in range(6)]
+    assert all(t.verdict.score == 1 for t in run.trajectories())
+
+
+def test_the_limit_keeps_the_first_tasks(settings, tmp_path):
+    assert play(replace(settings, limit=2), Run(tmp_path / "run"), Adder()).n == 2
+
+
+def test_an_interrupted_evaluation_goes_on_without_repeating_an_episode(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(EngineError, match="out of memory"):
+        play(replace(settings, concurrency=1), run, Adder({4}, fail))
+    again = Adder()
+    found = play(settings, Run(run.path), again)
+    assert again.asked == ["4 + 3", "5 + 3"]
+    assert (found.n, found.score) == (6, 1.0)
+
+
+def test_a_finished_evaluation_opens_no_engine(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    first = play(settings, run, Adder())
+    assert evaluate.run(settings, SINGLE, fail, run, console=QUIET()) == first
+
+
+def test_a_larger_limit_plays_only_what_is_new(settings, tmp_path):
+    run, more = Run(tmp_path / "run"), Adder()
+    play(replace(settings, limit=4), run, Adder())
+    play(replace(settings, limit=None, name="other", concurrency=2), run, more)
+    assert len(more.asked) == 2
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"split": "tools"}, {"options": {"size": 9}}, {"shots": 1}])
+def test_a_run_of_another_evaluation_is_refused(settings, tmp_path, change):
+    run = Run(tmp_path / "run")
+    play(settings, run, Adder())
+    with pytest.raises(DataError, match=f"holds another evaluation: {next(iter(change))} was"):
+        play(replace(settings, **change), run, Adder())
+
+
+def test_a_run_of_another_team_is_refused(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    play(settings, run, Adder())
+    with pytest.raises(DataError, match=r"team was \{'preset': 'single'\}"):
+        asyncio.run(evaluate.evaluate(settings, team.find("mor"), Adder(), run))
+
+
+def test_shots_put_solved_tasks_before_the_question(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    found = play(replace(settings, shots=2), run, Adder())
+    assert found.cost.prompt == 5
+    assert found.score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "reason"),
+    [
+        ({"limit": 0}, DataError, "has no tasks in split 'test'"),
+        ({"options": {"sise": 3}}, SettingsError, "Did you mean 'size'"),
+    ],
+)
+def test_what_cannot_be_played_is_told(settings, tmp_path, change, error, reason):
+    with pytest.raises(error, match=reason):
+        play(replace(settings, **change), Run(tmp_path / "run"), Adder())
+
+
+def test_a_benchmark_without_examples_refuses_shots(settings, tmp_path):
+    path = tmp_path / "bare.py"
+    path.write_text(BENCHMARK.replace("def few_shot", "def other"))
+    with pytest.raises(SettingsError, match="no examples to show"):
+        play(replace(settings, benchmark=str(path), shots=1), Run(tmp_path / "run"), Adder())
+
+
+def test_splits_are_played_with_one_engine_and_kept_apart(settings, tmp_path):
+    opens = []
+
+    @contextmanager
+    def counted():
+        opens.append(1)
+        yield Adder()
+
+    run = Run(tmp_path / "run")
+    found = evaluate.play_splits(replace(settings, split="test+tools"), SINGLE, counted, run, console=QUIET())
+    assert {split: scores.n for split, scores in found.items()} == {"test": 6, "tools": 6}
+    assert len(opens) == 1
+    assert ids(Run(run.path / "tools")) == [f"tools-3-{i}" for i in range(6)]
+
+
+def test_workers_play_every_task_once_and_agree_with_one_process(settings, tmp_path):
+    alone = evaluate.run(settings, SINGLE, opened, Run(tmp_path / "alone"), console=QUIET())
+    run = Run(tmp_path / "run")
+    shared = evaluate.run(replace(settings, workers=2), SINGLE, opened, run, console=QUIET())
+    assert (shared.score, shared.n, shared.families) == (alone.score, alone.n, alone.families)
+    assert ids(run) == [f"test-3-{i}" for i in range(6)]
+    assert shared.cost.seconds == 1, "each worker has one thread"
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"), [(fail, "worker failed: EngineError: out of memory"), (die, "died with exit code -9")]
+)
+def test_a_worker_that_ends_badly_is_told_and_finished_episodes_stay(settings, tmp_path, act, reason):
+    run = Run(tmp_path / "run")
+    broken = replace(settings, workers=2, concurrency=1)
+    with pytest.raises(EngineError, match=reason):
+        evaluate.run(broken, SINGLE, partial(opened, (5,), act), run, console=QUIET())
+    assert multiprocessing.active_children() == []
+    assert "test-3-1" in ids(run)
+    assert evaluate.run(settings, SINGLE, opened, run, console=QUIET()).n == 6
+
+
+def shown(table):
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    return console.file.getvalue()
+
+
+GOOD = Scores(0.862, 210, (0.81, 0.9), families={"hop": Score(0.5, 30, (0.3, 0.7))}, failures={"wrong tool": 29})
+BAD = Scores(0.0, 100, (0.0, 0.04), families={"calc": Score(0.0, 30, (0.0, 0.1))}, failures={"unparsed": 100})
+
+
+def test_the_score_table_has_rows_of_models_and_columns_of_splits():
+    text = shown(evaluate.score_table({"zero-shot": {"test": BAD}, "tuned": {"test": GOOD, "tools": GOOD}}))
+    lines = [line.split() for line in text.splitlines()]
+    assert any(line[1:5] == ["zero-shot", "│", "0.0", "(0-4)"] and "-" in line for line in lines)
+    assert any(line[1:] == ["tuned", "│", "86.2", "(81-90)", "│", "86.2", "(81-90)", "│"] for line in lines)
+    assert "n 210" in text
+
+
+def test_the_family_table_has_every_family_of_every_column():
+    text = shown(evaluate.family_table({"test": GOOD, "tools": BAD}))
+    assert "50.0 (30-70)" in text
+    assert text.index("calc") < text.index("hop")
+
+
+def test_the_failure_table_has_the_classes_that_occur():
+    text = shown(evaluate.failure_table({"test": GOOD, "tools": BAD}))
+    assert "called a tool that the task does not need" in text
+    assert "wrong order" not in text
+
+
+def test_a_comparison_tells_difference_interval_and_p(settings, tmp_path):
+    a, b = Run(tmp_path / "a"), Run(tmp_path / "b")
+    play(settings, a, Adder())
+    play(settings, b, Adder({0, 1}, lambda: (Completion(message := Message("assistant", "?"), Turn(message, "x")),)))
+    text = shown(evaluate.comparison(a.trajectories(), b.trajectories()))
+    assert "-33.3" in text
+    assert "0.5000" in text
+    assert "exact McNemar" in text
+
+
+def test_the_json_of_scores_is_what_scripts_read():
+    assert json.loads(json.dumps(evaluate.scores_json(GOOD))) == {
+        "score": 0.862,
+        "n": 210,
+        "interval": [0.81, 0.9],
+        "families": {"hop": {"score": 0.5, "n": 30, "interval": [0.3, 0.7]}},
+    }
+
+
+def test_the_summary_has_the_shape_that_the_quickstart_promises(tmp_path):
+    path = tmp_path / "summary.json"
+    evaluate.write_summary(path, {"zero-shot": {"test": BAD}}, {"test": GOOD}, {"train": 61.23456})
+    assert json.loads(path.read_text()) == {
+        "untuned": {"zero-shot": {"test": {"score": 0.0, "n": 100}}},
+        "tuned": {"test": {"score": 0.862, "n": 210}},
+        "policies": {},
+        "seconds": {"train": 61.235},
+    }
+    assert list(tmp_path.iterdir()) == [path]

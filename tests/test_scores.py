@@ -1,0 +1,130 @@
+"""Scores carry honest intervals, and two runs are compared on the tasks they share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from episodes import FIND, READ, episode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rolecraft import scores
+from rolecraft.errors import DataError
+from rolecraft.types import Usage
+
+
+def run(*values, family="hop"):
+    return [episode(FIND, READ, "17", score=v, name=f"t{i}", family=family) for i, v in enumerate(values)]
+
+
+def test_wilson_agrees_with_the_published_example():
+    # Newcombe (1998), table I: 81 of 263, method 3
+    assert scores.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+@pytest.mark.parametrize(("successes", "bounds"), [(0, (0.0, 0.2775)), (10, (0.7225, 1.0))])
+def test_wilson_has_width_at_the_ends(successes, bounds):
+    assert scores.wilson(successes, 10) == pytest.approx(bounds, abs=5e-5)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_share_and_stays_in_bounds(case):
+    successes, n = case
+    low, high = scores.wilson(successes, n)
+    assert 0 <= low <= successes / n <= high <= 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_impossible_counts(successes, n):
+    with pytest.raises(ValueError, match="successes must be"):
+        scores.wilson(successes, n)
+
+
+def test_the_bootstrap_is_the_same_each_time_and_near_the_normal_interval():
+    values = [i % 10 / 10 for i in range(200)]
+    low, high = scores.bootstrap(values)
+    half = 1.96 * math.sqrt(0.0825 / 200)
+    assert (low, high) == scores.bootstrap(values)
+    assert (low, high) == pytest.approx((0.45 - half, 0.45 + half), abs=0.01)
+
+
+def test_scores_of_zero_and_one_get_wilson_and_others_the_bootstrap():
+    assert scores.score(run(0, 1, 1)).interval == scores.wilson(2, 3)
+    assert scores.score(run(0, 0.5, 1)).interval == scores.bootstrap([0, 0.5, 1])
+
+
+def test_each_family_has_its_own_score():
+    found = scores.score(run(1, 1, family="calc") + run(0, 1, 0, family="hub"), seed=7)
+    assert found.score == pytest.approx(0.6)
+    assert {name: (f.score, f.n) for name, f in found.families.items()} == {"calc": (1, 2), "hub": (1 / 3, 3)}
+    assert found.families["calc"].interval == scores.wilson(2, 2)
+    assert found.seed == 7
+
+
+def test_costs_are_means_over_tasks():
+    usage = Usage(prompt=100, cached=60, completion=10, seconds=0.5)
+    found = scores.score([episode(FIND, "17", usage=usage), episode("17", usage=usage)]).cost
+    assert (found.prompt, found.computed, found.completion) == (150, 60, 15)
+    assert (found.seconds, found.model_calls, found.tool_calls) == (0.75, 1.5, 0.5)
+
+
+def test_failures_and_stops_are_counted_in_their_order():
+    found = scores.score([episode(FIND, READ, "17"), episode("17"), episode(FIND, stop="max_turns"), *run(1)])
+    assert list(found.failures.items()) == [("ran out", 1), ("gave up early", 1), ("wrong answer", 1)]
+    assert found.stops == {"answered": 3, "max_turns": 1}
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "reason"),
+    [([], "no trajectories"), (run(None), "'t0' has no verdict"), (run(1.5), "1.5"), (run(math.nan), "nan")],
+)
+def test_what_cannot_be_scored_is_told(trajectories, reason):
+    with pytest.raises(DataError, match=reason):
+        scores.score(trajectories)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    # twice the tail of a fair coin, from its binomial coefficients
+    [(0, 0, 1.0), (5, 0, 2 / 32), (1, 9, 2 * 11 / 1024), (4, 4, 1.0), (200, 0, 2 / 2**200)],
+)
+def test_mcnemar_is_the_exact_binomial(better, worse, p):
+    assert scores.mcnemar(better, worse) == pytest.approx(p, rel=1e-12)
+
+
+def test_a_paired_test_on_zeros_and_ones_is_mcnemars():
+    found = scores.paired(run(0, 0, 0, 0, 0, 0, 1, 1), run(1, 1, 1, 1, 1, 1, 1, 0))
+    assert (found.difference, found.better, found.worse, found.n) == (0.625, 6, 1, 8)
+    assert (found.test, found.p) == ("exact McNemar", scores.mcnemar(6, 1))
+    assert found.interval[0] <= 0.625 <= found.interval[1]
+
+
+def test_a_paired_test_on_fractions_flips_signs():
+    found = scores.paired(run(*[0.2] * 12), run(*[0.4] * 12))
+    assert found.test == "sign-flip permutation"
+    assert 0 < found.p < 0.005
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=6))
+def test_a_run_does_not_differ_from_itself(values):
+    found = scores.paired(run(*values), run(*values))
+    assert (found.difference, found.interval, found.p) == (0, (0, 0), 1)
+
+
+def test_turning_a_comparison_round_changes_only_its_signs():
+    a, b = run(0.1, 0.9, 0.4, 1), run(0.6, 0.8, 0.9, 1)
+    there, back = scores.paired(a, b), scores.paired(b, a)
+    assert (there.difference, there.p, there.better) == (-back.difference, back.p, back.worse)
+
+
+def test_only_shared_tasks_are_compared_and_repeats_count_as_their_mean():
+    found = scores.paired([*run(0, 1, 1), *run(1)], run(1, 1))
+    assert (found.difference, found.n, found.unpaired) == (0.25, 2, 1)
+
+
+def test_runs_without_a_shared_task_are_refused():
+    with pytest.raises(DataError, match="share no task"):
+        scores.paired(run(1), [episode(name="other", score=1)])
