@@ -173,5 +173,8 @@ def _limit(loaded: Loaded) -> int | None:
         raise EngineError(f"{loaded.name!r} has layers of {', '.join(sorted(kinds - _FULL))}; {_REMEDY}")
     window = getattr(config, "sliding_window", None)
     slides = window and getattr(config, "use_sliding_window", True) and (not kinds or "sliding_attention" in kinds)
-    limits = [limit for limit in (loaded.context, window if slides else None) if limit]
+    rope = getattr(config, "rope_parameters", None) or {}
+    # Beyond its first length, longrope turns all positions by other angles, and the cached keys would be wrong.
+    turns = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    limits = [limit for limit in (loaded.context, window if slides else None, turns) if limit]
     return min(limits, default=None)

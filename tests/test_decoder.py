@@ -83,6 +83,24 @@ def test_a_window_bounds_the_context(nano_tokenizer):
     assert (decoder.limit, decoder.context) == (48, 48)
 
 
+def test_angles_that_change_with_length_bound_the_context(nano_tokenizer):
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "factor": 8.0}
+    changes = {"original_max_position_embeddings": 64, "rope_parameters": {**rope, "rope_theta": 10_000.0}}
+    loaded = tiny.loaded(nano_tokenizer, "phi3", **changes)
+    assert Decoder(loaded, 2, 1024).context == 64
+
+
+def test_half_precision_is_played_as_it_computes(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer, initializer_range=0.1)
+    loaded.model.to(torch.bfloat16)
+    decoder = Decoder(loaded, 2, 64)
+    with torch.inference_mode():
+        decoder.fill([(0, [5, 6, 7, 8])])
+        got = decoder.write([(0, 9)])
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got[0], _full(loaded.model, [5, 6, 7, 8, 9]), atol=3e-2, rtol=3e-2)
+
+
 def test_a_model_whose_cache_forgets_is_refused(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer, "qwen2")
     loaded.model.config.layer_types = ["full_attention", "linear_attention"]

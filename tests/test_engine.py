@@ -96,6 +96,21 @@ def test_sampled_replies_do_not_depend_on_company_or_order(engine):
     assert [alone[i] for i in order] == [one.turn.token_ids for one in mixed]
 
 
+def test_replies_that_outlive_their_neighbours_are_moved_unharmed(loaded):
+    """Rows between two long replies fall idle, are closed up, and are taken again by prompts that come later."""
+    prompts = [tiny.prompt(f"debt {i} of Plalples", max_tokens=length) for i, length in enumerate([70, 2, 2, 2, 2, 70])]
+    late = [tiny.prompt(f"rank {i} of Plalples " * 6, max_tokens=30) for i in range(6)]
+
+    async def staggered(engine):
+        early = [asyncio.create_task(engine.complete(prompt)) for prompt in prompts]
+        await asyncio.gather(*early[1:5])
+        return [(await task)[0] for task in (*early, *(asyncio.create_task(engine.complete(p)) for p in late))]
+
+    with LocalEngine(loaded, Settings(slots=6, prefill_tokens=40)) as engine:
+        mixed = [one.turn.token_ids for one in asyncio.run(staggered(engine))]
+        assert mixed == [one.turn.token_ids for one in _singly(engine, *prompts, *late)]
+
+
 def test_logprobs_of_sampled_tokens_are_the_models_own(engine, loaded):
     for completion in _ask(engine, tiny.prompt("a", temperature=2.0, top_p=0.9), tiny.prompt("b", temperature=0.4)):
         expected = _logprobs(loaded.model, completion)
