@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -150,7 +151,7 @@ def _add_eval(verbs: Any) -> None:
 def _eval(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from rolecraft import evaluate, settings
+    from rolecraft import evaluate, model, settings
     from rolecraft.store import Run
 
     console = Console(stderr=options.json)
@@ -166,6 +167,8 @@ def _eval(options: argparse.Namespace) -> None:
         concurrency=options.concurrency,
         workers=options.workers,
         options=extra,
+        model=model.identity(options.base or "nano", options.adapter),
+        command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )
     run = Run(output)
     scores = evaluate.run(what, adapter_team, chosen, run, _playing(options), console=console)

@@ -41,6 +41,7 @@ class Settings:
 
     `name` is the row of the score table that the run fills, such as the model's. `shots` is how many solved tasks
     stand before each question, for baselines. Each of `workers` processes plays `concurrency` episodes at once.
+    `model` tells what plays (see `model.identity`), `command` how to repeat it; both are recorded with the run.
     """
 
     name: str = "model"
@@ -52,6 +53,8 @@ class Settings:
     concurrency: int = 16
     workers: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    command: str = ""
 
 
 EngineOpener = Callable[[], AbstractContextManager[Engine]]
@@ -167,13 +170,14 @@ def _begin(settings: Settings, team: Team, run: Run, playing: agent.Settings) ->
             )
     chosen = tasks(settings, team)
     run.write_settings(told)
+    run.write_lineage({"command": settings.command, "model": settings.model})
     wanted = {task.id for task in chosen}
     return _Batch(settings, chosen, run, {t.task.id: t for t in run.trajectories() if t.task.id in wanted})
 
 
 def _identity(told: Mapping[str, Any]) -> dict[str, Json]:
     """Return what two runs must share for the episodes of one to stand in the other."""
-    free = ("name", "limit", "concurrency", "workers")
+    free = ("name", "limit", "concurrency", "workers", "command")
     evaluation = {key: value for key, value in told.get("evaluation", {}).items() if key not in free}
     return evaluation and {**evaluation, **{key: told.get(key) for key in ("team", "playing")}}
 

@@ -132,6 +132,15 @@ def load(
     return dataclasses.replace(loaded, model=_attach(model, adapter, merge))
 
 
+def identity(base: str, adapter: Path | None = None) -> str:
+    """Return in words what is loaded from `base` and `adapter`; other weights in the same folder read differently."""
+    if adapter is None:
+        return base
+    weights = next((file for file in sorted(adapter.glob("adapter_model.*"))), None)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights else "no weights"
+    return f"{base} with {adapter} ({digest})"
+
+
 def make_contract(
     loaded: Loaded, *, team: str | None = None, instructions: bool = True, assignment: str | None = None
 ) -> Contract:

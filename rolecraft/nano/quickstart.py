@@ -11,10 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rolecraft import agent, engine, evaluate, report, team, train
+from rolecraft import agent, engine, evaluate, model, report, team, train
 from rolecraft.benchmarks.toolworld import policies
 from rolecraft.errors import UserError
-from rolecraft.evaluate import EngineOpener
 from rolecraft.recipe import Recipe
 from rolecraft.scores import Scores
 from rolecraft.store import Run
@@ -45,6 +44,12 @@ class _Tour:
     console: Console
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def command(self) -> str:
+        """The command line that repeats the tour."""
+        asked = self.settings
+        return f"rolecraft quickstart --recipe {asked.recipe} --n {asked.n} --seed {asked.seed}"
+
     @contextmanager
     def step(self, name: str, says: str) -> Iterator[None]:
         """Announce a step and record its seconds."""
@@ -66,7 +71,7 @@ def quickstart(settings: Settings, output: Path, *, resume: bool = False) -> Pat
     with tour.step("train", "Tuning an adapter on reference trajectories"):
         train.train(recipe, output / "adapter", resume=resume)
     with tour.step("tuned", "Playing the held-out tasks with the adapter"):
-        tuned = _play(tour, "tuned", recipe, _local(recipe, output / "adapter"))
+        tuned = _play(tour, "tuned", recipe, output / "adapter")
     trivial = _policies(tour)
     _show(tour, untuned, tuned, trivial)
     evaluate.write_summary(output / "summary.json", untuned, tuned, tour.seconds, policies=trivial)
@@ -85,19 +90,15 @@ def _clear(output: Path, resume: bool) -> None:
     output.rename(aside)
 
 
-def _local(recipe: Recipe, adapter: Path | None = None) -> EngineOpener:
-    return partial(engine.open_local, recipe.model.base, adapter, settings=engine.Settings(slots=32))
-
-
 def _untuned(tour: _Tour, recipe: Recipe) -> dict[str, dict[str, Scores]]:
     with tour.step("untuned", f"Playing {tour.settings.n} held-out tasks per split with the untuned base"):
         return {
-            "zero-shot": _play(tour, "zero-shot", recipe, _local(recipe)),
-            "few-shot": _play(tour, "few-shot", recipe, _local(recipe), shots=3),
+            "zero-shot": _play(tour, "zero-shot", recipe),
+            "few-shot": _play(tour, "few-shot", recipe, shots=3),
         }
 
 
-def _play(tour: _Tour, name: str, recipe: Recipe, opener: EngineOpener, shots: int = 0) -> dict[str, Scores]:
+def _play(tour: _Tour, name: str, recipe: Recipe, adapter: Path | None = None, shots: int = 0) -> dict[str, Scores]:
     settings = evaluate.Settings(
         name=name,
         split="+".join(SPLITS),
@@ -106,7 +107,10 @@ def _play(tour: _Tour, name: str, recipe: Recipe, opener: EngineOpener, shots: i
         concurrency=32,
         workers=tour.settings.processes,
         options={"size": tour.settings.n},
+        model=model.identity(recipe.model.base, adapter),
+        command=tour.command,
     )
+    opener = partial(engine.open_local, recipe.model.base, adapter, settings=engine.Settings(slots=32))
     players = team.find(recipe.team.preset, instructions=recipe.team.instructions)
     run = Run(tour.output / name)
     return evaluate.play_splits(settings, players, opener, run, _PLAYING, console=tour.console)
@@ -118,7 +122,12 @@ def _policies(tour: _Tour) -> dict[str, dict[str, Scores]]:
     with tour.step("policies", "Playing trivial policies"):
         for name in policies.POLICIES:
             settings = evaluate.Settings(
-                name=name, split="+".join(SPLITS), seed=tour.settings.seed, options={"size": tour.settings.n}
+                name=name,
+                split="+".join(SPLITS),
+                seed=tour.settings.seed,
+                options={"size": tour.settings.n},
+                model=f"policy {name}",
+                command=tour.command,
             )
             players = team.find("single", instructions=False)
             run = Run(tour.output / "policies" / name)
