@@ -260,3 +260,24 @@ def test_what_json_cannot_hold_is_a_data_error(value):
 def test_writing_never_fails_on_numbers_a_model_may_write():
     message = Message("assistant", tool_calls=(ToolCall("f", {"x": math.nan}),))
     assert "NaN" in wire.message_from_json(through_text(wire.message_to_json(message))).unparsed
+
+
+KEYS = st.sampled_from(
+    "messages tools role content tool_calls function name arguments weight speaker unparsed type text parameters "
+    "properties opening verdict score parts id reference turns annotations reasoning_content description".split()
+)
+WORDS = st.sampled_from(["assistant", "user", "function", "text", "{}", "{", "f", ""])
+ANYTHING = st.recursive(
+    SCALARS | WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
+)
+
+
+@given(ANYTHING, st.lists(ANYTHING, max_size=2), st.dictionaries(KEYS, ANYTHING, max_size=2))
+def test_any_json_is_a_trajectory_or_a_data_error(whole, messages, message):
+    role = {"role": "assistant", "content": None}
+    for row in (whole, {"messages": messages}, {"messages": [role | message]}, {"messages": [role]} | message):
+        try:
+            trajectory = wire.trajectory_from_json(row)
+        except DataError:
+            continue
+        assert wire.trajectory_from_json(wire.trajectory_to_json(trajectory)) == trajectory
