@@ -65,7 +65,7 @@ def _copying(random: Random, budget: int) -> Document:
 
 def _look_up(random: Random, budget: int) -> Document:
     """Key-value pairs, asked forwards and backwards."""
-    count = max(2, random.randrange(2, 4 + budget // 14))
+    count = max(2, int(random.uniform(0.3, 1.0) * budget / 12))
     keys = _entities(random, count)
     values = dict(zip(keys, (_value(random) for _ in keys), strict=True))
     sign = random.choice((": ", "=", " -> ", " is ", "|"))
@@ -82,7 +82,7 @@ def _look_up(random: Random, budget: int) -> Document:
 def _facts(random: Random, budget: int) -> Document:
     """Sentences about entities, then questions in many frames."""
     count = max(2, random.randrange(2, 4 + budget // 20))
-    facts = {(random.choice(topics.TOPICS), _entity(random)): _number(random) for _ in range(count)}
+    facts = {(language.noun(random, topics.TOPICS), _entity(random)): _number(random) for _ in range(count)}
     told = [random.choice(language.FACTS).format(t=t, e=e, v=v) for (t, e), v in facts.items()]
     lines: Document = [(" ".join(told) + "\n", _CONTEXT)]
     for topic, entity in random.sample(list(facts), min(len(facts), random.randrange(1, 4))):
@@ -95,7 +95,7 @@ def _facts(random: Random, budget: int) -> Document:
 def _two_hops(random: Random, budget: int) -> Document:
     count = max(2, random.randrange(2, 3 + budget // 45))
     owners, owned = _entities(random, count), _entities(random, count)
-    relation, topic = random.choice(topics.RELATIONS), random.choice(topics.TOPICS)
+    relation, topic = language.noun(random, topics.RELATIONS), language.noun(random, topics.TOPICS)
     values = [_number(random) for _ in owners]
     told = [f"The {relation} of {a} is {b}." for a, b in zip(owned, owners, strict=True)]
     told += [f"The {topic} of {b} is {v}." for b, v in zip(owners, values, strict=True)]
@@ -113,17 +113,17 @@ def _function_name(random: Random, topic: str | None = None) -> str:
     if topic is None or random.random() < 0.6:
         first = names.nonsense(random, unseen=False)
         return first if random.random() < 0.3 else f"{first}_{names.nonsense(random, unseen=False)}"
-    return f"{random.choice(topics.VERBS)}_{topic}"
+    return f"{language.noun(random, topics.VERBS)}_{topic}"
 
 
 def _functions(random: Random, count: int) -> list[tuple[str, str, str, str, str]]:
-    """Return (topic, kind, name, parameter, line) of `count` functions with different topics."""
+    """Return (topic, kind, name, parameter, line) of `count` functions on different topics."""
     found = []
-    kind = random.choice(topics.KINDS)
-    for topic in random.sample((*topics.TOPICS, *topics.RELATIONS), count):
-        if random.random() < 0.3:
-            kind = random.choice(topics.KINDS)
-        name, parameter = _function_name(random, topic), random.choice(topics.PARAMETERS)
+    kind = language.noun(random, topics.KINDS)
+    for topic in language.nouns(random, (*topics.TOPICS, *topics.RELATIONS), count):
+        if random.random() < 0.2:
+            kind = language.noun(random, topics.KINDS)
+        name, parameter = _function_name(random, topic), language.noun(random, topics.PARAMETERS)
         line = f"{random.choice(language.DESCRIPTIONS).format(t=topic, k=kind)}:{name}({parameter})\n"
         found.append((topic, kind, name, parameter, line))
     return found
@@ -150,8 +150,9 @@ def _choosing(random: Random, budget: int) -> Document:
         answer = _written_call(style, name, parameter, entities[0])
         if style in ("python", "json"):
             answer = "\n".join(_written_call(style, name, parameter, each) for each in entities)
-        if random.random() < 0.1:
-            topic = random.choice([t for t in topics.TOPICS if t not in {f[0] for f in functions}])
+        if random.random() < 0.15:
+            taken = {function[0] for function in functions}
+            topic = next(t for t in language.nouns(random, topics.TOPICS, count=12) if t not in taken)
             answer = "none"
         question = language.request(random, topic, entity, kind)
         if style in ("signature", "name") and random.random() < 0.5:
@@ -165,14 +166,14 @@ def _json(random: Random, budget: int) -> Document:
     lines: Document = []
     for _ in range(random.randrange(2, 4 + budget // 60)):
         if random.random() < 0.5:
-            name, parameter = _function_name(random), random.choice(topics.PARAMETERS)
+            name, parameter = _function_name(random), language.noun(random, topics.PARAMETERS)
             entities = _entities(random, random.choice((1, 1, 1, 2, 3)))
             calls = "\n".join(_written_call("json", name, parameter, entity) for entity in entities)
             listed = " and ".join(entities)
             cue = random.choice(("{l}. {n}({p}).", "{n}({p}) for {l}.", "{l}:{n}({p})"))
             lines += _dialogue(random, cue.format(n=name, p=parameter, l=listed) + " JSON:", calls)
             continue
-        keys = random.sample((*topics.TOPICS, *topics.KINDS), random.randrange(2, 5))
+        keys = language.nouns(random, (*topics.TOPICS, *topics.KINDS), random.randrange(2, 5))
         record = {key: _value(random) for key in keys}
         text = "{" + ",".join(f'"{key}":"{value}"' for key, value in record.items()) + "}"
         key = random.choice(keys)
@@ -185,8 +186,8 @@ def _json(random: Random, budget: int) -> Document:
 
 def _sql(random: Random, budget: int) -> Document:
     """A table's schema and questions; the answer is a query."""
-    kind = random.choice(topics.KINDS)
-    columns = random.sample(topics.TOPICS, random.randrange(2, 5))
+    kind = language.noun(random, topics.KINDS)
+    columns = language.nouns(random, topics.TOPICS, random.randrange(2, 5))
     lines: Document = [(f"{random.choice(('table ', 'tables: ', ''))}{kind}(name, {', '.join(columns)})\n", _CONTEXT)]
     for _ in range(random.randrange(2, 5)):
         column, entity, limit = random.choice(columns), _entity(random), _number(random)

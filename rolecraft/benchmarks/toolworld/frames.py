@@ -132,7 +132,7 @@ OFF_TOPIC = Frames(
         "Is there life on Mars, in your opinion?",
         "Proofread my essay on {entity}.",
         "Play some jazz, would you?",
-        "Reserve two seats on the night train, my friend.",
+        "Hold two seats on the night train, my friend.",
     ),
 )
 """Requests that look-up functions cannot serve at all."""

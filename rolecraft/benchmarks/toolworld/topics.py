@@ -6,7 +6,20 @@ TOPICS = (
     "rank debt height weight price rating budget salary speed depth length width area volume score level balance "
     "income profit loss tax fee cost rent stock quota demand supply capacity output power voltage energy pressure "
     "temperature humidity altitude latitude longitude population density mileage distance duration delay "
-    "frequency bandwidth latency storage memory battery age grade bonus discount deposit premium pension dividend"
+    "frequency bandwidth latency storage memory battery age grade bonus discount deposit premium pension dividend "
+    "revenue margin asset liability invoice refund donation grant fund loan interest mortgage allowance penalty fine "
+    "toll fare subsidy royalty commission equity reserve turnout attendance enrolment membership staff crew "
+    "headcount "
+    "birthrate lifespan seniority tenure waist circumference diameter perimeter slope elevation tonnage payload "
+    "draught "
+    "ballast horsepower throttle friction drag lift thrust inertia momentum velocity acceleration current charge "
+    "resistance impedance wattage gain noise signal range coverage resolution contrast hue saturation opacity "
+    "exposure "
+    "aperture focus zoom tempo pitch pulse cadence rhythm dosage calories protein sugar salt fibre alcohol caffeine "
+    "vitamin rainfall snowfall sunshine windspeed visibility pollen ozone salinity hardness porosity viscosity "
+    "toxicity "
+    "purity flux luminosity parallax redshift magnitude gravity orbit period vintage milestone backlog throughput "
+    "uptime downtime workload traffic turnstile inventory shipment surcharge deductible stake handicap odds streak"
 ).split()
 """Topics of training, and of the splits that test something else."""
 
@@ -16,22 +29,31 @@ HELD_OUT_TOPICS = (
 ).split()
 """Topics of the `tools` split only."""
 
-RELATIONS = "owner manager founder rival partner supplier parent neighbour mentor sponsor".split()
+RELATIONS = (
+    "owner manager founder rival partner supplier parent neighbour mentor sponsor captain director editor host "
+    "keeper "
+    "leader lender patron pilot trainer"
+).split()
 """One entity to another, for chained calls."""
 
 HELD_OUT_RELATIONS = "tutor landlord guardian successor".split()
 
-KINDS = "company city ship river player school planet castle bridge museum".split()
+KINDS = (
+    "company city ship river player school planet castle bridge museum farm hotel island lake library mine moon "
+    "plant road shop singer star station team tower town train tree vessel writer"
+).split()
 """What an entity is; also the names of tables."""
 
 HELD_OUT_KINDS = "harbour orchestra volcano village".split()
 
-PARAMETERS = "name key id title entity item label target subject code_name".split()
+PARAMETERS = (
+    "name key id title entity item label target subject code_name object word term node member unit element"
+).split()
 """Names of a function's one string parameter."""
 
 HELD_OUT_PARAMETERS = "handle ref alias record".split()
 
-VERBS = "get read lookup fetch find load query check show tell".split()
+VERBS = "get read lookup fetch find load query check show tell view give seek".split()
 HELD_OUT_VERBS = "obtain pull scan grab".split()
 
 ERRORS = ("service is down", "server is down", "server failed", "no answer", "out of time", "not found", "try later")
