@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from rolecraft import catalog, renderers
 from rolecraft.errors import ContractError, NotFound, SettingsError
@@ -263,11 +265,23 @@ def _no_tokenizer(base: str) -> str:
 
 def _load_model(base: str, place: str, dtype: Dtype) -> Any:
     try:
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype))
+        with _no_bar() if base == "nano" else nullcontext():  # it would be gone before it could be read
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype))
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise NotFound(f"{base!r} does not load as a causal language model: {reason}") from error
     return model.eval()
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_vocabulary(base: str, model: Any, tokenizer: Any) -> None:
