@@ -1,0 +1,150 @@
+"""The verbs, as a user calls them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rolecraft import cli
+
+VERBS = ("quickstart", "train", "eval", "run", "chat", "report", "params", "nano", "doctor")
+
+TOOLS = '''
+from rolecraft.tools import tool
+
+
+@tool
+def stock(item: str) -> int:
+    """stock of one item
+
+    Args:
+        item: the item's name
+    """
+    return 4
+'''
+
+
+def call(capsys, *arguments):
+    """Run a verb in this process; returns the exit code, what it printed, and what it complained of."""
+    try:
+        code = cli.main(list(arguments))
+    except SystemExit as stop:
+        code = stop.code
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture
+def tools(tmp_path):
+    path = tmp_path / "my_tools.py"
+    path.write_text(TOOLS)
+    return str(path)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(capsys, verb):
+    code, out, _ = call(capsys, verb, "--help")
+    assert code == 0
+    assert f"rolecraft {verb}" in out
+
+
+def test_help_is_instant_because_it_loads_nothing():
+    program = "import sys; from rolecraft import cli\ntry: cli.main(['eval', '--help'])\nexcept SystemExit: pass\n"
+    program += "print([name for name in ('torch', 'transformers', 'rich', 'numpy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "hi", "--tools", "absent.py"], "no file 'absent.py'"),
+        (["run", "hi", "--adapter", "absent"], "no adapter in 'absent'"),
+        (["run", "hi", "--base", "./absent"], "absent"),
+        (["eval", "toolwrold"], "Did you mean 'toolworld'?"),
+        (["eval", "toolworld", "sizes=3"], "Did you mean 'size'?"),
+        (["eval", "--split", "tests"], "'tests'"),
+        (["eval", "--team", "mro"], "Did you mean 'mor'?"),
+        (["train", "absent.yaml"], "no recipe 'absent.yaml'"),
+        (["train", "lora", "training.learning_rat=1"], "Did you mean 'learning_rate'?"),
+        (["params", "--base", "absent.json", "--recipe", "lora"], "absent.json"),
+        (["report", "absent"], "absent"),
+    ],
+)
+def test_a_user_error_is_one_line_with_exit_code_2(capsys, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_params_are_counted_without_weights(capsys):
+    code, out, _ = call(capsys, "params", "--base", "nano", "--recipe", "quickstart", "adapter.r=12", "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["trainable"] == 5 * 12 * (4 * 256 + 3 * (128 + 352))
+
+
+def test_the_doctor_tells_versions_devices_layers_and_extras(capsys):
+    code, out, _ = call(capsys, "doctor", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert found["versions"]["torch"]
+    assert found["devices"]["cpu_cores"] >= 1
+    assert set(found["sandbox"]) >= {"landlock", "seccomp", "rlimits"}
+    assert "wandb" in found["extras"]
+
+
+def test_the_doctor_names_the_command_that_installs_an_extra(capsys):
+    _, out, _ = call(capsys, "doctor")
+    assert "sandbox" in out
+    assert "rolecraft[wandb]" in " ".join(out.split()) or "wandb" in out
+
+
+def test_eval_prints_one_json_object_and_resumes(capsys, tmp_path):
+    arguments = ["eval", "--limit", "3", "--output", str(tmp_path / "run"), "--json", "--max-tokens", "8"]
+    code, out, _ = call(capsys, *arguments)
+    scores = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert set(scores) == {"score", "n", "interval", "families"}
+    assert scores["n"] == 3
+    before = (tmp_path / "run" / "trajectories.jsonl").read_bytes()
+    assert call(capsys, *arguments)[0] == 0
+    assert (tmp_path / "run" / "trajectories.jsonl").read_bytes() == before
+
+
+def test_a_run_can_be_reported_and_compared(capsys, tmp_path):
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    call(capsys, "eval", "--limit", "2", "--output", first, "--max-tokens", "8")
+    _, out, _ = call(capsys, "eval", "--limit", "2", "--output", second, "--against", first, "--max-tokens", "8")
+    assert "exact McNemar" in " ".join(out.split())
+    code, out, _ = call(capsys, "report", first, second, "--output", str(tmp_path / "page.html"))
+    assert code == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_run_answers_with_a_users_tools_and_prints_the_record(capsys, tools):
+    _, out, _ = call(capsys, "run", "What is the stock of Lamp?", "--tools", tools, "--json", "--max-tokens", "8")
+    record = json.loads(out.splitlines()[-1])
+    assert record["tools"][0]["function"]["name"] == "stock"
+    assert record["messages"][0] == {"role": "user", "content": "What is the stock of Lamp?"}
+
+
+def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):
+    questions = iter(["What is the stock of Lamp?", "And of Cup?", ""])
+    monkeypatch.setattr("rich.console.Console.input", lambda *_: next(questions))
+    code, out, _ = call(capsys, "chat", "--tools", tools, "--max-tokens", "8", "--max-turns", "2")
+    assert code == 0
+    assert next(questions, None) is None
+    assert "assistant" in out
+
+
+def test_an_interrupt_is_told_and_exits_130(capsys, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_doctor", interrupt)
+    code, _, err = call(capsys, "doctor")
+    assert code == 130
+    assert "interrupted" in err
