@@ -3,6 +3,8 @@
 The nouns are here; everything that does work is in its own module, so that importing this costs nothing.
 """
 
+from __future__ import annotations
+
 from rolecraft.types import (
     Completion,
     Engine,
