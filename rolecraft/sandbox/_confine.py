@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -22,16 +23,23 @@ _SCRATCH_FILES = 1024
 _OPEN_FILES = 64
 _CPU_STEPS = 100  # a session may use this many times the seconds of one step
 _SYSTEM_LIBRARIES = ("/lib", "/usr/lib")
+_PACKAGES = ("site-packages", "dist-packages")  # may lie inside the standard library's folder
+_READ_ONLY = _kernel.MS_REMOUNT | _kernel.MS_BIND | _kernel.MS_RDONLY | _kernel.MS_NOSUID | _kernel.MS_NODEV
 
 
 class Plan(NamedTuple):
-    """Which layers to apply. `namespaces`: `user` (with a user namespace), `plain` (needs root), `none`."""
+    """Which layers to apply. `namespaces`: `user` (with a user namespace), `plain` (needs root), `none`.
+
+    With `switch_user` each session becomes one of `users` users from `first_user` on.
+    """
 
     namespaces: str
     switch_user: bool
     landlock: bool
     seccomp: bool
     started_by_root: bool
+    first_user: int
+    users: int
 
     def layers(self) -> dict[str, bool]:
         """Return the layers by the names that users are shown."""
@@ -49,11 +57,29 @@ class Plan(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What a session may touch: readable paths, the folder of its own, and the interpreter's own size in bytes."""
+    """What a session may touch: paths to read, folders to list, its own folder; and the interpreter's size in bytes."""
 
     readable: list[str]
+    listable: list[str]
     scratch: str
     size: int
+
+
+def spare_users() -> tuple[int, int]:
+    """Return the first of some user ids that nobody has, and how many; fewer inside a container that has few itself."""
+    for first, count in ((_FIRST_USER, _USERS), (_NOBODY, 1)):
+        if _mapped("/proc/self/uid_map", first) and _mapped("/proc/self/gid_map", first):
+            return first, count
+    return 0, 0
+
+
+def _mapped(path: str, number: int) -> bool:
+    try:
+        with open(path, encoding="ascii") as lines:
+            ranges = [[int(field) for field in line.split()] for line in lines]
+    except OSError:  # no user namespaces: nothing is hidden
+        return True
+    return any(inside <= number < inside + count for inside, _, count in ranges)
 
 
 def enter_namespaces(plan: Plan, readable: list[str]) -> None:
@@ -64,7 +90,7 @@ def enter_namespaces(plan: Plan, readable: list[str]) -> None:
     flags = _kernel.CLONE_NEWNS | _kernel.CLONE_NEWNET | _kernel.CLONE_NEWIPC | _kernel.CLONE_NEWUTS
     flags |= _kernel.CLONE_NEWPID
     if plan.namespaces == "user":
-        with _mapping_users(plan.switch_user):
+        with _mapping_users(plan):
             _kernel.unshare(flags | _kernel.CLONE_NEWUSER)
     else:
         _kernel.unshare(flags)
@@ -74,7 +100,7 @@ def enter_namespaces(plan: Plan, readable: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _mapping_users(switch_user: bool) -> Iterator[None]:
+def _mapping_users(plan: Plan) -> Iterator[None]:
     """Have a helper outside write the user mappings of this process once the block has unshared.
 
     Root's helper maps root and a range of unused ids; anybody else's can map nothing but themselves, to root.
@@ -86,7 +112,7 @@ def _mapping_users(switch_user: bool) -> Iterator[None]:
         os.close(gone)
         os.read(go, 1)
         try:
-            _write_mappings(f"/proc/{target}", uid, gid, switch_user)
+            _write_mappings(f"/proc/{target}", uid, gid, plan)
         except OSError as error:
             os._exit(error.errno or 1)
         os._exit(0)
@@ -101,18 +127,12 @@ def _mapping_users(switch_user: bool) -> Iterator[None]:
         raise OSError(status, f"uid_map: {os.strerror(status)}")
 
 
-def _write_mappings(process: str, uid: int, gid: int, switch_user: bool) -> None:
-    if not switch_user:
+def _write_mappings(process: str, uid: int, gid: int, plan: Plan) -> None:
+    if not plan.switch_user:
         _write(f"{process}/setgroups", "deny")
-        _write(f"{process}/uid_map", f"0 {uid} 1")
-        _write(f"{process}/gid_map", f"0 {gid} 1")
-        return
-    try:
-        _write(f"{process}/uid_map", f"0 {uid} 1\n1 {_FIRST_USER} {_USERS}")
-        _write(f"{process}/gid_map", f"0 {gid} 1\n1 {_FIRST_USER} {_USERS}")
-    except PermissionError:  # inside a container that has few users itself
-        _write(f"{process}/uid_map", f"0 {uid} 1\n1 {_NOBODY} 1")
-        _write(f"{process}/gid_map", f"0 {gid} 1\n1 {_NOBODY} 1")
+    spare = f"\n1 {plan.first_user} {plan.users}" if plan.switch_user else ""
+    _write(f"{process}/uid_map", f"0 {uid} 1{spare}")
+    _write(f"{process}/gid_map", f"0 {gid} 1{spare}")
 
 
 def _write(path: str, text: str) -> None:
@@ -128,13 +148,26 @@ def _build_root(readable: list[str]) -> None:
     sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in readable}
     root = next((path for path in ("/tmp", "/var/tmp", "/mnt", "/dev/shm") if os.path.isdir(path)), "/")
     _kernel.mount("tmpfs", root, "tmpfs", _kernel.MS_NOSUID | _kernel.MS_NODEV, "size=1m,nr_inodes=1024,mode=755")
-    os.umask(0o022)
-    for path, source in sources.items():
+    covers = []
+    for path, source in sources.items():  # sorted: a folder comes before what is inside it
         _bind(f"/proc/self/fd/{source}", root + path)
         os.close(source)
+        if path == _library():
+            covers = _hide_packages(root, path)
+    for cover in covers:
+        _kernel.mount("none", cover, "none", _READ_ONLY)
     os.mkdir(root + SCRATCH)
     _kernel.become_root(root)
-    _kernel.mount("none", "/", "none", _kernel.MS_REMOUNT | _kernel.MS_BIND | _kernel.MS_RDONLY | _kernel.MS_NOSUID)
+    _kernel.mount("none", "/", "none", _READ_ONLY)
+
+
+def _hide_packages(root: str, library: str) -> list[str]:
+    """Cover the packages installed in the standard library's folder; return the covers, still writable."""
+    hidden = [f"{root}{library}/{name}" for name in _PACKAGES]
+    covers = [folder for folder in hidden if os.path.isdir(folder)]
+    for cover in covers:
+        _kernel.mount("tmpfs", cover, "tmpfs", _kernel.MS_NOSUID | _kernel.MS_NODEV, "size=1m,nr_inodes=1024,mode=755")
+    return covers
 
 
 def _bind(source: str, target: str) -> None:
@@ -147,8 +180,7 @@ def _bind(source: str, target: str) -> None:
     _kernel.mount(source, target, "none", _kernel.MS_BIND | _kernel.MS_REC)
     # A mount's restrictions are locked in a user namespace: they must be repeated.
     kept = os.statvfs(target).f_flag & (os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME | os.ST_RELATIME)
-    hardened = _kernel.MS_RDONLY | _kernel.MS_NOSUID | _kernel.MS_NODEV
-    _kernel.mount("none", target, "none", _kernel.MS_REMOUNT | _kernel.MS_BIND | hardened | _mount_flags(kept))
+    _kernel.mount("none", target, "none", _READ_ONLY | _mount_flags(kept))
 
 
 def _mount_flags(flags: int) -> int:
@@ -162,17 +194,20 @@ def confine(plan: Plan, place: Place, limits: Mapping[str, Any], number: int) ->
 
     Nothing can be undone by the process afterwards. Raises OSError when a planned layer cannot be had.
     """
-    user = number % _USERS
     if plan.namespaces != "none":
-        _own_scratch(plan, limits["file_mb"], user)
+        _own_scratch(plan, limits["file_mb"], number)
     os.chdir(place.scratch)
     os.umask(0o077)
     if limits["processes"] and plan.namespaces == "user" and not plan.switch_user:
         _kernel.unshare(_kernel.CLONE_NEWUSER)  # processes are counted per user and user namespace
     _limit(limits, place.size)
+    if _kernel.known_machine():
+        _kernel.bound_capabilities()  # before a change of user takes the right to
     if plan.switch_user:
+        owner = _owner(plan, number)
         os.setgroups([])
-        _switch_user(plan, user)
+        os.setresgid(owner, owner, owner)
+        os.setresuid(owner, owner, owner)
     if _kernel.known_machine():
         _kernel.drop_capabilities()
         _kernel.hide_from_ptrace()
@@ -180,24 +215,25 @@ def confine(plan: Plan, place: Place, limits: Mapping[str, Any], number: int) ->
         _kernel.forbid_new_privileges()
     if plan.landlock:
         # On the host's disk a file that is removed but still mapped would escape the measuring of the folder.
-        _kernel.restrict_files(place.readable, place.scratch, removable=plan.namespaces != "none")
+        removable = plan.namespaces != "none"
+        _kernel.restrict_files(place.readable, place.listable, place.scratch, removable=removable)
     if plan.seccomp:
         _kernel.filter_calls(_seccomp.build(os.uname().machine, os.getpid(), limits["processes"]))
 
 
-def _own_scratch(plan: Plan, file_mb: int, user: int) -> None:
+def _own_scratch(plan: Plan, file_mb: int, number: int) -> None:
     _kernel.unshare(_kernel.CLONE_NEWNS)
-    owner = f",uid={_owner(plan, user)},gid={_owner(plan, user)}" if plan.switch_user else ""
+    owner = _owner(plan, number)
+    options = f"size={file_mb}m,nr_inodes={_SCRATCH_FILES},mode=700,uid={owner},gid={owner}"
     flags = _kernel.MS_NOSUID | _kernel.MS_NODEV | _kernel.MS_NOEXEC
-    size = f"size={file_mb}m,nr_inodes={_SCRATCH_FILES},mode=700"
-    try:
-        _kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, size + owner)
-    except OSError:  # few users are mapped here
-        _kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, size + (",uid=1,gid=1" if owner else ""))
+    _kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, options)
 
 
-def _owner(plan: Plan, user: int) -> int:
-    return user + (1 if plan.namespaces == "user" else _FIRST_USER)
+def _owner(plan: Plan, number: int) -> int:
+    """Return the user id of session `number`, as this process sees it."""
+    if not plan.switch_user:
+        return os.getuid()
+    return number % plan.users + (1 if plan.namespaces == "user" else plan.first_user)
 
 
 def make_scratch(plan: Plan, folder: str, number: int) -> str:
@@ -205,22 +241,9 @@ def make_scratch(plan: Plan, folder: str, number: int) -> str:
     path = os.path.join(folder, str(number))
     os.mkdir(path, 0o700)
     if plan.switch_user:
-        owner = _owner(plan, number % _USERS)
+        owner = _owner(plan, number)
         os.chown(path, owner, owner)
     return path
-
-
-def _switch_user(plan: Plan, user: int) -> None:
-    few = 1 if plan.namespaces == "user" else _NOBODY
-    for candidate in (_owner(plan, user), few):
-        try:
-            os.setresgid(candidate, candidate, candidate)
-            os.setresuid(candidate, candidate, candidate)
-        except OSError:
-            if candidate == few:
-                raise
-            continue
-        return
 
 
 def _limit(limits: Mapping[str, Any], size: int) -> None:
@@ -234,16 +257,21 @@ def _limit(limits: Mapping[str, Any], size: int) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
     }
+    if sys.platform == "linux":
+        wanted |= {resource.RLIMIT_SIGPENDING: _OPEN_FILES, resource.RLIMIT_MSGQUEUE: 0}
     for kind, most in wanted.items():
         hard = resource.getrlimit(kind)[1]
         bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (bound, bound))
+        try:
+            resource.setrlimit(kind, (bound, bound))
+        except (OSError, ValueError):
+            if sys.platform == "linux":
+                raise  # other systems have names for limits that they do not keep
 
 
 def readable_paths(modules: list[str]) -> list[str]:
     """Return what the interpreter reads: the standard library, shared libraries, the folders of `modules`."""
-    library = os.path.dirname(os.__file__)
-    paths = {library, *modules}
+    paths = {_library(), *modules}
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         mapped = {line.split(maxsplit=5)[5].strip() for line in maps if line.count(" ") >= 5 and "/" in line}
     for path in sorted(mapped):
@@ -252,6 +280,20 @@ def readable_paths(modules: list[str]) -> list[str]:
         folder = os.path.dirname(path)
         paths.add(folder if folder.startswith(_SYSTEM_LIBRARIES) else path)
     return sorted(path for path in paths if os.path.exists(path))
+
+
+def without_packages(readable: list[str]) -> tuple[list[str], list[str]]:
+    """Return `readable` with the standard library's folder replaced by what is in it, less the installed packages.
+
+    The second list is that folder, which importing must list. Only needed where nothing covers the packages.
+    """
+    library = _library()
+    parts = [f"{library}/{name}" for name in os.listdir(library) if name not in _PACKAGES]
+    return [path for path in readable if path != library] + parts, [library]
+
+
+def _library() -> str:
+    return os.path.dirname(os.__file__)
 
 
 def own_size() -> int:

@@ -69,12 +69,16 @@ def hide_from_ptrace() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def drop_capabilities() -> None:
-    """Give up every capability, and the right to regain one."""
-    with contextlib.suppress(OSError):  # EINVAL past the last one that this kernel has, EPERM without CAP_SETPCAP
+def bound_capabilities() -> None:
+    """Make every capability one that no program started from here on can have; needs CAP_SETPCAP, silent without."""
+    with contextlib.suppress(OSError):  # EINVAL past the last one that this kernel has
         for capability in range(64):
             _prctl(_PR_CAPBSET_DROP, capability)
-    with contextlib.suppress(OSError):
+
+
+def drop_capabilities() -> None:
+    """Give up every capability."""
+    with contextlib.suppress(OSError):  # older kernels have no ambient ones
         _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _call("capset", struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24))
 
@@ -108,8 +112,8 @@ def landlock_version() -> int:
         return 0
 
 
-def restrict_files(readable: list[str], writable: str, removable: bool) -> None:
-    """Leave this process reading in `readable`, reading and writing in the folder `writable`, and nothing else.
+def restrict_files(readable: list[str], listable: list[str], writable: str, removable: bool) -> None:
+    """Leave this process reading in `readable`, reading and writing in the folder `writable`, and listing `listable`.
 
     Files in it can be removed and renamed if `removable`. Where the version has it, TCP, abstract sockets and signals
     to others are denied as well.
@@ -123,6 +127,8 @@ def restrict_files(readable: list[str], writable: str, removable: bool) -> None:
     try:
         for path in readable:
             _allow(rules, path, _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0))
+        for path in listable:
+            _allow(rules, path, _READ_DIR)
         changes = _WRITE | _MAKE | _TRUNCATE | (_REMOVE | _REFER if removable else 0)
         _allow(rules, writable, handled & (_READ_FILE | _READ_DIR | changes))
         _syscall(_LANDLOCK_RESTRICT, rules, 0)

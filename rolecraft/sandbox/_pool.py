@@ -26,7 +26,7 @@ from rolecraft.errors import SandboxError
 _log = logging.getLogger(__name__)
 
 LAYERS = ("userns", "mounts", "network", "pids", "landlock", "seccomp", "rlimits", "unprivileged")
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _END_SECONDS = 5.0
 _READ = 65_536
 # Datagrams elsewhere: only Linux keeps the borders of messages on a connected socket.

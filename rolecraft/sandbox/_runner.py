@@ -18,7 +18,7 @@ ASK = struct.Struct(">II")  # number of the step, length of its code in bytes; t
 ANSWER = struct.Struct(">Ic")  # number of the step, kind; then text
 READY, DONE, EXIT, BROKEN = b"R", b"D", b"X", b"B"
 PIECE = 32_768
-TEXT = 4_096
+TEXT = 1_000
 
 
 def serve(channel: int) -> None:
@@ -28,6 +28,7 @@ def serve(channel: int) -> None:
     sys.modules["__main__"] = main
     names = main.__dict__
     names["__builtins__"] = builtins
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # as in an interactive session; `site` is not loaded
     write(channel, ANSWER.pack(0, READY))
     while True:
         header = read(channel, ASK.size)
@@ -74,7 +75,7 @@ def _tell(error: BaseException, name: str) -> str | None:
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == name else None
     place = _place(error.__traceback__, name) if line is None else f"line {line}"
     said = " ".join(f"{kind}: {text}".split()) if text else kind
-    return said[: TEXT - 100] + (f" ({place})" if place else "")
+    return said[: TEXT - 50] + (f" ({place})" if place else "")
 
 
 def _place(traceback: TracebackType | None, name: str) -> str:

@@ -8,12 +8,14 @@ runs a model's code. Standard library only, started without the site packages.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import importlib
 import json
 import os
 import random
+import resource
 import select
 import signal
 import socket
@@ -34,6 +36,7 @@ _HARNESS = ("_confine", "_kernel", "_runner", "_scratch", "_seccomp", "_server")
 def main(control: socket.socket) -> NoReturn:
     """Read the settings from `control`, build the place, and serve until `control` closes or the parent dies."""
     settings = json.loads(control.recv(_MESSAGE))
+    _forget_the_application()
     try:
         plan, readable = _prepare(settings)
     except Exception as error:  # noqa: BLE001  whatever it is, the parent must be told and try another plan
@@ -46,6 +49,19 @@ def main(control: socket.socket) -> NoReturn:
     _outlive_nobody(settings["parent"], keeper)
 
 
+def _forget_the_application() -> None:
+    """Undo what a process inherits: ignored and blocked signals, the mode mask, a low number of descriptors."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    os.umask(0o022)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.environ.clear()
+    sys.argv[:] = sys.orig_argv[:] = [""]
+
+
 def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str]]:
     """Import what sessions share, then enter the namespaces; return what holds and the paths that can be read."""
     machine = os.uname().machine
@@ -55,10 +71,12 @@ def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str]]:
         settings["landlock"] and _kernel.known_machine() and _kernel.landlock_version() > 0,
         settings["seccomp"] and _kernel.known_machine() and _seccomp.supported(machine) and _kernel.has_seccomp(),
         os.getuid() == 0,
+        *_confine.spare_users(),
     )
-    readable = _confine.readable_paths(_preload(settings["modules"], settings["search"]))
-    os.environ.clear()
-    sys.argv[:] = sys.orig_argv[:] = [""]
+    if plan.switch_user and not plan.users:
+        raise OSError(errno.EINVAL, "no spare user id here")
+    imported = _preload(settings["modules"], settings["search"])
+    readable = _confine.readable_paths(imported) if _kernel.known_machine() else []
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # when memory runs out, sessions go before the application
     if plan.namespaces != "none":
@@ -123,7 +141,9 @@ class _Keeper:
     def __init__(self, control: socket.socket, plan: _confine.Plan, readable: list[str]) -> None:
         self._control = control
         self._plan = plan
-        self._readable = readable
+        self._readable, self._listable = readable, list[str]()
+        if plan.namespaces == "none":
+            self._readable, self._listable = _confine.without_packages(readable)
         self._children: dict[int, _Child] = {}
         self._size = 0
         self._folder: str | None = None
@@ -192,7 +212,7 @@ class _Keeper:
         return "" if found == "good" else found or "a trial session was killed"
 
     def _place(self, scratch: str | None) -> _confine.Place:
-        return _confine.Place(self._readable, scratch or _confine.SCRATCH, self._size)
+        return _confine.Place(self._readable, self._listable, scratch or _confine.SCRATCH, self._size)
 
     def _make_scratch(self, number: int) -> str | None:
         return None if self._folder is None else _confine.make_scratch(self._plan, self._folder, number)
@@ -213,13 +233,17 @@ class _Keeper:
         return True
 
     def _open(self, number: int, limits: dict[str, Any], descriptors: list[int]) -> None:
+        if len(descriptors) != 2:  # the kernel dropped them for want of room: the parent sees its end closed
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
         channel, output = descriptors
-        scratch = self._make_scratch(number)
         try:
+            scratch = self._make_scratch(number)
             pid = os.fork()
         except OSError as error:
             with socket.socket(fileno=channel) as answer:
-                _answer(answer, _runner.BROKEN, f"cannot fork: {error}")
+                _answer(answer, _runner.BROKEN, f"cannot make a process and its folder: {error}")
             os.close(output)
             return
         if pid == 0:

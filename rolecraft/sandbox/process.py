@@ -5,11 +5,11 @@ scratch folder, no network, no other processes), an unprivileged user, Landlock,
 empty environment. `layers` tells which hold. A session that ends early starts anew, empty, with its next step.
 
 What is not covered: faults of the kernel itself, and what shared hardware gives away (caches, timing). A session sees
-the kernel's version, the clock and the machine's load. Without `mounts` it also sees whether a path exists and its
-size, times and modes, but no content; its files are then on the host's disk, measured every twentieth of a second, and
-cannot be removed or renamed. Memory is bounded per session, not for all sessions together. Code in a session can lie
-about what its own step printed or raised, and may print control characters. On systems other than Linux nothing but
-rlimits holds, and only `unsafe=True` runs there.
+the kernel's version, the clock and the machine's load. Without `mounts` it also sees which process ids are in use,
+whether a path exists and its size, times and modes, but no content; its files are then on the host's disk, measured
+every twentieth of a second, and cannot be removed or renamed. Memory is bounded per session, not for all sessions
+together. Code in a session can lie about what its own step printed or raised, and may print control characters. On
+systems other than Linux nothing but rlimits holds, and only `unsafe=True` runs there.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from rolecraft.sandbox import Limits, Outcome
 from rolecraft.sandbox._pool import KIND, LAYERS, Pool, Server, listed, pool
 from rolecraft.sandbox._runner import ANSWER, ASK, DONE, EXIT, PIECE, READY, TEXT
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _END_SECONDS = 5.0
 _CODE_BYTES = 1_000_000
 _FLOOD_BYTES = 16_000_000  # a step that prints more than this is stopped: reading costs time too
 _READ = 65_536
+_PIPE_BYTES = 1 << 20
 # Our own verdicts, beside the kinds of an answer; longer than one on the wire, so that nobody can send them.
 _GONE, _LATE, _FLOOD, _FORGED = b"gone", b"late", b"flood", b"forged"
 
@@ -167,9 +168,7 @@ class _Process:
             self._server.order({"do": "stop" if kind == DONE else "end", "number": self._number})
         except SandboxError as problem:
             kind, text = _GONE, str(problem)
-        with contextlib.suppress(OSError):
-            # Once: a pipe holds no more than this, and nobody writes any longer who should.
-            printed.add(os.read(self._output, _READ))
+        self._drain(printed)
         if kind == DONE:
             return printed.outcome(text or None)
         if kind == _LATE:
@@ -192,6 +191,12 @@ class _Process:
         self._finalizer.detach()
         self._channel.close()
         os.close(self._output)
+
+    def _drain(self, printed: _Printed) -> None:
+        """Take what is left in the pipe, and no more than one holds: nobody writes any longer who should."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(_PIPE_BYTES // _READ):
+                printed.add(os.read(self._output, _READ))
 
     def _first_answer(self) -> tuple[bytes, str]:
         answer = self._receive(time.monotonic() + _START_SECONDS)
