@@ -1,0 +1,109 @@
+"""Decides which examples every optimisation step trains, and how a step is cut into batches for all processes.
+
+Each process computes the same plan from lengths, weights and a seed alone, so nothing is sent between them, and a
+resumed run finds the batch it stopped at. What a step trains depends on its size only, never on how it is cut.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that one process runs at once; `scale` times a token's weight is its share of the step's loss."""
+
+    rows: tuple[int, ...]
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a step is cut: `batch_size` rows, `accumulation` times, on each of `processes`."""
+
+    batch_size: int
+    accumulation: int = 1
+    processes: int = 1
+
+    @property
+    def step_size(self) -> int:
+        """Examples per optimisation step."""
+        return self.batch_size * self.accumulation * self.processes
+
+
+def plan_epoch(
+    lengths: Sequence[int], weights: Sequence[float], cut: Cut, seed: int, epoch: int
+) -> Iterator[tuple[Batch, ...]]:
+    """Yield the epoch's steps, each cut into `accumulation * processes` batches.
+
+    Examples are shuffled, so a step is a random draw; only inside it are rows of like length put together. `weights`
+    are the examples' total loss weights. The steps of an epoch differ in size by one example at most, so that no
+    small rest gets a full step. A step with fewer examples than batches is filled up with rows of scale 0.
+    """
+    order = list(range(len(lengths)))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    steps = count_steps(len(lengths), cut)
+    for step in range(steps):
+        rows = order[step * len(order) // steps : (step + 1) * len(order) // steps]
+        total = sum(weights[row] for row in rows)
+        shortest = min(rows, key=lengths.__getitem__)
+        parts = split_by_length(rows, lengths, cut.accumulation * cut.processes)
+        yield tuple(Batch(part, 1 / total) if part else Batch((shortest,), 0.0) for part in parts)
+
+
+def count_steps(examples: int, cut: Cut) -> int:
+    """Return the optimisation steps of one epoch."""
+    return -(-examples // cut.step_size)
+
+
+def split_by_length(rows: Sequence[int], lengths: Sequence[int], parts: int) -> list[tuple[int, ...]]:
+    """Cut `rows` into `parts` of like length, so that the largest padded part (rows times longest) is least.
+
+    No part costs more than an even cut would at worst, so memory for `batch_size` full-length rows always suffices.
+    """
+    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    longest = lengths[ordered[0]]
+    low, high = longest, longest * -(-len(rows) // parts)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_fill(ordered, lengths, middle)) <= parts:
+            high = middle
+        else:
+            low = middle + 1
+    filled = _fill(ordered, lengths, low)
+    return filled + [()] * (parts - len(filled))
+
+
+class Schedule:
+    """One process's batches of an epoch, as PyTorch's `DataLoader` takes them; `set_epoch` before each epoch."""
+
+    def __init__(self, lengths: Sequence[int], weights: Sequence[float], cut: Cut, seed: int, process: int = 0) -> None:
+        self.cut = cut
+        self._lengths, self._weights = lengths, weights
+        self._seed, self._process, self._epoch = seed, process, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows, from 0."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Return this process's batches in an epoch."""
+        return count_steps(len(self._lengths), self.cut) * self.cut.accumulation
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """Yield each batch in a list of one: what DataLoader fetches is a whole batch."""
+        for step in plan_epoch(self._lengths, self._weights, self.cut, self._seed, self._epoch):
+            for batch in step[self._process :: self.cut.processes]:
+                yield [batch]
+
+
+def _fill(ordered: Sequence[int], lengths: Sequence[int], limit: int) -> list[tuple[int, ...]]:
+    """Cut `ordered`, longest first, into as few parts as keep each within `limit` padded tokens."""
+    parts, start = [], 0
+    while start < len(ordered):
+        end = start + max(1, limit // lengths[ordered[start]])
+        parts.append(tuple(ordered[start:end]))
+        start = end
+    return parts

@@ -1,0 +1,182 @@
+"""What a training run is told: one frozen dataclass per section of a recipe's YAML, checked before torch is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from rolecraft import adapters
+from rolecraft.errors import SettingsError
+from rolecraft.settings import from_dict, override, read_yaml, to_dict
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """The base. `base` is `nano`, a folder, or a hub name; `renderer` None asks the tokenizer.
+
+    `attn_implementation` has transformers' names. None: the model's own, except that short sequences in bf16 on a CPU
+    take `eager`, whose backward pass is half again as fast there.
+    """
+
+    base: str = "nano"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    renderer: str | None = None
+    attn_implementation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TeamSettings:
+    """Whose replies are trained; without `instructions` the roles are told nothing but the conversation."""
+
+    preset: str = "single"
+    instructions: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Where trajectories come from: a file (`path`, through `importer` unless it is OpenAI JSONL), or a benchmark.
+
+    `max_length` is the longest example in tokens, and at most the model's context; `on_long` says what becomes of a
+    longer one: stop there, skip it, or cut it after the last reply that fits. The rest is the benchmark's: which
+    `split` and `seed`, how many tasks (`size`; None: its own default), and any other of its settings in `options`.
+    """
+
+    path: str | None = None
+    importer: str | None = None
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    max_length: int = 1024
+    on_long: Literal["stop", "skip", "cut"] = "stop"
+    benchmark: str | None = None
+    split: str = "train"
+    seed: int = 0
+    size: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe whose data cannot be meant."""
+        if self.path and self.benchmark:
+            raise SettingsError(f"data has both path {self.path!r} and benchmark {self.benchmark!r}; give one of them")
+        if self.max_length < 2:
+            raise SettingsError(f"data.max_length is {self.max_length}; an example has at least 2 tokens")
+        if self.size is not None and self.size < 1:
+            raise SettingsError(f"data.size is {self.size}; give the number of tasks, at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """The optimisation, with the names of transformers' TrainingArguments; any other of them goes into `extra`.
+
+    `warmup_steps` below 1 is a share of all steps. `max_steps` above 0 overrules `num_train_epochs`. `save_steps` 0
+    saves at the end only. `processes` are data-parallel workers on this machine; one optimisation step takes
+    `per_device_train_batch_size * gradient_accumulation_steps * processes` examples.
+    """
+
+    learning_rate: float = 2e-4
+    num_train_epochs: float = 2.0
+    max_steps: int = -1
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    logging_steps: int = 10
+    save_steps: int = 200
+    save_total_limit: int = 2
+    seed: int = 42
+    report_to: str | tuple[str, ...] = "none"
+    processes: int = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        least = {
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 1,
+            "logging_steps": 1,
+            "save_steps": 0,
+            "save_total_limit": 1,
+            "processes": 1,
+            "warmup_steps": 0,
+            "learning_rate": 0,
+        }
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise SettingsError(f"training.{name} is {getattr(self, name)!r}; it must be at least {bound}")
+        if self.max_steps <= 0 and self.num_train_epochs <= 0:
+            raise SettingsError("training: set max_steps or num_train_epochs above 0; as it stands nothing is trained")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSettings:
+    """Which adapter, and its own settings: the `Settings` of `adapters/<name>.py`."""
+
+    name: str
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything a training run is told."""
+
+    model: ModelSettings
+    team: TeamSettings
+    data: DataSettings
+    adapter: AdapterSettings
+    training: TrainingSettings
+
+
+def load_recipe(path: Path, flags: Sequence[str] = ()) -> Recipe:
+    """Return the recipe in a YAML file with `section.key=value` flags applied; see `read_recipe` for its errors."""
+    return read_recipe(override(read_yaml(path), flags), str(path))
+
+
+def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Return a recipe from its sections; an absent section has its defaults.
+
+    Raises SettingsError for an unknown section or key, with the nearest name, and NotFound for an unknown adapter.
+    """
+    known = [section.name for section in fields(Recipe)]
+    for name, section in data.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known)}."
+            raise SettingsError(f"unknown section {name!r} in {where}. {hint}")
+        if section is not None and not isinstance(section, Mapping):
+            raise SettingsError(f"{where}: section {name!r} holds {section!r}; write keys and values under it")
+    adapter = dict(data.get("adapter") or {})
+    name = adapter.pop("name", "lora")
+    if not isinstance(name, str):
+        raise SettingsError(f"adapter.name is {name!r}; give the name of an adapter, such as 'lora'")
+    return Recipe(
+        model=from_dict(ModelSettings, data.get("model"), "model"),
+        team=from_dict(TeamSettings, data.get("team"), "team"),
+        data=from_dict(DataSettings, data.get("data"), "data"),
+        adapter=AdapterSettings(name, from_dict(adapters.find(name).Settings, adapter, "adapter")),
+        training=from_dict(TrainingSettings, data.get("training"), "training"),
+    )
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as the YAML sections that `read_recipe` reads back."""
+    sections = {name: to_dict(getattr(recipe, name)) for name in ("model", "team", "data", "training")}
+    adapter = {"name": recipe.adapter.name, **to_dict(recipe.adapter.settings)}
+    order = [section.name for section in fields(Recipe)]
+    return {name: {**sections, "adapter": adapter}[name] for name in order}
+
+
+def differences(recipe: Recipe, other: Recipe, ignored: Sequence[str] = ()) -> list[str]:
+    """Return `section.key: one -> other` for each setting in which the two differ, without the `ignored` keys."""
+    before, after = recipe_to_dict(recipe), recipe_to_dict(other)
+    found = []
+    for section, values in before.items():
+        for key in dict.fromkeys([*values, *after[section]]):
+            one, two = values.get(key), after[section].get(key)
+            if one != two and f"{section}.{key}" not in ignored:
+                found.append(f"{section}.{key}: {one!r} -> {two!r}")
+    return found
