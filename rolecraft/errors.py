@@ -8,6 +8,7 @@ RolecraftError
 │   └── MissingExtra     an optional dependency is absent: names the command that installs it
 ├── SandboxError         the sandbox cannot be started as asked
 ├── NotForkable          a tool whose state cannot be copied was asked to fork
+├── Interrupted          a signal stopped a run, which was saved and can be resumed: exit code 130
 ├── ContractError        an adapter or renderer does not fit the model it is used with
 └── EngineError          a model call could not be served (memory, connection)
     └── ContextFull      a prompt leaves no room for a reply; an episode ends there
@@ -67,3 +68,9 @@ class EngineError(RolecraftError):
 
 class ContextFull(EngineError):
     """A prompt leaves no room for a reply in the model's context."""
+
+
+class Interrupted(RolecraftError):
+    """A signal stopped a run; what was done is saved, and the message says how to go on."""
+
+    exit_code = 130
