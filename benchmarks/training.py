@@ -1,0 +1,137 @@
+"""A training step of ours beside a bare PyTorch loop on the same batches, in one run: milliseconds and their ratio.
+
+The model is random and of the nano base's shape (d 128, 5 layers, vocabulary 1024), with a LoRA on all linear layers;
+examples have 100 to 230 tokens, four in ten of them trained. `python benchmarks/training.py --json`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from rolecraft import adapters, model
+from rolecraft.adapters import lora
+from rolecraft.batches import Cut, Schedule
+from rolecraft.examples import Example
+from rolecraft.recipe import TrainingSettings
+from rolecraft.trainer import RoleTrainer, Rows, arguments_for
+
+VOCABULARY = 1024
+
+
+def examples(count: int) -> list[Example]:
+    """Return random examples of one speaker."""
+    draw = random.Random(0)
+    found = []
+    for _ in range(count):
+        length = draw.randint(100, 230)
+        ids = tuple(draw.randrange(VOCABULARY) for _ in range(length))
+        weights = tuple(float(draw.random() < 0.4) for _ in range(length))
+        found.append(Example(ids, weights, ("assistant",) * length))
+    return found
+
+
+def adapted() -> Any:
+    """Return a random Llama of the nano base's shape with a LoRA of rank 12, the same every time."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        attn_implementation="eager",
+    )
+    base = transformers.LlamaForCausalLM(config)
+    return lora.attach(base, lora.Settings(r=12, lora_alpha=24, lora_dropout=0.0))
+
+
+def bare(rows: Rows, schedule: Schedule, steps: int, bf16: bool) -> Callable[[], None]:
+    """Return a loop that does what a training step needs and nothing else: all logits, transformers' own loss."""
+    net = adapted().train()
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0, fused=True)
+
+    def run() -> None:
+        for _, (batch,) in zip(range(steps), schedule, strict=False):
+            inputs = rows[batch]
+            labels = inputs["ids_BT"].masked_fill(inputs["weights_BT"] == 0, -100)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = net(input_ids=inputs["ids_BT"], labels=labels, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def ours(rows: Rows, schedule: Schedule, steps: int, bf16: bool, folder: Path) -> Callable[[], None]:
+    """Return the same steps by our trainer, logging every ten of them."""
+    settings = TrainingSettings(learning_rate=1e-3, max_steps=steps, bf16=bf16, save_steps=0, logging_steps=10)
+    arguments = arguments_for(settings, folder)
+    trainer = RoleTrainer(adapted(), arguments, rows, schedule, adapters.find("lora"), ("assistant",), [])
+
+    def run() -> None:
+        trainer.train()
+
+    return run
+
+
+def seconds_per_step(run: Callable[[], None], steps: int) -> float:
+    """Return CPU seconds of a step: wall time would measure the machine's other work as well."""
+    began = time.process_time()
+    run()
+    return (time.process_time() - began) / steps
+
+
+def main() -> None:
+    """Alternate both loops and print the best of each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--fp32", action="store_true", help="float32 instead of bf16 autocast")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    options = parser.parse_args()
+    model.limit_threads()
+    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    few = examples(options.steps * options.batch)
+    rows = Rows(few, ("assistant",), pad_id=0)
+    lengths, weights = [len(one.ids) for one in few], [sum(one.weights) for one in few]
+    schedule = Schedule(lengths, weights, Cut(options.batch), seed=0)
+    times: dict[str, list[float]] = {"bare": [], "ours": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.rounds):
+            loops = {
+                "bare": bare(rows, schedule, options.steps, not options.fp32),
+                "ours": ours(rows, schedule, options.steps, not options.fp32, Path(folder)),
+            }
+            for name, loop in loops.items():
+                times[name].append(seconds_per_step(loop, options.steps))
+    best = {name: 1000 * min(found) for name, found in times.items()}
+    result = {
+        "bare_ms": round(best["bare"], 1),
+        "ours_ms": round(best["ours"], 1),
+        "ratio": best["ours"] / best["bare"],
+    }
+    print(f"bare loop {result['bare_ms']} ms, ours {result['ours_ms']} ms a step: ratio {result['ratio']:.3f}")
+    if options.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Every recipe in recipes/ trains: two steps of it on a small random model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from rolecraft import store
+from rolecraft.importers import openai
+from rolecraft.recipe import Recipe, load_recipe
+from rolecraft.train import find_recipe, train
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+GLAIVE = Path(__file__).parents[2] / "shared/evaldata/glaive_demo/glaive_toolcall_en_demo.json"
+FAMILIES = {"llama": "llama3_tokenizer", "qwen2": "hermes_tokenizer", "phi3": "phi3_tokenizer"}
+
+
+def small_base(tmp_path: Path, tokenizer, architecture: str = "llama") -> str:
+    folder = tmp_path / "base"
+    tiny.model(len(tokenizer), architecture, max_position_embeddings=4096).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def two_steps(recipe: Recipe, base: str, run: Path) -> list[dict]:
+    """Train two steps in one process and return what was logged; everything else is the recipe's."""
+    training = replace(recipe.training, max_steps=2, processes=1, logging_steps=1)
+    train(replace(recipe, model=replace(recipe.model, base=base), training=training), run)
+    return store.Run(run).metrics()
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_trains_two_steps(path, tmp_path, nano_tokenizer):
+    recipe = load_recipe(path)
+    data = replace(recipe.data, size=14) if recipe.data.benchmark else replace(recipe.data, path=openai_file(tmp_path))
+    data = replace(data, max_length=2000)  # the tokenizer made for tests cuts words smaller than a real one
+    logged = two_steps(replace(recipe, data=data), small_base(tmp_path, nano_tokenizer), tmp_path / "run")
+    assert [entry["step"] for entry in logged] == [1, 2]
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
+def openai_file(tmp_path: Path) -> str:
+    row = json.loads(json.dumps(openai.EXAMPLE))
+    for message in row["messages"]:
+        message.pop("speaker", None)
+    (tmp_path / "data.jsonl").write_text(json.dumps(row) + "\n")
+    return str(tmp_path / "data.jsonl")
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_lora_trains_each_architecture_on_glaive_conversations(architecture, tmp_path, request):
+    if not GLAIVE.exists():
+        pytest.skip(f"needs {GLAIVE.name}, which is not part of the project")
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(json.loads(GLAIVE.read_text())[:10]))
+    recipe = load_recipe(find_recipe("lora"), [f"data.path={few}", "data.importer=glaive", "data.on_bad_row=skip"])
+    base = small_base(tmp_path, request.getfixturevalue(FAMILIES[architecture]), architecture)
+    logged = two_steps(recipe, base, tmp_path / "run")
+    assert len(logged) == 2
+    labels = (tmp_path / "run" / "labels.txt").read_text()
+    assert "assistant" in labels
+    assert "x1" in labels
+
+
+def test_a_recipe_says_where_its_values_come_from():
+    for path in FOLDER.glob("*.yaml"):
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("# "), path
+        assert yaml.safe_load("\n".join(lines)), path
+
+
+def test_the_recipes_of_the_quickstart_use_both_cores():
+    assert {load_recipe(FOLDER / f"{name}.yaml").training.processes for name in ("quickstart", "long")} == {2}
