@@ -296,6 +296,13 @@ def test_the_kernel_says_that_a_session_has_no_rights(without: str):
     assert {name: spaces[name] != ours[name] for name in names} == {name: held[layer[name]] for name in names}
 
 
+@pytest.mark.parametrize("without", ["", "mounts"])
+def test_memory_is_counted_beyond_the_interpreter(without: str):
+    with process.open_session(Limits(60.0, memory_mb=64), without=frozenset([without] if without else [])) as session:
+        assert session.run("x = bytearray(50 << 20)").error is None
+        assert session.run("y = bytearray(50 << 20)").error == "MemoryError (line 1)"
+
+
 # modules
 
 

@@ -28,6 +28,7 @@ from rolecraft.sandbox import _confine, _kernel, _runner, _scratch, _seccomp
 
 _WATCH_SECONDS = 0.05  # how often scratch folders on the host's disk are measured
 _PARENT_SECONDS = 1.0  # how often the parent is looked for where there is no pidfd
+_LEAVE_HUNDREDTHS = 500  # how long the keeper has for removing files
 _MESSAGE = 65_536
 _CHANNEL = 3
 _HARNESS = ("_confine", "_kernel", "_runner", "_scratch", "_seccomp", "_server")
@@ -38,13 +39,13 @@ def main(control: socket.socket) -> NoReturn:
     settings = json.loads(control.recv(_MESSAGE))
     _forget_the_application()
     try:
-        plan, readable = _prepare(settings)
+        plan, readable, size = _prepare(settings)
     except Exception as error:  # noqa: BLE001  whatever it is, the parent must be told and try another plan
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         os._exit(1)
     keeper = os.fork()
     if keeper == 0:
-        _Keeper(control, plan, readable).run()
+        _Keeper(control, plan, readable, size).run()
     control.close()
     _outlive_nobody(settings["parent"], keeper)
 
@@ -62,8 +63,8 @@ def _forget_the_application() -> None:
     sys.argv[:] = sys.orig_argv[:] = [""]
 
 
-def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str]]:
-    """Import what sessions share, then enter the namespaces; return what holds and the paths that can be read."""
+def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str], int]:
+    """Import what sessions share, then enter the namespaces; return what holds, the readable paths and our size."""
     machine = os.uname().machine
     plan = _confine.Plan(
         settings["namespaces"],
@@ -79,9 +80,10 @@ def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str]]:
     readable = _confine.readable_paths(imported) if _kernel.known_machine() else []
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # when memory runs out, sessions go before the application
+    size = _confine.own_size() or 128 << 20  # while there is a /proc
     if plan.namespaces != "none":
         _confine.enter_namespaces(plan, readable)
-    return plan, readable
+    return plan, readable, size
 
 
 def _preload(modules: list[str], search: list[str]) -> list[str]:
@@ -109,16 +111,16 @@ def _outlive_nobody(parent: int, keeper: int) -> NoReturn:
     with contextlib.suppress(OSError, AttributeError):
         poller.register(os.pidfd_open(parent), select.POLLIN)
         poller.register(os.pidfd_open(keeper), select.POLLIN)
-    while os.getppid() == parent and os.waitpid(keeper, os.WNOHANG)[0] == 0:
+    while os.getppid() == parent:
+        if os.waitpid(keeper, os.WNOHANG)[0]:
+            os._exit(0)
         poller.poll(_PARENT_SECONDS * 1000)
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(keeper, signal.SIGTERM)
-        for _ in range(100):
-            if os.waitpid(keeper, os.WNOHANG)[0]:
-                break
-            time.sleep(0.01)
-        else:
-            os.kill(keeper, signal.SIGKILL)
+    os.kill(keeper, signal.SIGTERM)
+    for _ in range(_LEAVE_HUNDREDTHS):
+        if os.waitpid(keeper, os.WNOHANG)[0]:
+            os._exit(0)
+        time.sleep(0.01)
+    os.kill(keeper, signal.SIGKILL)
     os._exit(0)
 
 
@@ -138,21 +140,29 @@ class _Child:
 class _Keeper:
     """Forks, stops, continues and ends sessions as the parent says, and tells it how each one ended."""
 
-    def __init__(self, control: socket.socket, plan: _confine.Plan, readable: list[str]) -> None:
+    def __init__(self, control: socket.socket, plan: _confine.Plan, readable: list[str], size: int) -> None:
         self._control = control
         self._plan = plan
         self._readable, self._listable = readable, list[str]()
         if plan.namespaces == "none":
             self._readable, self._listable = _confine.without_packages(readable)
         self._children: dict[int, _Child] = {}
-        self._size = 0
+        self._size = size
         self._folder: str | None = None
 
     def run(self) -> NoReturn:
         """Serve until the parent closes its end; then end every session and remove every file."""
+        try:
+            self._serve()
+        except Exception as error:  # noqa: BLE001  whatever it is, the parent is told and nothing stays behind
+            with contextlib.suppress(OSError):
+                self._control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+        finally:
+            self._leave()
+
+    def _serve(self) -> None:
         if _kernel.known_machine():
             _kernel.die_with_parent(signal.SIGKILL)
-        self._size = _confine.own_size() or 128 << 20
         if self._plan.namespaces == "none":
             self._folder = tempfile.mkdtemp(prefix="rolecraft-sandbox-")
             os.chmod(self._folder, 0o711 if self._plan.switch_user else 0o700)
@@ -167,13 +177,12 @@ class _Keeper:
             watched = any(child.running and child.scratch for child in self._children.values())
             events = dict(poller.poll(_WATCH_SECONDS * 1000 if watched else None))
             if wake in events and signal.SIGTERM in os.read(wake, 512):
-                break
+                return
             self._reap()
             if self._control.fileno() in events and not self._obey():
-                break
+                return
             if watched:
                 self._measure()
-        self._leave()
 
     def _watch_signals(self) -> int:
         wake, woken = os.pipe()
@@ -186,8 +195,7 @@ class _Keeper:
     def _say_hello(self) -> None:
         error = self._try_out()
         if error:
-            self._control.send(json.dumps({"error": error}).encode())
-            self._leave()
+            raise OSError(error)
         self._control.send(json.dumps({"layers": self._plan.layers()}).encode())
 
     def _try_out(self) -> str:
