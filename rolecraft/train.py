@@ -159,12 +159,12 @@ def _write_references(recipe: Recipe, output_dir: Path) -> None:
         store.write_jsonl(path, map(wire.trajectory_to_json, played))
 
 
-def _read(data: DataSettings, output_dir: Path) -> tuple[Trajectory, ...]:
+def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
     if data.benchmark:
         return tuple(store.read_trajectories(output_dir / _REFERENCES))
     if not data.path:
         raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
-    return tuple(store.read_trajectories(Path(data.path), data.importer, data.on_bad_row))
+    return tuple(store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +188,9 @@ def _prepare(recipe: Recipe, output_dir: Path) -> _Work:
     chosen = team.find(recipe.team.preset, instructions=recipe.team.instructions)
     if loaded.context and data.max_length > loaded.context:
         data = replace(data, max_length=loaded.context)
-    trajectories = _read(data, output_dir)
-    refused: list[str] = []
+    bad_rows = store.BadRows()
+    trajectories = _read(data, output_dir, bad_rows)
+    refused = [str(bad_rows)] if bad_rows.count else []
     built = [_examples(one, chosen, loaded.renderer, data, refused) for one in trajectories]
     rows = tuple(itertools.chain.from_iterable(part.examples for part in built))
     examples.audit(rows[:1], loaded.renderer, chosen, data.max_length)  # refuses to train nothing at all
@@ -251,7 +252,7 @@ def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint
             trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     if signals.stopped:
         step, steps = trainer.state.global_step, trainer.state.max_steps
-        raise Interrupted(f"stopped after step {step} of {steps}, which is saved; go on with the same and --resume")
+        raise Interrupted(f"stopped after step {step} of {steps}, which is saved; repeat the command with --resume")
     _save(trainer, work, output_dir)
 
 

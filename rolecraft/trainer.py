@@ -33,7 +33,7 @@ from rolecraft.errors import MissingExtra, RolecraftError, SettingsError
 from rolecraft.examples import Example
 from rolecraft.recipe import TrainingSettings
 
-_ROUND = 16
+_ROUND = 8
 _REPORTERS = ("tensorboard", "wandb", "trackio")
 _OURS = {
     "output_dir": "give the output folder itself",

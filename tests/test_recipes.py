@@ -58,7 +58,7 @@ def test_lora_trains_each_architecture_on_glaive_conversations(architecture, tmp
         pytest.skip(f"needs {GLAIVE.name}, which is not part of the project")
     few = tmp_path / "few.json"
     few.write_text(json.dumps(json.loads(GLAIVE.read_text())[:10]))
-    recipe = load_recipe(find_recipe("lora"), [f"data.path={few}", "data.importer=glaive", "data.on_bad_row=skip"])
+    recipe = load_recipe(find_recipe("lora"), [f"data.path={few}", "data.importer=glaive"])
     base = small_base(tmp_path, request.getfixturevalue(FAMILIES[architecture]), architecture)
     logged = two_steps(recipe, base, tmp_path / "run")
     assert len(logged) == 2

@@ -160,6 +160,12 @@ def test_the_settings_left_behind_train_the_same_again(place, finished, tmp_path
     assert same(weights(again), weights(finished))
 
 
+def test_tensorboard_gets_the_loss_of_every_speaker(place, tmp_path):
+    run = train(recipe_of(place, tmp_path, max_steps=1, report_to="tensorboard"), tmp_path / "run")
+    (events,) = run.glob("runs/*/events.out.tfevents*")
+    assert b"train/loss/executor" in events.read_bytes()
+
+
 def test_training_lowers_the_loss(place, tmp_path):
     run = train(recipe_of(place, tmp_path, max_steps=20, logging_steps=5), tmp_path / "run")
     losses = [entry["loss"] for entry in Run(run).metrics()]
@@ -225,6 +231,19 @@ def test_data_that_must_not_be_trained_is_refused(place, tmp_path, damage, told)
     recipe = recipe_of(place, tmp_path)
     with pytest.raises(DataError, match=told):
         train(replace(recipe, data=replace(recipe.data, path=str(data), max_length=200)), tmp_path / "run")
+
+
+def test_rows_that_must_not_be_trained_are_told_and_left_out_if_asked(place, tmp_path, capsys):
+    data = write_data(tmp_path / "data.jsonl", [trajectory(0, "Ro"), trajectory(200, "Ro"), trajectory(1, "Mi")])
+    with data.open("a") as file:
+        file.write('{"messages": 3}\n')
+    recipe = recipe_of(place, tmp_path)
+    settings = replace(recipe.data, path=str(data), max_length=200, on_bad_row="skip")
+    train(replace(recipe, data=settings), tmp_path / "run")
+    told = capsys.readouterr().out
+    assert "2 examples of 3 trajectories" in told
+    assert "left out: trajectory 't200'" in told
+    assert "data.jsonl:4" in told
 
 
 def test_a_recipe_without_data_says_how_to_name_it(place, tmp_path):

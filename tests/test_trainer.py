@@ -31,9 +31,9 @@ def test_a_batch_is_padded_on_the_right_and_its_weights_are_shares():
 def test_widths_are_rounded_so_that_there_are_few_shapes():
     batch = Rows(EXAMPLES, ("reasoner", "executor"), pad_id=1)[Batch((0, 1), 0.4)]
     assert {name: tensor.shape[1] for name, tensor in batch.items() if name != "tokens"} == dict.fromkeys(
-        ("ids_BT", "weights_BT", "speakers_BT"), 16
+        ("ids_BT", "weights_BT", "speakers_BT"), 8
     )
-    assert batch["ids_BT"][0].tolist() == [7, 8, 9] + [1] * 13
+    assert batch["ids_BT"][0].tolist() == [7, 8, 9, 1, 1, 1, 1, 1]
 
 
 def test_a_row_that_only_fills_up_a_step_counts_nothing():
