@@ -283,17 +283,24 @@ def last_step(run: Path) -> int:
     return max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
 
 
+def started(recipe: Path, run: Path, *, until: int) -> subprocess.Popen[bytes]:
+    """Start the run in a process of its own, and return it once it writes checkpoint `until`."""
+    script = "from pathlib import Path; from rolecraft.train import launch; " + (
+        f"launch(Path({str(recipe)!r}), Path({str(run)!r}), flags={DROPOUT!r})"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while child.poll() is None and last_step(run) < until:
+        time.sleep(0.001)
+    return child
+
+
 def test_a_run_killed_while_it_writes_resumes_to_the_same_weights(place, unbroken, tmp_path):
     recipe = write_recipe(place, tmp_path / "recipe.yaml", **LONG)
     run = tmp_path / "run"
-    script = "import sys; from pathlib import Path; from rolecraft.train import launch; " + (
-        f"launch(Path({str(recipe)!r}), Path({str(run)!r}), flags={DROPOUT!r})"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
-    while child.poll() is None and last_step(run) < 4:
-        time.sleep(0.001)
+    child = started(recipe, run, until=4)
     child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    _, errors = child.communicate()
+    assert child.returncode == -signal.SIGKILL, f"the run ended before it could be killed: {errors!r}"
     assert not (run / "adapter_config.json").exists()
     assert same(weights(launch(recipe, run, flags=DROPOUT, resume=True)), unbroken)
 
@@ -350,3 +357,15 @@ def test_two_processes_train_what_one_does(place, finished, tmp_path):
     whole, parts = (Run(folder).metrics()[0] for folder in (finished, run))
     for name in ("loss", "loss/reasoner", "loss/executor", "loss/summarizer"):
         assert parts[name] == pytest.approx(whole[name], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_two_processes_at_the_same_step(place, tmp_path):
+    recipe = write_recipe(place, tmp_path / "recipe.yaml", **LONG, processes=2)
+    whole = launch(recipe, tmp_path / "whole", flags=DROPOUT)
+    run = tmp_path / "run"
+    child = started(recipe, run, until=4)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate()
+    assert b"Interrupted: stopped after step" in errors
+    assert same(weights(launch(recipe, run, flags=DROPOUT, resume=True)), weights(whole))
