@@ -18,7 +18,7 @@ class ModelSettings:
     """The base. `base` is `nano`, a folder, or a hub name; `renderer` None asks the tokenizer.
 
     `attn_implementation` has transformers' names. None: the model's own, except that short sequences in bf16 on a CPU
-    take `eager`, whose backward pass is half again as fast there.
+    take attention over blocks of queries, whose backward pass is twice as fast there.
     """
 
     base: str = "nano"

@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
 
-from rolecraft import adapters, card, catalog, examples, model, store, team, wire, workers
+from rolecraft import adapters, attention, card, catalog, examples, model, store, team, wire, workers
 from rolecraft.batches import Cut, Schedule
 from rolecraft.checkpoints import last_checkpoint, remove_broken
 from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError
@@ -285,7 +285,8 @@ def _choose_attention(base: Any, recipe: Recipe, arguments: TrainingArguments, l
     named = recipe.model.attn_implementation
     slow = arguments.device.type == "cpu" and recipe.training.bf16 and longest <= _EAGER_LENGTH
     if named or slow:
-        base.set_attn_implementation(named or "eager")
+        fast = attention.register() if attention.serves(base) else "eager"
+        base.set_attn_implementation(named or fast)
 
 
 def _accompany(work: _Work, folder: Path) -> None:

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "catalog", "settings"),
     ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
-    ("model", "adapters", "objectives", "reply", "slots", "decoder", "engine"),
+    ("model", "adapters", "attention", "objectives", "reply", "slots", "decoder", "engine"),
     ("batches", "recipe", "card", "workers", "checkpoints", "trainer", "train", "rl"),
     ("scores", "evaluate", "charts", "report", "server", "doctor", "nano", "cli"),
 )

@@ -14,10 +14,11 @@ def test_the_quickstart_keeps_its_promise(tmp_path):
     scores = {split: found["score"] for split, found in summary["tuned"].items()}
     best = {split: max(row[split]["score"] for row in summary["untuned"].values()) for split in scores}
     assert all(found["n"] >= 210 for found in summary["tuned"].values())
-    assert scores["test"] >= 0.85
-    assert scores["tools"] >= 0.70
-    assert scores["phrasing"] >= 0.45
-    assert all(scores[split] - best[split] >= 0.5 for split in scores)
+    # What the README's table shows, less twice the standard error of 210 tasks.
+    assert scores["test"] >= 0.80
+    assert scores["tools"] >= 0.58
+    assert scores["phrasing"] >= 0.40
+    assert all(scores[split] - best[split] >= 0.4 for split in scores)
 
 
 def test_a_finished_tour_is_moved_aside_and_not_lost(tmp_path):

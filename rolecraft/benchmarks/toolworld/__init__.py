@@ -11,7 +11,7 @@ Not covered: calls with several or typed parameters, long observations, and conv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from rolecraft import catalog
@@ -36,7 +36,8 @@ class Settings:
     """How many tasks, of which families.
 
     `weights` gives families a share other than 1. `min_functions` and `max_functions` bound the choice in hub and
-    irrelevant; `mixed` is the share of tasks where tools of another kind lie about. Without `tools` only calc can be
+    irrelevant; `mixed` is the share of tasks where tools of another kind lie about, `shared_heads` that of tasks whose
+    nonsense function names all begin alike: the hardest choice, and off by default. Without `tools` only calc can be
     posed: the model must work in writing.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     min_functions: int = 3
     max_functions: int = 6
     mixed: float = 0.25
+    shared_heads: float = 0.0
     tools: bool = True
 
     def __post_init__(self) -> None:
@@ -60,8 +62,9 @@ class Settings:
         if not 2 <= self.min_functions <= self.max_functions <= 12:
             bounds = (self.min_functions, self.max_functions)
             raise SettingsError(f"min_functions and max_functions must lie in 2..12, in this order; got {bounds!r}")
-        if not 0 <= self.mixed <= 1:
-            raise SettingsError(f"mixed is a share, 0 to 1; got {self.mixed!r}")
+        for name in ("mixed", "shared_heads"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{name} is a share, 0 to 1; got {getattr(self, name)!r}")
         if not self.tools and known != {"calc"}:
             raise SettingsError(f"without tools only families=(calc) can be posed; got {', '.join(self.families)}")
 
@@ -72,7 +75,7 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     Families take turns by their weights, so every beginning of the list has them in their shares. Raises
     SettingsError for an unknown split and NotFound for an unknown family.
     """
-    words = vocabulary.find(split)
+    words = replace(vocabulary.find(split), shared_heads=settings.shared_heads)
     options = Options(settings.min_functions, settings.max_functions, settings.mixed, settings.tools)
     members = {family: catalog.find(_FAMILY_FOLDER, family) for family in settings.families}
     found = []

@@ -14,7 +14,10 @@ SPLITS = ("train", "test", "tools", "phrasing")
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of one split; the flags choose the side of the hash for names, and of the frames."""
+    """The words of one split; the flags choose the side of the hash for names, and of the frames.
+
+    `shared_heads` is how often the nonsense names of one task all begin with the same word.
+    """
 
     topics: Sequence[str]
     relations: Sequence[str]
@@ -26,6 +29,7 @@ class Vocabulary:
     unseen_entities: bool = False
     unseen_functions: bool = False
     unseen_frames: bool = False
+    shared_heads: float = 0.0
 
 
 def find(split: str) -> Vocabulary:
@@ -68,10 +72,10 @@ def entities(random: Random, words: Vocabulary, count: int) -> list[str]:
 def function_names(random: Random, words: Vocabulary, subjects: Sequence[str]) -> list[str]:
     """Return a different function name for each subject: mostly nonsense, else a verb and the subject.
 
-    Near misses are common: names in one task often share their verb or their first nonsense word.
+    Near misses are common: names in one task often share their verb, or, if asked for, their first nonsense word.
     """
     verb, head = random.choice(words.verbs), _nonsense(random, words)
-    share_verb, share_head = random.random() < 0.5, random.random() < 0.3
+    share_verb, share_head = random.random() < 0.5, random.random() < words.shared_heads
     found: list[str] = []
     for subject in subjects:
         name = ""
