@@ -31,7 +31,7 @@ class Settings:
 
     recipe: str = "quickstart"
     n: int = 210
-    seed: int = 7
+    seed: int = 11
     processes: int = 2
 
 
