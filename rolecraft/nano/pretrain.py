@@ -75,7 +75,7 @@ def pretrain(
         rate = _rate(settings, step)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = rate * group["scale"]
+                group["lr"] = rate
         ids_BT, weights_BT = _batch(tokenizer, settings, step, rank)
         loss = _step(model, optimisers, ids_BT, weights_BT, ranks)
         seen += ids_BT.numel() * ranks
@@ -130,12 +130,12 @@ def _optimisers(model: LlamaForCausalLM, settings: Settings) -> list[torch.optim
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     muon = torch.optim.Muon(
-        [{"params": matrices, "scale": 1.0}],
+        matrices,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    adam = torch.optim.AdamW([{"params": others, "scale": 1.0}], lr=settings.learning_rate, weight_decay=0.0)
+    adam = torch.optim.AdamW(others, lr=settings.learning_rate, weight_decay=0.0)
     return [muon, adam]
 
 
