@@ -1,4 +1,4 @@
-"""The verbs: reads the command line, calls the part that does the work, turns errors into one line and an exit code.
+"""The verbs: each calls the part that does the work; errors become one line and an exit code.
 
 Imports of Rolecraft's own parts are local to the verbs, so that `--help` is instant.
 """
@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rolecraft import arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,14 +27,14 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; returns 0, 1 for a fault of ours, 2 for the caller's, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    options = arguments.read(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads under any other load collapse; use processes
     from rolecraft.errors import RolecraftError
 
     try:
-        return int(options.verb(options) or 0)
+        return int(_verbs()[options.verb](options) or 0)
     except RolecraftError as error:
         print(f"rolecraft: {error}", file=sys.stderr)
         return error.exit_code
@@ -44,63 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rolecraft", description="Reliable tool-calling agents from small models.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for add in (_add_quickstart, _add_train, _add_eval, _add_run, _add_chat, _add_report, _add_params):
-        add(verbs)
-    _add_nano(verbs)
-    _add_doctor(verbs)
-    return parser
-
-
-class _Version(argparse.Action):
-    """Prints the version; importlib.metadata is slow to import, so it is left until asked."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        import importlib.metadata
-
-        print(importlib.metadata.version("rolecraft"))
-        parser.exit()
-
-
-def _verb(
-    verbs: Any, name: str, call: Callable[[argparse.Namespace], int | None], text: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(verb=call)
-    return parser
-
-
-def _model_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", help="`nano`, a local folder or a hub name (default: the adapter's base, else nano)")
-    parser.add_argument("--adapter", type=Path, metavar="DIR", help="a trained adapter's folder")
-    parser.add_argument("--team", help="mor or single (default: what the adapter was trained for, else single)")
-    parser.add_argument("--bare", action="store_true", help="tell the roles nothing but the conversation")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--max-tokens", type=int, default=160, help="per reply (default: 160)")
-    parser.add_argument("--max-turns", type=int, default=12, help="model calls per episode (default: 12)")
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def _tool_flags(parser: argparse.ArgumentParser) -> None:
-    text = "a .py file with @tool functions, or python, calculator, ...; may be repeated"
-    parser.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
-    parser.add_argument("--system", default="", help="a system message")
-    parser.add_argument("--unsafe", action="store_true", help="let model-written code run even without isolation")
-
-
-def _add_quickstart(verbs: Any) -> None:
-    parser = _verb(verbs, "quickstart", _quickstart, "tune the embedded model and show its score before and after")
-    parser.add_argument("--output", type=Path, default=Path("runs/quickstart"), metavar="DIR")
-    parser.add_argument("--recipe", default="quickstart", help="quickstart, long, or a YAML file")
-    parser.add_argument("--n", type=int, default=210, help="tasks per split (default: 210)")
-    parser.add_argument("--seed", type=int, default=11, help="of the held-out tasks (default: 11)")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted one")
+def _verbs() -> dict[str, Callable[[argparse.Namespace], int | None]]:
+    return {
+        "quickstart": _quickstart,
+        "train": _train,
+        "eval": _eval,
+        "run": _run,
+        "chat": _chat,
+        "report": _report,
+        "params": _params,
+        "nano": _nano,
+        "doctor": _doctor,
+    }
 
 
 def _quickstart(options: argparse.Namespace) -> None:
@@ -108,19 +65,6 @@ def _quickstart(options: argparse.Namespace) -> None:
 
     settings = quickstart.Settings(options.recipe, options.n, options.seed, options.processes)
     quickstart.quickstart(settings, options.output, resume=options.resume)
-
-
-def _add_train(verbs: Any) -> None:
-    parser = _verb(verbs, "train", _train, "tune an adapter as a recipe says")
-    parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
-    parser.add_argument("set", nargs="*", metavar="SECTION.KEY=VALUE", help="change a setting of the recipe")
-    parser.add_argument("--base", help="`nano`, a local folder or a hub name")
-    parser.add_argument("--data", help="a JSONL or JSON file of trajectories")
-    parser.add_argument("--importer", help="the data's format: openai, glaive, ... (default: openai)")
-    parser.add_argument("--on-bad-row", choices=("stop", "skip"))
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/<recipe's name>")
-    parser.add_argument("--processes", type=int, help="data-parallel processes")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -132,20 +76,6 @@ def _train(options: argparse.Namespace) -> None:
     recipe = train.find_recipe(options.recipe)
     output = options.output or Path("runs") / recipe.stem
     train.launch(recipe, output, flags=flags, resume=options.resume)
-
-
-def _add_eval(verbs: Any) -> None:
-    parser = _verb(verbs, "eval", _eval, "play a benchmark's tasks and score them")
-    parser.add_argument("benchmark", nargs="?", default="toolworld")
-    parser.add_argument("set", nargs="*", metavar="KEY=VALUE", help="an option of the benchmark")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=int, help="play only the first N tasks")
-    parser.add_argument("--workers", type=int, default=1, help="processes that play (default: 1)")
-    parser.add_argument("--concurrency", type=int, default=32, help="episodes at once per process (default: 32)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the run folder; finished episodes are not repeated")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="a run to compare with, task by task")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    _model_flags(parser)
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -182,14 +112,6 @@ def _eval(options: argparse.Namespace) -> None:
         print(json.dumps(evaluate.scores_json(scores)))
 
 
-def _add_run(verbs: Any) -> None:
-    parser = _verb(verbs, "run", _run, "answer one question with your tools")
-    parser.add_argument("question")
-    _tool_flags(parser)
-    _model_flags(parser)
-    parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object")
-
-
 def _run(options: argparse.Namespace) -> int:
     import asyncio
 
@@ -207,12 +129,6 @@ def _run(options: argparse.Namespace) -> int:
         print(f"rolecraft: no answer: the episode ended by {record.stop}", file=sys.stderr)
         return 1
     return 0
-
-
-def _add_chat(verbs: Any) -> None:
-    parser = _verb(verbs, "chat", _chat, "talk with a model that uses your tools")
-    _tool_flags(parser)
-    _model_flags(parser)
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -318,24 +234,10 @@ def _playing(options: argparse.Namespace) -> agent.Settings:
     return agent.Settings(max_turns=options.max_turns, sampling=sampling)
 
 
-def _add_report(verbs: Any) -> None:
-    parser = _verb(verbs, "report", _report, "write one HTML page about run folders")
-    parser.add_argument("run", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run folder")
-
-
 def _report(options: argparse.Namespace) -> None:
     from rolecraft import report
 
     print(report.write(options.run, options.output or options.run[0] / "report.html"))
-
-
-def _add_params(verbs: Any) -> None:
-    parser = _verb(verbs, "params", _params, "count the parameters that a recipe trains, without loading weights")
-    parser.add_argument("--base", required=True, metavar="CONFIG", help="a config.json, a model's folder, or nano")
-    parser.add_argument("--recipe", required=True, help="a YAML file, or the name of one in recipes/")
-    parser.add_argument("set", nargs="*", metavar="SECTION.KEY=VALUE", help="change a setting of the recipe")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
 def _params(options: argparse.Namespace) -> None:
@@ -347,17 +249,6 @@ def _params(options: argparse.Namespace) -> None:
         return
     share = counted["trainable"] / counted["base"]
     print(f"{counted['trainable']:,} trainable parameters on a base of {counted['base']:,} ({share:.2%})")
-
-
-def _add_nano(verbs: Any) -> None:
-    parser = _verb(verbs, "nano", _nano, "make or check the embedded base model")
-    parser.add_argument("action", choices=("pretrain", "check"))
-    parser.add_argument("--output", type=Path, default=Path("runs/nano"), metavar="DIR", help="where pretrain writes")
-    parser.add_argument("--base", default="nano", help="what check looks at (default: the shipped base)")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--n", type=int, default=200, help="probes per check (default: 200)")
-    parser.add_argument("--json", action="store_true", help="print the checks as one JSON object")
-    parser.add_argument("set", nargs="*", metavar="KEY=VALUE", help="change a pretraining setting")
 
 
 def _nano(options: argparse.Namespace) -> int:
@@ -376,11 +267,6 @@ def _nano(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({check.name: {"accuracy": check.accuracy, "n": check.n} for check in found}))
     return 0 if all(check.passed for check in found) else 1
-
-
-def _add_doctor(verbs: Any) -> None:
-    parser = _verb(verbs, "doctor", _doctor, "tell versions, devices, sandbox layers and missing extras")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -68,6 +68,8 @@ def test_help_is_instant_because_it_loads_nothing():
         (["eval", "--team", "mro"], "Did you mean 'mor'?"),
         (["train", "absent.yaml"], "no recipe 'absent.yaml'"),
         (["train", "lora", "training.learning_rat=1"], "Did you mean 'learning_rate'?"),
+        (["train", "lora", "--base", "nano", "training.learning_rat=1"], "Did you mean 'learning_rate'?"),
+        (["eval", "--split", "tools", "sizes=3", "--limit", "2"], "Did you mean 'size'?"),
         (["params", "--base", "absent.json", "--recipe", "lora"], "absent.json"),
         (["report", "absent"], "absent"),
     ],

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1] / "rolecraft"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "catalog", "settings"),
     ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
-    ("team", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
+    ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
     ("model", "adapters", "attention", "objectives", "reply", "slots", "decoder", "engine"),
     ("batches", "recipe", "card", "workers", "checkpoints", "trainer", "train", "rl"),
-    ("scores", "evaluate", "charts", "report", "server", "doctor", "nano", "cli"),
+    ("scores", "evaluate", "charts", "report", "server", "doctor", "nano", "arguments", "cli"),
 )
 """Every file and folder of `rolecraft/`, in reading order; a part may import what stands before it."""
 

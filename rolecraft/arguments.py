@@ -1,0 +1,208 @@
+"""The command line's grammar: every verb with its options and their help, read into one namespace.
+
+Not covered: what a verb does (`cli`), and what an override means (`settings`). Nothing heavy is imported here, so that
+`--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
+
+
+def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return one verb's options, its name in `verb`; `--help`, `--version` and mistakes end the process (exit code 2).
+
+    Overrides (`section.key=value`) may stand anywhere after the verb and are found in `set`, in their order.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser, verbs = _parser()
+    if words and not words[0].startswith("-") and words[0] not in verbs:
+        parser.error(f"no verb {words[0]!r}{_near(words[0], verbs)}")
+    if not words or words[0] not in verbs:
+        return parser.parse_args(words)
+    verb = verbs[words[0]]
+    overridable = verb.get_default("named") is not None
+    options, strange = (verb.parse_known_intermixed_args if overridable else verb.parse_known_args)(words[1:])
+    for word in strange:
+        known = set(re.findall(r"--[a-z][\w-]*", verb.format_help()))
+        kind = "unknown option" if word.startswith("-") else "unexpected"
+        verb.error(f"{kind} {word!r}{_near(word.partition('=')[0], known)}")
+    options.verb = words[0]
+    if overridable:
+        _part(verb, options)
+    return options
+
+
+def _near(word: str, known: Sequence[str] | set[str] | dict[str, Any]) -> str:
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f". Did you mean {near[0]!r}?" if near else "; --help tells what there is"
+
+
+def _part(verb: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Part the overrides from the one word that may stand beside them: argparse takes words in order alone."""
+    name = options.named
+    words = [*([getattr(options, name)] if name else []), *options.set]
+    options.set = [word for word in words if word and _OVERRIDE.match(word)]
+    others = [word for word in words if word and not _OVERRIDE.match(word)]
+    if len(others) > bool(name):
+        verb.error(f"unexpected {others[bool(name)]!r}; a setting is changed as section.key=value")
+    if name:
+        chosen = others[0] if others else verb.get_default(name)
+        if chosen is None:
+            verb.error(f"the following arguments are required: {name}")
+        setattr(options, name, chosen)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(prog="rolecraft", description="Reliable tool-calling agents from small models.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    adders: tuple[Callable[[Any], argparse.ArgumentParser], ...]
+    adders = (_quickstart, _train, _eval, _run, _chat, _report, _params, _nano, _doctor)
+    return parser, {added.prog.split()[-1]: added for added in (add(verbs) for add in adders)}
+
+
+class _Version(argparse.Action):
+    """Prints the version; importlib.metadata is slow to import, so it is left until asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import importlib.metadata
+
+        print(importlib.metadata.version("rolecraft"))
+        parser.exit()
+
+
+def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    return parser
+
+
+def _overrides(parser: argparse.ArgumentParser, text: str, form: str, named: str = "") -> None:
+    """Let a verb take overrides; `named` is the one other word it takes, if any."""
+    parser.add_argument("set", nargs="*", default=[], metavar=form, help=f"{text}; may stand anywhere")
+    parser.set_defaults(named=named)
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", help="`nano`, a local folder or a hub name (default: the adapter's base, else nano)")
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="a trained adapter's folder")
+    parser.add_argument("--team", help="mor or single (default: what the adapter was trained for, else single)")
+    parser.add_argument("--bare", action="store_true", help="tell the roles nothing but the conversation")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--max-tokens", type=int, default=160, help="per reply (default: 160)")
+    parser.add_argument("--max-turns", type=int, default=12, help="model calls per episode (default: 12)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _tool_flags(parser: argparse.ArgumentParser) -> None:
+    text = "a .py file with @tool functions, or python, calculator, ...; may be repeated"
+    parser.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
+    parser.add_argument("--system", default="", help="a system message")
+    parser.add_argument("--unsafe", action="store_true", help="let model-written code run even without isolation")
+
+
+def _quickstart(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "quickstart", "tune the embedded model and show its score before and after")
+    parser.add_argument("--output", type=Path, default=Path("runs/quickstart"), metavar="DIR")
+    parser.add_argument("--recipe", default="quickstart", help="quickstart, long, or a YAML file")
+    parser.add_argument("--n", type=int, default=210, help="tasks per split (default: 210)")
+    parser.add_argument("--seed", type=int, default=11, help="of the held-out tasks (default: 11)")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted one")
+    return parser
+
+
+def _train(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "train", "tune an adapter as a recipe says")
+    parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
+    _overrides(parser, "change a setting of the recipe", "SECTION.KEY=VALUE", "recipe")
+    parser.add_argument("--base", help="`nano`, a local folder or a hub name")
+    parser.add_argument("--data", help="a JSONL or JSON file of trajectories")
+    parser.add_argument("--importer", help="the data's format: openai, glaive, ... (default: openai)")
+    parser.add_argument("--on-bad-row", choices=("stop", "skip"))
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/<recipe's name>")
+    parser.add_argument("--processes", type=int, help="data-parallel processes")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    return parser
+
+
+def _eval(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "eval", "play a benchmark's tasks and score them")
+    parser.add_argument("benchmark", nargs="?", default="toolworld", help="default: toolworld")
+    _overrides(parser, "an option of the benchmark", "KEY=VALUE", "benchmark")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, help="play only the first N tasks")
+    parser.add_argument("--workers", type=int, default=1, help="processes that play (default: 1)")
+    parser.add_argument("--concurrency", type=int, default=32, help="episodes at once per process (default: 32)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the run folder; finished episodes are not repeated")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="a run to compare with, task by task")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    _model_flags(parser)
+    return parser
+
+
+def _run(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "run", "answer one question with your tools")
+    parser.add_argument("question")
+    _tool_flags(parser)
+    _model_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object")
+    return parser
+
+
+def _chat(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "chat", "talk with a model that uses your tools")
+    _tool_flags(parser)
+    _model_flags(parser)
+    return parser
+
+
+def _report(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "report", "write one HTML page about run folders")
+    parser.add_argument("run", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run folder")
+    return parser
+
+
+def _params(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "params", "count the parameters that a recipe trains, without loading weights")
+    parser.add_argument("--base", required=True, metavar="CONFIG", help="a config.json, a model's folder, or nano")
+    parser.add_argument("--recipe", required=True, help="a YAML file, or the name of one in recipes/")
+    _overrides(parser, "change a setting of the recipe", "SECTION.KEY=VALUE")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return parser
+
+
+def _nano(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "nano", "make or check the embedded base model")
+    parser.add_argument("action", type=_nano_action, metavar="{pretrain,check}")
+    _overrides(parser, "change a pretraining setting", "KEY=VALUE", "action")
+    parser.add_argument("--output", type=Path, default=Path("runs/nano"), metavar="DIR", help="where pretrain writes")
+    parser.add_argument("--base", default="nano", help="what check looks at (default: the shipped base)")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--n", type=int, default=200, help="probes per check (default: 200)")
+    parser.add_argument("--json", action="store_true", help="print the checks as one JSON object")
+    return parser
+
+
+def _nano_action(word: str) -> str:
+    # argparse's own `choices` would refuse an override that stands first.
+    if word not in ("pretrain", "check") and not _OVERRIDE.match(word):
+        raise argparse.ArgumentTypeError(f"{word!r} is neither 'pretrain' nor 'check'")
+    return word
+
+
+def _doctor(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "doctor", "tell versions, devices, sandbox layers and missing extras")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return parser

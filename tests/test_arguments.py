@@ -1,0 +1,68 @@
+"""The command line's grammar: where overrides may stand, and what a misspelt word is answered."""
+
+from __future__ import annotations
+
+import pytest
+
+from rolecraft import arguments
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train lora a.b=1 c.d=2 --base X --output Y",
+        "train lora --base X a.b=1 --output Y c.d=2",
+        "train a.b=1 --base X lora c.d=2 --output Y",
+        "train --base X --output Y a.b=1 c.d=2 lora",
+    ],
+)
+def test_overrides_may_stand_anywhere_after_the_verb(line):
+    options = arguments.read(line.split())
+    assert (options.recipe, options.set) == ("lora", ["a.b=1", "c.d=2"])
+    assert (options.base, str(options.output)) == ("X", "Y")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("eval size=3", "benchmark", "toolworld"),
+        ("eval --limit 2 size=3 other", "benchmark", "other"),
+        ("nano size=3 check --json", "action", "check"),
+        ("params --base nano --recipe lora size=3 --json", "recipe", "lora"),
+    ],
+)
+def test_every_verb_with_overrides_takes_them_beside_its_own_word(line, name, value):
+    options = arguments.read(line.split())
+    assert getattr(options, name) == value
+    assert options.set == ["size=3"]
+
+
+def test_an_options_value_is_no_override():
+    options = arguments.read(["train", "lora", "--data", "rows=2.jsonl", "training.seed=1"])
+    assert (options.data, options.set) == ("rows=2.jsonl", ["training.seed=1"])
+
+
+def test_a_question_may_look_like_an_option_or_an_override():
+    assert arguments.read(["run", "--", "--what?"]).question == "--what?"
+    assert arguments.read(["run", "x=1"]).question == "x=1"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("train lora --ouput x", "unknown option '--ouput'. Did you mean '--output'?"),
+        ("train lora a.b=1 --proceses=2", "Did you mean '--processes'?"),
+        ("run hi --tolls x", "Did you mean '--tools'?"),
+        ("trian lora", "no verb 'trian'. Did you mean 'train'?"),
+        ("train lora extra", "unexpected 'extra'"),
+        ("run hi there", "unexpected 'there'"),
+        ("train a.b=1", "required: recipe"),
+        ("nano chek", "neither 'pretrain' nor 'check'"),
+        ("nano steps=2", "required: action"),
+    ],
+)
+def test_a_misspelt_line_is_answered_with_what_was_meant(capsys, line, told):
+    with pytest.raises(SystemExit) as stop:
+        arguments.read(line.split())
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err
