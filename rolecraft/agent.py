@@ -175,11 +175,16 @@ async def _act(
         Message("tool", observation.text, tool_call_id=call.id, name=call.name)
         for call, observation in zip(message.tool_calls, observed, strict=True)
     ]
+    return (*answers, *remarks(message, explain))
+
+
+def remarks(message: Message, explain: Callable[[str], str]) -> tuple[Message, ...]:
+    """Return what a team is told beside tools' answers: that a call did not parse, or that none was written."""
     if message.unparsed is not None:
-        answers.append(Message("tool", f"error: {explain(message.unparsed)}"))
-    elif message.speaker == "executor" and not message.tool_calls:
-        answers.append(Message("tool", "error: no call was written"))
-    return tuple(answers)
+        return (Message("tool", f"error: {explain(message.unparsed)}"),)
+    if message.speaker == "executor" and not message.tool_calls:
+        return (Message("tool", "error: no call was written"),)
+    return ()
 
 
 def _key(call: ToolCall) -> str:

@@ -16,9 +16,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "catalog", "settings"),
     ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
-    ("model", "adapters", "attention", "objectives", "reply", "slots", "decoder", "engine"),
+    ("contract", "model", "adapters", "attention", "objectives", "reply", "writing", "slots", "decoder", "engine"),
     ("batches", "recipe", "card", "workers", "checkpoints", "trainer", "train", "rl"),
-    ("scores", "evaluate", "charts", "report", "server", "doctor", "nano", "arguments", "cli"),
+    ("scores", "evaluate", "charts", "report"),
+    ("protocol", "served", "screen", "rounds", "chunks", "recall", "admission", "service"),
+    ("outbox", "listener", "server", "doctor", "nano"),
+    ("claim", "cells", "trial", "cost", "findings", "reproduce", "arguments", "cli"),
 )
 """Every file and folder of `rolecraft/`, in reading order; a part may import what stands before it."""
 

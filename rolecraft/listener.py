@@ -1,0 +1,133 @@
+"""The HTTP listener: uvicorn, bounded in what a connection may take, and stopped in order by a signal.
+
+Not covered: TLS, which a proxy in front does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn import Config
+from uvicorn import Server as Uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rolecraft.errors import UserError
+
+_HEAD_BYTES = 32 * 1024
+_HEAD_SECONDS = 20.0
+_KEEP_ALIVE = 5
+_AFTER_GRACE = 2
+
+
+class Connection(H11Protocol):
+    """A connection that must send a request's head in time, and that the application can cut off."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Take what uvicorn gives a connection."""
+        super().__init__(*arguments, **named)
+        self.app_state = {**self.app_state, "abort": self._abort}
+        self._overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start waiting for the first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a head that is not complete must be soon."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        super().connection_lost(exc)
+        if self._overdue is not None:
+            self._overdue.cancel()
+
+    def _watch(self) -> None:
+        waits = self.cycle is None or self.cycle.response_complete
+        if not waits and self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        elif waits and self._overdue is None:
+            self._overdue = self.loop.call_later(_HEAD_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+class Listener(Uvicorn):
+    """A server that says when it begins to stop; whoever sets `should_exit` stops it, as the signals do."""
+
+    def __init__(self, config: Config, on_stop: Callable[[], None]) -> None:
+        """Call `on_stop` on the loop once no connection is accepted any more."""
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let what runs go on for the grace time; a second interrupt does not wait."""
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises UserError with the reason if there can be none."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {host!r} port {port}: {error.strerror}; choose another with --port"
+        ) from error
+
+
+def is_local(host: str) -> bool:
+    """Tell whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listener(app: Any, *, grace: float, connections: int, on_stop: Callable[[], None]) -> Listener:
+    """Return a server for `app`: it holds at most `connections`, and cuts requests `grace` seconds after the stop."""
+    config = Config(
+        app,
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=connections,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(grace) + _AFTER_GRACE,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+    )
+    return Listener(config, on_stop)
+
+
+def run(server: Listener, bound: socket.socket) -> None:
+    """Serve on `bound` until SIGTERM or SIGINT, and return once requests have finished or were cut."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn raises its signals again once it has stopped; these handlers take them, so that stopping is no failure.
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        server.run(sockets=[bound])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
