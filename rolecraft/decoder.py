@@ -18,10 +18,21 @@ from rolecraft.slots import Slots
 _FULL = frozenset({"full_attention", "sliding_attention"})
 
 
+_ROLE = 32
+"""A computed token is its id and, from this bit on, its role id plus one: equal ids of other roles have other keys and
+values."""
+
+
+def keyed(ids: Sequence[int], roles: Sequence[int]) -> list[int]:
+    """Return the tokens of `ids` computed by `roles`, -1 for the base alone, as the slots know them."""
+    return [token | (role + 1) << _ROLE for token, role in zip(ids, roles, strict=True)]
+
+
 class Decoder:
     """A model and its `Slots`; a decoder made for one architecture would replace `_forward` and nothing else.
 
-    `limit` is the most tokens the model holds with nothing forgotten (None: unknown), `context` the most it does here.
+    Tokens are those of `keyed`. `limit` is the most tokens the model holds with nothing forgotten (None: unknown),
+    `context` the most it does here.
     """
 
     def __init__(self, loaded: Loaded, rows: int, context: int) -> None:
@@ -32,6 +43,7 @@ class Decoder:
         self.context = min(context, self.limit or context)
         parameter = next(self.model.parameters())
         self._device = parameter.device
+        self._roles = 0 if loaded.gate is None else len(loaded.gate.roles)
         self._columns = torch.arange(self.context + 1, device=self._device)
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.slots = Slots(rows, self.context, self._device)
@@ -65,16 +77,16 @@ class Decoder:
         return logits_BV if len(rows) == high - low else logits_BV[[row - low for row, _ in rows]]
 
     def _forward(
-        self, rows: Sequence[int], ids_BQ: Sequence[Sequence[int]], columns_BQ: Sequence[Sequence[int]]
+        self, rows: Sequence[int], tokens_BQ: Sequence[Sequence[int]], columns_BQ: Sequence[Sequence[int]]
     ) -> torch.Tensor:
         """Run new tokens, each at its own column of its row (-1: padding); return the logits (B, V) after the last."""
-        ids, columns = torch.tensor([ids_BQ, columns_BQ], device=self._device)
+        tokens, columns = torch.tensor([tokens_BQ, columns_BQ], device=self._device)
         positions = columns.clamp(min=0)
         depth = max(columns[-1] for columns in columns_BQ) + 1
         self.slots.aim(rows, columns_BQ, depth)
         hidden = self._columns[:depth] > positions[:, None, :, None]
         logits: torch.Tensor = self.model(
-            input_ids=ids,
+            **self._inputs(tokens),
             attention_mask=torch.where(hidden, self._bias[1], self._bias[0]),  # (B, 1, Q, depth), added to the scores
             position_ids=positions,
             past_key_values=self.slots,
@@ -83,13 +95,21 @@ class Decoder:
         ).logits
         return logits[:, -1].float()
 
+    def _inputs(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not self._roles:
+            return {"input_ids": tokens}
+        return {"input_ids": tokens & ((1 << _ROLE) - 1), "role_ids": (tokens >> _ROLE) - 1}
+
     @torch.inference_mode()
     def _try(self, name: str) -> None:
         """Compare cached with uncached computation on a few tokens: it tells whether the model can use these slots."""
-        tokens = [token % self.model.get_input_embeddings().weight.shape[0] for token in (5, 3, 8, 2, 9, 4)]
+        ids = [token % self.model.get_input_embeddings().weight.shape[0] for token in (5, 3, 8, 2, 9, 4)]
+        tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in range(len(ids))])
         try:
             expected = (
-                self.model(torch.tensor([tokens[:4]], device=self._device), use_cache=False).logits[0, -1].float()
+                self.model(**self._inputs(torch.tensor([tokens[:4]], device=self._device)), use_cache=False)
+                .logits[0, -1]
+                .float()
             )
             self.slots.reserve(2, len(tokens))
             self.fill([(0, tokens), (1, tokens[:2])])

@@ -13,17 +13,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from rolecraft.decoder import Decoder, draw
-from rolecraft.errors import ContextFull, EngineError, SettingsError
-from rolecraft.model import Dtype, Loaded, load
-from rolecraft.reply import Reader, parse, says
+from rolecraft.decoder import Decoder, draw, keyed
+from rolecraft.errors import EngineError, SettingsError
+from rolecraft.model import Dtype, Loaded, load, merges
+from rolecraft.reply import Reader, says
 from rolecraft.slots import longest
-from rolecraft.types import Completion, Delta, Prompt, Sampling, StopReason, Turn, Usage
+from rolecraft.types import Completion, Delta, Prompt, StopReason
+from rolecraft.writing import Writing, Written, complete, encode
 
 _WORTH_WAITING = 16
 """So many more of its tokens must another prompt be computing for a prompt to wait and copy them."""
@@ -46,34 +47,6 @@ class Settings:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What a sequence came to."""
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    stop: StopReason
-    cached: int
-    seconds: float
-
-
-@dataclass(eq=False, slots=True)
-class _Sequence:
-    """One reply in the making; once submitted, only the engine's thread touches it."""
-
-    prompt: list[int]
-    sampling: Sampling
-    limit: int
-    random: random.Random
-    listen: Callable[[int], None] | None = None
-    future: Future[_Written] = field(default_factory=Future)
-    began: float = field(default_factory=time.perf_counter)
-    row: int = -1
-    cached: int = 0
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-
-
 class LocalEngine:
     """Implements `types.Engine` on one model, with a thread of its own; callers may sit on any number of event loops.
 
@@ -90,10 +63,10 @@ class LocalEngine:
         self.loaded, self.settings = loaded, settings
         self._decoder = Decoder(loaded, settings.slots, settings.max_context)
         self.context = self._decoder.context
-        self._inbox: queue.SimpleQueue[_Sequence | Future[None] | None] = queue.SimpleQueue()
-        self._waiting: list[_Sequence] = []
-        self._filling: list[_Sequence] = []
-        self._writing: list[_Sequence] = []
+        self._inbox: queue.SimpleQueue[Writing | Future[None] | None] = queue.SimpleQueue()
+        self._waiting: list[Writing] = []
+        self._filling: list[Writing] = []
+        self._writing: list[Writing] = []
         self._idle_tokens = 0
         self._closed = False
         self._gate = threading.Lock()
@@ -105,27 +78,27 @@ class LocalEngine:
 
         Raises ContextFull for a prompt that leaves no room for a reply, EngineError for one that cannot be served.
         """
-        ids = self._ids(prompt)
-        sequences = [self._submit(prompt, ids, index) for index in range(prompt.sampling.n)]
+        ids, roles = encode(self.loaded, prompt, self.context, self._decoder.limit)
+        sequences = [self._submit(prompt, ids, roles, index) for index in range(prompt.sampling.n)]
         try:
             written = await asyncio.gather(*(asyncio.wrap_future(sequence.future) for sequence in sequences))
         finally:
             for sequence in sequences:
                 sequence.future.cancel()
-        return tuple(_completion(self.loaded, prompt, ids, one) for one in written)
+        return tuple(complete(self.loaded, prompt, ids, roles[-1], one) for one in written)
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
         """Yield a reply's text as it is written, `prompt.prefix` first; the last delta holds the completion."""
         if prompt.sampling.n != 1:
             raise EngineError(f"a stream is one reply, not n={prompt.sampling.n}; ask complete() for several")
-        ids = self._ids(prompt)
+        ids, roles = encode(self.loaded, prompt, self.context, self._decoder.limit)
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[int | None]()
 
         def tell(token: int | None) -> None:
             with suppress(RuntimeError):  # the loop that asked is closed: nobody listens
                 loop.call_soon_threadsafe(pieces.put_nowait, token)
 
-        sequence = self._submit(prompt, ids, 0, tell)
+        sequence = self._submit(prompt, ids, roles, 0, tell)
         sequence.future.add_done_callback(lambda _: tell(None))
         reader = Reader(self.loaded.renderer, prompt.sampling.stop)
         try:
@@ -134,7 +107,7 @@ class LocalEngine:
             while (token := await pieces.get()) is not None:
                 if text := reader.read(token):
                     yield Delta(text)
-            completion = _completion(self.loaded, prompt, ids, sequence.future.result())
+            completion = complete(self.loaded, prompt, ids, roles[-1], sequence.future.result())
             yield Delta(reader.rest(), completion)
         finally:
             sequence.future.cancel()
@@ -161,34 +134,22 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
-        """Return the prompt's tokens, or raise for what cannot be served."""
-        sampling = prompt.sampling
-        if prompt.choice != "auto" and (prompt.tools or prompt.choice != "none"):
-            raise EngineError(
-                f"choice {prompt.choice!r} needs constrained calls, which this engine has not; use 'auto'"
-            )
-        if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
-            raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
-        ids = self.loaded.renderer.prompt(prompt.messages, prompt.tools, prompt.speaker, prompt.prefix)
-        if len(ids) >= self.context:
-            raise ContextFull(
-                f"the prompt for {prompt.speaker!r} has {len(ids)} tokens and the context holds {self.context}; "
-                f"shorten the conversation, or raise engine.max_context (the model's limit is {self._decoder.limit})"
-            )
-        return ids
-
     def _submit(
-        self, prompt: Prompt, ids: Sequence[int], index: int, listen: Callable[[int], None] | None = None
-    ) -> _Sequence:
+        self,
+        prompt: Prompt,
+        ids: Sequence[int],
+        roles: Sequence[int],
+        index: int,
+        listen: Callable[[int], None] | None = None,
+    ) -> Writing:
         sampling = prompt.sampling
         seeded = random.Random(f"{self.settings.seed}/{sampling.seed}/{index}")
         limit = min(sampling.max_tokens, self.context - len(ids))
-        sequence = _Sequence(list(ids), sampling, limit, seeded, listen)
+        sequence = Writing(keyed(ids, roles), roles[-1], sampling, limit, seeded, listen)
         self._put(sequence)
         return sequence
 
-    def _put(self, item: _Sequence | Future[None]) -> None:
+    def _put(self, item: Writing | Future[None]) -> None:
         with self._gate:
             if self._closed:
                 raise EngineError("the engine is closed; open a new LocalEngine")
@@ -211,7 +172,7 @@ class LocalEngine:
             item = self._inbox.get()
             if item is None:
                 return False
-            if isinstance(item, _Sequence):
+            if isinstance(item, Writing):
                 self._waiting.append(item)
             else:
                 self._clear(item)
@@ -248,7 +209,7 @@ class LocalEngine:
         if self._writing:
             self._write()
 
-    def _admit(self, sequence: _Sequence) -> bool:
+    def _admit(self, sequence: Writing) -> bool:
         """Give a prompt a row, with what any row already knows of it; False if it has to wait."""
         slots = self._decoder.slots
         taken = {other.row for other in (*self._filling, *self._writing)}
@@ -274,10 +235,10 @@ class LocalEngine:
         self._filling = [sequence for sequence in self._filling if sequence not in complete]
         self._writing += self._continue(complete, logits_BV[full])
 
-    def _batch(self) -> list[tuple[_Sequence, list[int]]]:
+    def _batch(self) -> list[tuple[Writing, list[int]]]:
         """Return sequences with the prompt tokens to compute next: the first to come, and others that pad it little."""
         most = self.settings.prefill_tokens
-        batch: list[tuple[_Sequence, list[int]]] = []
+        batch: list[tuple[Writing, list[int]]] = []
         first = width = 0
         for sequence in self._filling:
             known = len(self._decoder.slots.tokens[sequence.row])
@@ -292,7 +253,7 @@ class LocalEngine:
 
     def _write(self) -> None:
         self._gather()
-        logits_BV = self._decoder.write([(sequence.row, sequence.ids[-1]) for sequence in self._writing])
+        logits_BV = self._decoder.write([(s.row, keyed(s.ids[-1:], (s.role,))[0]) for s in self._writing])
         self._writing = self._continue(self._writing, logits_BV)
 
     def _gather(self) -> None:
@@ -314,7 +275,7 @@ class LocalEngine:
             last.row = hole
         self._writing.sort(key=lambda sequence: sequence.row)
 
-    def _continue(self, sequences: list[_Sequence], logits_BV: torch.Tensor) -> list[_Sequence]:
+    def _continue(self, sequences: list[Writing], logits_BV: torch.Tensor) -> list[Writing]:
         """Draw a token for each sequence; return those that go on."""
         going = []
         for sequence, token, logprob in zip(sequences, *self._draw(sequences, logits_BV), strict=True):
@@ -329,23 +290,23 @@ class LocalEngine:
                 self._finish(sequence, stop)
         return going
 
-    def _draw(self, sequences: Sequence[_Sequence], logits_BV: torch.Tensor) -> tuple[list[int], list[float]]:
+    def _draw(self, sequences: Sequence[Writing], logits_BV: torch.Tensor) -> tuple[list[int], list[float]]:
         samplings = [sequence.sampling for sequence in sequences]
         # A number is drawn for every sampled token, whoever else is in the batch: that is what makes a seed repeat.
         points = [s.random.random() if s.sampling.temperature > 0 else 0.0 for s in sequences]
         return draw(logits_BV, [s.temperature for s in samplings], [s.top_p for s in samplings], points)
 
-    def _stop(self, sequence: _Sequence, token: int) -> StopReason | None:
+    def _stop(self, sequence: Writing, token: int) -> StopReason | None:
         if token in self.loaded.renderer.stop_ids:
             return "end"
         if sequence.sampling.stop and says(self.loaded.renderer, sequence.ids, sequence.sampling.stop):
             return "end"
         return "length" if len(sequence.ids) >= sequence.limit else None
 
-    def _finish(self, sequence: _Sequence, stop: StopReason) -> None:
+    def _finish(self, sequence: Writing, stop: StopReason) -> None:
         self._decoder.slots.release(sequence.row)
         seconds = time.perf_counter() - sequence.began
-        written = _Written(tuple(sequence.ids), tuple(sequence.logprobs), stop, sequence.cached, seconds)
+        written = Written(tuple(sequence.ids), tuple(sequence.logprobs), stop, sequence.cached, seconds)
         with suppress(InvalidStateError):  # cancelled meanwhile
             sequence.future.set_result(written)
 
@@ -357,18 +318,9 @@ def open_local(
     device: str = "cpu",
     settings: Settings = Settings(),
 ) -> LocalEngine:
-    """Load a model, its adapter merged, and return an engine on it, which closes itself after `with`.
+    """Load a model, its adapter merged if it can be, and return an engine on it, which closes itself after `with`.
 
     Workers call this, so that no model has to be sent to a process. Raises what `model.load` raises.
     """
-    return LocalEngine(load(base, dtype=dtype, adapter=adapter, device=device, merge=adapter is not None), settings)
-
-
-def _completion(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], written: _Written) -> Completion:
-    message = parse(loaded.renderer, prompt, written.ids)
-    count = len(written.ids)
-    usage = Usage(len(ids), written.cached, count, written.seconds)
-    turn = Turn(
-        message, prompt.speaker, ids, written.ids, written.logprobs, (False,) * count, (), written.stop, usage
-    )  # fmt: skip
-    return Completion(message, turn)
+    merge = adapter is not None and merges(adapter)
+    return LocalEngine(load(base, dtype=dtype, adapter=adapter, device=device, merge=merge), settings)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rolecraft.errors import DataError
+from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer, Tokenizer, why_unparsed
 from rolecraft.team import Team
 from rolecraft.types import Message, Trajectory
@@ -28,13 +29,15 @@ OnLong = Literal["stop", "skip", "cut"]
 class Example:
     """What one row trains; `ids`, `weights` and `speakers` align, (T,). `source` is the trajectory's id.
 
-    `weights` are above 0 only on replies; `speakers` tells whose token each is, None for context.
+    `weights` are above 0 only on replies; `speakers` tells whose token each is, None for context. `roles` are the role
+    ids that a gate gave the tokens, empty without one.
     """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     speakers: tuple[str | None, ...]
     source: str = ""
+    roles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,13 @@ class Budget:
 
 @dataclass(slots=True)
 class _Sequence:
-    """An example being written; `ends` are the places after each trained reply."""
+    """An example being written; `ends` are the places after each trained reply, `start` where the last one begins."""
 
     ids: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     speakers: tuple[str | None, ...] = ()
     ends: list[int] = field(default_factory=list)
+    start: int = 0
 
     def extend(self, ids: Sequence[int], speakers: Sequence[str | None], weight: float = 0.0) -> None:
         self.ids += tuple(ids)
@@ -69,15 +73,21 @@ class _Sequence:
 
 
 def build(
-    trajectory: Trajectory, team: Team, renderer: Renderer, max_length: int | None = None, on_long: OnLong = "stop"
+    trajectory: Trajectory,
+    team: Team,
+    renderer: Renderer,
+    max_length: int | None = None,
+    on_long: OnLong = "stop",
+    gate: Gate | None = None,
 ) -> list[Example]:
     """Return the examples that train each reply of `trajectory` once, seen through its speaker's view.
 
-    A reply joins an example that its prompt extends, so a team whose views only append gets one example. Replies of
-    weight 0 are context only. Raises DataError naming the trajectory: for a speaker outside the team, and with
+    A reply joins an example that its prompt extends, so a team whose views only append gets one example; with a `gate`
+    under which a token's role depends on who reads it, each reply has an example of its own. Replies of weight 0 are
+    context only. Raises DataError naming the trajectory: for a speaker outside the team, and with
     `on_long` "stop" for an example of more than `max_length` tokens or a reply that was cut before its end token.
     """
-    return list(build_all((trajectory,), team, renderer, max_length, on_long).examples)
+    return list(build_all((trajectory,), team, renderer, max_length, on_long, gate).examples)
 
 
 def build_all(
@@ -86,12 +96,13 @@ def build_all(
     renderer: Renderer,
     max_length: int | None = None,
     on_long: OnLong = "stop",
+    gate: Gate | None = None,
 ) -> Built:
     """Return the examples of all `trajectories`, and the number of replies they leave out; see `build`."""
     examples: list[Example] = []
     dropped = 0
     for trajectory in trajectories:
-        sequences, cut = _sequences(trajectory, team, renderer, on_long)
+        sequences, cut = _sequences(trajectory, team, renderer, on_long, packs=gate is None or gate.packs)
         dropped += cut
         for sequence in sequences:
             kept = _fit(sequence, trajectory.id, max_length, on_long)
@@ -99,11 +110,20 @@ def build_all(
             if kept:
                 length = sequence.ends[kept - 1]
                 parts = (sequence.ids[:length], sequence.weights[:length], sequence.speakers[:length])
-                examples.append(Example(*parts, source=trajectory.id))
+                roles = _roles(sequence, gate)[:length]
+                examples.append(Example(*parts, source=trajectory.id, roles=roles))
     return Built(tuple(examples), dropped)
 
 
-def _sequences(trajectory: Trajectory, team: Team, renderer: Renderer, on_long: OnLong) -> tuple[list[_Sequence], int]:
+def _roles(sequence: _Sequence, gate: Gate | None) -> tuple[int, ...]:
+    if gate is None:
+        return ()
+    return gate.ids(sequence.speakers, str(sequence.speakers[-1]), sequence.start)
+
+
+def _sequences(
+    trajectory: Trajectory, team: Team, renderer: Renderer, on_long: OnLong, *, packs: bool
+) -> tuple[list[_Sequence], int]:
     """Return the packed replies of a trajectory, and how many were left out because they were cut."""
     sequences: list[_Sequence] = []
     cut = 0
@@ -122,7 +142,8 @@ def _sequences(trajectory: Trajectory, team: Team, renderer: Renderer, on_long: 
         speaker = _speaker(message, team, trajectory.id)
         view = team.role(speaker).view(trajectory.messages[:place])
         opening = renderer.opening(view, trajectory.task.tools, speaker)
-        sequence = _extended(sequences, opening.ids)
+        sequence = _extended(sequences, opening.ids) if packs else _new(sequences)
+        sequence.start = len(opening.ids) - len(renderer.header(speaker))
         start = len(sequence.ids)
         sequence.extend(opening.ids[start:], opening.speakers[start:])
         sequence.extend(ids, (speaker,) * len(ids), 1.0 if message.weight is None else message.weight)
@@ -145,6 +166,10 @@ def _extended(sequences: list[_Sequence], prompt: tuple[int, ...]) -> _Sequence:
     fitting = [sequence for sequence in sequences if prompt[: len(sequence.ids)] == sequence.ids]
     if fitting:
         return max(fitting, key=lambda sequence: len(sequence.ids))
+    return _new(sequences)
+
+
+def _new(sequences: list[_Sequence]) -> _Sequence:
     sequences.append(_Sequence())
     return sequences[-1]
 

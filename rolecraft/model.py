@@ -10,29 +10,29 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import peft
 import torch
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from rolecraft import catalog, renderers
+from rolecraft import catalog, contract, renderers
+from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
+from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
-from rolecraft.types import Message, ToolCall, ToolSpec
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-_CONTRACT = "contract.json"
 _NANO = Path(__file__).parent / "nano" / "weights"
-_OWN = "own"
 _SHAPE = (
     "model_type",
     "hidden_size",
@@ -44,31 +44,11 @@ _SHAPE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
-    """What an adapter was trained on and must be played on; it lies beside the adapter as `contract.json`.
-
-    `golden` is the ids of a fixed conversation, so that a difference can be shown and not only told. `config` and
-    `weights` are digests of the base's shape and of some of its numbers. `assignment` is how tokens get role ids in a
-    Mixture of Roles (None: the adapter knows no roles), `team` the preset it was trained for, `instructions` whether
-    its roles were told theirs.
-    """
-
-    base: str
-    config: str
-    weights: str
-    renderer: str
-    format: str
-    golden: tuple[int, ...]
-    team: str | None = None
-    instructions: bool = True
-    assignment: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """A model ready to train or to play, with the tokenizer and the renderer that belong to it.
 
-    `config` and `weights` are digests of the base, taken before an adapter was put on it; `contract` is the adapter's.
+    `config` and `weights` are digests of the base, taken before an adapter was put on it; `contract` is the adapter's,
+    and `gate` its rule for the tokens' role ids, None for a model that knows no roles.
     """
 
     name: str
@@ -79,6 +59,7 @@ class Loaded:
     weights: str
     adapter: Path | None = None
     contract: Contract | None = None
+    gate: Gate | None = None
 
     @property
     def device(self) -> torch.device:
@@ -122,16 +103,17 @@ def load(
     model = _load_model(base, place, dtype).to(_device(device))
     _check_vocabulary(base, model, tokenizer)
     config, weights = _digest_config(model), _digest_weights(model)
-    contract = None
+    made = None
     if adapter is not None:
-        contract = _contract_of(adapter, renderer)
-        renderer = renderer or (contract.renderer if contract else None)
-    loaded = Loaded(base, model, tokenizer, _renderer(base, tokenizer, renderer), config, weights, adapter, contract)
+        made = _contract_of(adapter, renderer)
+        renderer = renderer or (made.renderer if made else None)
+    loaded = Loaded(base, model, tokenizer, _renderer(base, tokenizer, renderer), config, weights, adapter, made)
     if adapter is None:
         return loaded
-    if contract is not None:
-        check(contract, loaded)
-    return dataclasses.replace(loaded, model=_attach(model, adapter, merge))
+    if made is not None:
+        contract.check(made, make_contract(loaded), loaded.renderer)
+    tuned = _attach(model, adapter, merge)
+    return dataclasses.replace(loaded, model=tuned, gate=_gate(tuned, made))
 
 
 def identity(base: str, adapter: Path | None = None) -> str:
@@ -144,79 +126,11 @@ def identity(base: str, adapter: Path | None = None) -> str:
 
 
 def make_contract(
-    loaded: Loaded, *, team: str | None = None, instructions: bool = True, assignment: str | None = None
+    loaded: Loaded, *, team: str | None = None, instructions: bool = True, gate: Gate | None = None
 ) -> Contract:
     """Return the contract of an adapter trained on `loaded`."""
-    return Contract(
-        base=loaded.name,
-        config=loaded.config,
-        weights=loaded.weights,
-        renderer=_name_of(loaded.renderer),
-        format=_digest(dataclasses.asdict(loaded.renderer.format)),
-        golden=_golden(loaded.renderer),
-        team=team,
-        instructions=instructions,
-        assignment=assignment,
-    )
-
-
-def save_contract(contract: Contract, adapter: Path) -> None:
-    """Write `contract.json` into the folder of an adapter, whole or not at all."""
-    partial = adapter / f"{_CONTRACT}.partial"
-    partial.write_text(json.dumps(dataclasses.asdict(contract), indent=2) + "\n", encoding="utf-8")
-    partial.replace(adapter / _CONTRACT)
-
-
-def read_contract(adapter: Path) -> Contract | None:
-    """Return the contract of an adapter, or None if it has none; raises ContractError for one that cannot be read."""
-    path = adapter / _CONTRACT
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Contract(**{**data, "golden": tuple(int(i) for i in data["golden"])})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ContractError(f"{path}: not a contract ({error}); restore the file or tune the adapter again") from error
-
-
-def check(contract: Contract, loaded: Loaded) -> None:
-    """Raise ContractError naming the first thing in which `loaded` differs from what `contract` was made with."""
-    now = make_contract(loaded)
-    here, there = f"{loaded.name!r}", f"{contract.base!r}"
-    difference = None
-    if contract.config != now.config:
-        difference = f"was tuned on {there}, whose layers have other shapes than those of {here}; load it on {there}"
-    elif contract.weights != now.weights:
-        difference = (
-            f"was tuned on {there} with weights {contract.weights}, and those of {here} are {now.weights}; "
-            "load it on the very base it was tuned on, or tune it again"
-        )
-    elif contract.renderer != now.renderer:
-        difference = (
-            f"was tuned on prompts of renderer {contract.renderer!r}, not of {now.renderer!r}; "
-            f"load it with renderer={contract.renderer!r}"
-        )
-    elif contract.golden != now.golden:
-        difference = (
-            f"was tuned on prompts that came out otherwise: {_first_difference(contract, now, loaded.renderer)}; "
-            "use the tokenizer and the version it was tuned with, or tune it again"
-        )
-    elif contract.format != now.format:
-        difference = (
-            f"was tuned with a renderer {now.renderer!r} that has changed since, though a plain conversation does not "
-            "show it; use the version it was tuned with, or tune it again"
-        )
-    if difference is not None:
-        raise ContractError(f"the adapter {difference}")
-
-
-def _first_difference(contract: Contract, now: Contract, renderer: Renderer) -> str:
-    pairs = zip(contract.golden, now.golden, strict=False)
-    shorter = min(len(contract.golden), len(now.golden))
-    place = next((i for i, (then, today) in enumerate(pairs) if then != today), shorter)
-    then, today = (renderer.text(ids[place : place + 1]) or "the end" for ids in (contract.golden, now.golden))
-    before = renderer.text(now.golden[max(0, place - 8) : place])
-    return f"token {place}, after {before!r}, was {then!r} and is {today!r}"
+    base = (loaded.name, loaded.config, loaded.weights)
+    return contract.make(base, loaded.renderer, team=team, instructions=instructions, gate=gate)
 
 
 def _find(base: str) -> str:
@@ -316,42 +230,67 @@ def _is_adapter(folder: Path) -> bool:
 def _contract_of(adapter: Path, renderer: str | None) -> Contract | None:
     if not _is_adapter(adapter):
         raise NotFound(f"no adapter in {str(adapter)!r} (no adapter_config.json); give the folder that tuning wrote")
-    contract = read_contract(adapter)
-    if contract is not None and contract.renderer == _OWN and renderer is None:
+    made = contract.read(adapter)
+    if made is not None and made.renderer == contract.OWN and renderer is None:
         raise ContractError(f"the adapter in {str(adapter)!r} was tuned with a renderer of your own; name its file")
-    if contract is None and renderer is None:
+    if made is None and renderer is None:
         raise ContractError(
-            f"the adapter in {str(adapter)!r} has no {_CONTRACT}, so nothing tells what prompts it was tuned on; "
+            f"the adapter in {str(adapter)!r} has no {contract.FILE}, so nothing tells what prompts it was tuned on; "
             f"name the renderer to vouch for it: {', '.join(catalog.names('renderers'))}"
         )
-    return contract
+    return made
+
+
+def merges(adapter: Path) -> bool:
+    """Tell whether the adapter can be folded into the base's weights: prompts cannot, nor what depends on the token."""
+    config = _peft_config(adapter)
+    return not config.is_prompt_learning and not hasattr(config, "assignment")
+
+
+def _peft_config(adapter: Path) -> Any:
+    """Return PEFT's configuration of an adapter, after making PEFT know the method if it is one of ours."""
+    try:
+        kind = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
+        method = str(kind).partition(":")[0].lower()
+        if method in catalog.names("adapters"):
+            catalog.find("adapters", method)
+        return PeftConfig.from_pretrained(str(adapter))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ContractError(
+            f"the adapter in {str(adapter)!r} is of no kind that PEFT {peft.__version__} knows: {error}"
+        ) from error
+
+
+def _gate(tuned: Any, made: Contract | None) -> Gate | None:
+    """Return the gate in the adapter's own configuration; raises ContractError if the contract tells another one."""
+    config: Any = tuned.active_peft_config if isinstance(tuned, PeftModel) else None
+    gate = Gate(config.speakers, config.assignment, config.context) if hasattr(config, "assignment") else None
+    if made is not None and made.gate != gate:
+        raise ContractError(
+            f"the adapter was tuned with the gate {made.gate} and its adapter_config.json tells {gate}; restore the "
+            "folder, or tune the adapter again"
+        )
+    return gate
 
 
 def _attach(model: Any, adapter: Path, merge: bool) -> Any:
+    config = _peft_config(adapter)
+    if merge and not merges(adapter):
+        raise SettingsError(f"the adapter in {str(adapter)!r} cannot be merged into its base; load it without merge")
     try:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers for a property that transformers 5.23 deprecates.
             warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
-            wrapped = PeftModel.from_pretrained(model, str(adapter))
+            wrapped = PeftModel.from_pretrained(model, str(adapter), config=config)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ContractError(f"the adapter in {str(adapter)!r} does not fit the model: {reason}") from error
-    if not merge:
-        return wrapped.eval()
-    if wrapped.active_peft_config.is_prompt_learning:
-        raise SettingsError(
-            f"the adapter in {str(adapter)!r} is prompts, which cannot be merged; load it without merge"
-        )
-    return wrapped.merge_and_unload().eval()
-
-
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    return wrapped.merge_and_unload().eval() if merge else wrapped.eval()
 
 
 def _digest_config(model: Any) -> str:
     config = model.config.get_text_config().to_dict()
-    return _digest([config.get(key) for key in _SHAPE])
+    return contract.digest([config.get(key) for key in _SHAPE])
 
 
 def _digest_weights(model: Any) -> str:
@@ -362,32 +301,3 @@ def _digest_weights(model: Any) -> str:
         corner = rows[:, :8] if rows.dim() > 1 else rows
         digest.update(corner.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _name_of(renderer: Renderer) -> str:
-    """Return the catalog's name of a renderer's format; a user's own has none, only its digest tells it."""
-    names = catalog.names("renderers")
-    return next((name for name in names if renderer.format == catalog.find("renderers", name).FORMAT), _OWN)
-
-
-def _golden(renderer: Renderer) -> tuple[int, ...]:
-    """Return the ids of a conversation that shows every kind of block, call and result, and text that splits oddly."""
-    parameters = {
-        "type": "object",
-        "properties": {"name": {"type": "string", "description": "whose"}, "days": {"type": "integer"}},
-        "required": ["name"],
-    }
-    tools = (ToolSpec("read_debt", "debt of a company", parameters), ToolSpec("noop", "nothing"))
-    calls = (ToolCall("read_debt", {"name": "Plalples", "days": 12}, "a"), ToolCall("noop", {}, "b"))
-    messages: Sequence[Message] = (
-        Message("system", "Be brief."),
-        Message("user", "What does Plalples owe, in € of 2024-05-01?  Né <b>3.5%</b>\n- 10_000"),
-        Message("assistant", "I need the debt. Next: executor.", speaker="reasoner"),
-        Message("assistant", tool_calls=calls, speaker="executor"),
-        Message("tool", "3809", tool_call_id="a", name="read_debt"),
-        Message("tool", '{"ok": true}', tool_call_id="b", name="noop"),
-        Message("assistant", "The debt of Plalples is 3809.", speaker="summarizer"),
-        Message("user", "Thanks."),
-        Message("assistant", "You are welcome."),
-    )
-    return renderer.render(messages, tools).ids

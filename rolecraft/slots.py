@@ -1,5 +1,7 @@
 """The keys and values of many token sequences, which join, leave and share beginnings without the others being copied.
 
+A token here is any integer that tells what was computed: with roles, a token's id and its role's together.
+
 Not covered: sliding-window, chunked, linear or compressed attention, whose caches forget.
 """
 

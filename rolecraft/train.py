@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +22,12 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, card, catalog, examples, model, store, team, wire, workers
+from rolecraft import adapters, attention, card, catalog, contract, examples, model, store, team, wire, workers
 from rolecraft.batches import Cut, Schedule
 from rolecraft.checkpoints import last_checkpoint, remove_broken
 from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError
 from rolecraft.examples import Example
+from rolecraft.gate import Gate
 from rolecraft.model import Loaded
 from rolecraft.recipe import DataSettings, Recipe, differences, load_recipe, read_recipe, recipe_to_dict
 from rolecraft.renderers import Renderer
@@ -174,6 +176,7 @@ class _Work:
     recipe: Recipe
     loaded: Loaded
     team: Team
+    gate: Gate | None
     examples: tuple[Example, ...]
     trajectories: int
     dropped: int
@@ -186,24 +189,27 @@ def _prepare(recipe: Recipe, output_dir: Path) -> _Work:
     settings, data = recipe.model, recipe.data
     loaded = model.load(settings.base, dtype=settings.dtype, renderer=settings.renderer)
     chosen = team.find(recipe.team.preset, instructions=recipe.team.instructions)
+    gate = adapters.find(recipe.adapter.name).gate(recipe.adapter.settings)
+    if gate is not None:
+        gate.check(chosen)
     if loaded.context and data.max_length > loaded.context:
         data = replace(data, max_length=loaded.context)
     bad_rows = store.BadRows()
     trajectories = _read(data, output_dir, bad_rows)
     refused = [str(bad_rows)] if bad_rows.count else []
-    built = [_examples(one, chosen, loaded.renderer, data, refused) for one in trajectories]
+    built = [_examples(one, chosen, loaded.renderer, data, gate, refused) for one in trajectories]
     rows = tuple(itertools.chain.from_iterable(part.examples for part in built))
     examples.audit(rows[:1], loaded.renderer, chosen, data.max_length)  # refuses to train nothing at all
     dropped = sum(part.dropped for part in built)
-    return _Work(recipe, loaded, chosen, rows, len(trajectories), dropped, tuple(refused), _fingerprint(rows))
+    return _Work(recipe, loaded, chosen, gate, rows, len(trajectories), dropped, tuple(refused), _fingerprint(rows))
 
 
 def _examples(
-    trajectory: Trajectory, chosen: Team, renderer: Renderer, data: DataSettings, refused: list[str]
+    trajectory: Trajectory, chosen: Team, renderer: Renderer, data: DataSettings, gate: Gate | None, refused: list[str]
 ) -> examples.Built:
     """Return a trajectory's examples; with `on_bad_row` "skip" none, and the reason, if they must not be trained."""
     try:
-        built = examples.build_all((trajectory,), chosen, renderer, data.max_length, data.on_long)
+        built = examples.build_all((trajectory,), chosen, renderer, data.max_length, data.on_long, gate)
         if built.examples:
             examples.audit(built.examples, renderer, chosen, data.max_length)
     except DataError as error:
@@ -215,11 +221,12 @@ def _examples(
 
 
 def _fingerprint(rows: Sequence[Example]) -> str:
-    """Return a digest of every id and weight, so that a resumed run knows its data again."""
+    """Return a digest of every id, weight and role id, so that a resumed run knows its data again."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(array("q", [len(row.ids), *row.ids]).tobytes())
         digest.update(array("d", row.weights).tobytes())
+        digest.update(array("q", row.roles).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -293,7 +300,8 @@ def _accompany(work: _Work, folder: Path) -> None:
     """Put beside an adapter what it takes to load and check it anywhere."""
     work.loaded.tokenizer.save_pretrained(str(folder))
     told = work.recipe.team
-    model.save_contract(model.make_contract(work.loaded, team=told.preset, instructions=told.instructions), folder)
+    made = model.make_contract(work.loaded, team=told.preset, instructions=told.instructions, gate=work.gate)
+    contract.save(made, folder)
 
 
 def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
@@ -304,6 +312,8 @@ def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
         return
     _accompany(work, finished)
     trainer.state.save_to_json(str(finished / "trainer_state.json"))
+    if loads := adapters.find(work.recipe.adapter.name).loads(trainer.model):
+        (finished / adapters.ROUTER_LOAD).write_text(json.dumps(loads) + "\n", encoding="utf-8")
     (finished / "README.md").write_text(card.write(work.recipe, _facts(trainer, work, output_dir)), encoding="utf-8")
     for path in sorted(finished.iterdir(), key=lambda path: path.name == "adapter_config.json"):
         path.replace(output_dir / path.name)

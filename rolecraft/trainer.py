@@ -74,13 +74,16 @@ class Rows:
         self._ids = [torch.tensor(example.ids) for example in examples]
         self._weights = [torch.tensor(example.weights) for example in examples]
         self._speakers = [torch.tensor([places.get(name, -1) for name in example.speakers]) for example in examples]
+        self._roles = [torch.tensor(example.roles) for example in examples if example.roles]
 
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self._ids)
 
     def __getitem__(self, batch: Batch) -> dict[str, Any]:
-        """Return ids, loss weights scaled to shares of the step, role ids (-1: nobody's) (B, T), and the token count.
+        """Return ids, loss weights scaled to shares of the step, speakers and role ids (B, T), and the token count.
+
+        Speakers and role ids are -1 where nobody's; role ids are absent if the examples have none.
 
         Padding is on the right, where a causal model never looks from a real token: no attention mask is needed.
         """
@@ -92,7 +95,7 @@ class Rows:
             "weights_BT": self._padded(self._weights, batch, width, 0.0) * batch.scale,
             "speakers_BT": self._padded(self._speakers, batch, width, -1),
             "tokens": sum(lengths) if batch.scale else 0,
-        }
+        } | ({"roles_BT": self._padded(self._roles, batch, width, -1)} if self._roles else {})
 
     def _padded(self, tensors: Sequence[torch.Tensor], batch: Batch, width: int, value: float) -> torch.Tensor:
         rows_BT = pad_sequence([tensors[row] for row in batch.rows], batch_first=True, padding_value=value)
@@ -140,7 +143,7 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
         """Return this batch's share of the step's mean loss, times the number of processes that DDP averages over."""
         ids_BT, speakers_BT = inputs["ids_BT"], inputs["speakers_BT"]
         keep_BT, targets_N, weights_N = objectives.next_token_targets(ids_BT, inputs["weights_BT"])
-        extra = self._adapter.inputs(speakers_BT)
+        extra = self._adapter.inputs(inputs["roles_BT"]) if "roles_BT" in inputs else {}
         with objectives.only_logits_at(self._head, keep_BT):
             outputs = model(input_ids=ids_BT, use_cache=False, **extra)
         losses_N = objectives.token_losses(objectives.pick_logits(outputs.logits, keep_BT), targets_N)
@@ -163,7 +166,7 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
                     f"the loss is {logs['loss']} at step {self.state.global_step}; lower training.learning_rate, "
                     "raise training.warmup_steps, or use bf16 instead of float16"
                 )
-            logs = {**logs, **self._losses_and_pace()}
+            logs = {**logs, **self._losses_and_pace(), **self._adapter.measure(self.model)}
         super().log(logs, start_time)
 
     def _start_clock(self, step: int) -> None:

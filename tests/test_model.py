@@ -11,17 +11,11 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 
+from rolecraft import contract as contract_file
+from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
-from rolecraft.model import (
-    Contract,
-    Loaded,
-    check,
-    limit_threads,
-    load,
-    make_contract,
-    read_contract,
-    save_contract,
-)
+from rolecraft.gate import Gate
+from rolecraft.model import Loaded, limit_threads, load, make_contract
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing:FutureWarning"
@@ -43,7 +37,7 @@ def adapter(folder, tmp_path) -> Path:
     loaded = load(str(folder))
     peft = get_peft_model(loaded.model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
     peft.save_pretrained(tmp_path / "adapter")
-    save_contract(make_contract(loaded, team="mor"), tmp_path / "adapter")
+    contract_file.save(make_contract(loaded, team="mor"), tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
@@ -87,9 +81,9 @@ def test_merging_changes_nothing_but_the_wrapper(folder, adapter):
 
 
 def test_a_contract_survives_its_file(folder, tmp_path):
-    contract = make_contract(load(str(folder)), team="single", assignment="stream")
-    save_contract(contract, tmp_path)
-    assert read_contract(tmp_path) == contract
+    contract = make_contract(load(str(folder)), team="single", gate=Gate(("a", "b"), "stream", "a"))
+    contract_file.save(contract, tmp_path)
+    assert contract_file.read(tmp_path) == contract
     assert [path.name for path in tmp_path.iterdir()] == ["contract.json"]
 
 
@@ -115,7 +109,7 @@ def test_another_shape_is_noticed(adapter, tmp_path, nano_tokenizer):
 
 def test_the_adapters_renderer_is_used(folder, adapter):
     loaded = load(str(folder), renderer="hermes")
-    save_contract(make_contract(loaded), adapter)
+    contract_file.save(make_contract(loaded), adapter)
     assert load(str(folder), adapter=adapter).renderer.format == loaded.renderer.format
 
 
@@ -125,7 +119,7 @@ def test_another_renderer_is_refused(folder, adapter):
 
 
 def test_the_first_token_that_differs_is_told(folder, adapter):
-    contract = read_contract(adapter)
+    contract = contract_file.read(adapter)
     assert contract is not None
     changed = list(contract.golden)
     changed[20] += 1
@@ -135,7 +129,7 @@ def test_the_first_token_that_differs_is_told(folder, adapter):
 
 
 def test_a_golden_render_that_ends_early_is_told(folder, adapter):
-    contract = read_contract(adapter)
+    contract = contract_file.read(adapter)
     assert contract is not None
     _rewrite(adapter, golden=contract.golden[:-1])
     with pytest.raises(
@@ -148,14 +142,14 @@ def test_a_changed_format_is_noticed_though_prompts_agree(folder, adapter):
     loaded = load(str(folder))
     contract = replace(make_contract(loaded), format="0" * 16)
     with pytest.raises(ContractError, match="renderer 'nano' that has changed since"):
-        check(contract, loaded)
+        contract_file.check(contract, make_contract(loaded), loaded.renderer)
 
 
 def test_a_renderer_of_ones_own_is_named_again(folder, adapter, tmp_path):
     own = tmp_path / "mine.py"
     text = "from rolecraft.renderers import nano, Format\nimport dataclasses\n"
     own.write_text(text + "FORMAT = dataclasses.replace(nano.FORMAT, gap='\\n')\n")
-    save_contract(make_contract(load(str(folder), renderer=str(own))), adapter)
+    contract_file.save(make_contract(load(str(folder), renderer=str(own))), adapter)
     assert load(str(folder), adapter=adapter, renderer=str(own)).adapter == adapter
     with pytest.raises(ContractError, match="a renderer of your own; name its file"):
         load(str(folder), adapter=adapter)
@@ -172,7 +166,7 @@ def test_an_adapter_without_contract_needs_a_vouched_renderer(folder, adapter):
 def test_a_broken_contract_is_named(adapter, text):
     (adapter / "contract.json").write_text(text)
     with pytest.raises(ContractError, match=r"contract\.json: not a contract"):
-        read_contract(adapter)
+        contract_file.read(adapter)
 
 
 def test_an_adapter_that_is_not_there_is_named(folder, tmp_path):
@@ -182,7 +176,7 @@ def test_an_adapter_that_is_not_there_is_named(folder, tmp_path):
 
 def test_an_adapter_that_does_not_fit_is_told_in_a_line(folder, adapter, nano_tokenizer):
     wide = get_peft_model(tiny.model(len(nano_tokenizer), hidden_size=64), LoraConfig(target_modules="all-linear"))
-    contract = read_contract(adapter)
+    contract = contract_file.read(adapter)
     wide.save_pretrained(adapter)
     assert isinstance(contract, Contract)
     with pytest.raises(ContractError, match="does not fit the model") as caught:

@@ -1,21 +1,25 @@
 """What an adapter is: a trainable part put on a frozen base.
 
-To add an adapter, write `adapters/x.py` with the five names of `Adapter`; a recipe then names it in `adapter.name`.
-Importing a member costs no torch: `Settings` is read by commands that never load a model. An attached model starts as
-the base, gives the base no gradient, and is saved and loaded by PEFT's own `save_pretrained` and `from_pretrained`.
+To add an adapter, write `adapters/x.py` with the names of `Adapter`; a recipe then names it in `adapter.name`. An
+attached model starts as the base, gives the base no gradient, and is saved and loaded by PEFT's own `save_pretrained`
+and `from_pretrained`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rolecraft import catalog
+from rolecraft.gate import Gate
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Adapter", "count_trainable", "find"]
+__all__ = ["ROUTER_LOAD", "Adapter", "count_trainable", "find"]
+
+ROUTER_LOAD = "router_load.json"
+"""Beside an adapter with routers: what `Adapter.loads` said when training ended."""
 
 
 class Adapter(Protocol):
@@ -28,12 +32,24 @@ class Adapter(Protocol):
         """Return `model` with the adapter on it and the base frozen; random numbers come from torch's generator."""
         ...
 
-    def inputs(self, speakers_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Return what the forward call takes beside the ids; `speakers_BT` holds role ids, -1 for context (B, T)."""
+    def gate(self, settings: Any) -> Gate | None:
+        """Return the rule that gives each token its role id, or None for an adapter that knows no roles."""
+        ...
+
+    def inputs(self, role_ids_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Return what the forward call takes beside the ids; `role_ids_BT` (B, T) is what the gate said, -1: nobody."""
         ...
 
     def penalty(self, model: Any) -> torch.Tensor | float:
         """Return what the last forward call adds to the token loss, in nats; 0 for an adapter that adds nothing."""
+        ...
+
+    def measure(self, model: Any) -> Mapping[str, float]:
+        """Return what to log beside the losses, by name, after a training step."""
+        ...
+
+    def loads(self, model: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:
+        """Return for each layer and role the share of the role's tokens that chose each routed LoRA, if any are."""
         ...
 
     def merge(self, model: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,14 +59,29 @@ def attach(model: Any, settings: Settings) -> Any:
             raise SettingsError(f"adapter: {error}") from error
 
 
-def inputs(speakers_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Return nothing: a plain LoRA is the same for every role."""
+def gate(settings: Settings) -> None:
+    """Return None: a plain LoRA is the same for every role."""
+    return
+
+
+def inputs(role_ids_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """Return nothing: there are no roles to tell."""
     return {}
 
 
 def penalty(model: Any) -> float:
     """Return 0: a plain LoRA has no loss of its own."""
     return 0.0
+
+
+def measure(model: Any) -> Mapping[str, float]:
+    """Return nothing beside the losses."""
+    return {}
+
+
+def loads(model: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:
+    """Return nothing: nothing is routed."""
+    return {}
 
 
 def merge(model: Any) -> Any:

@@ -1,0 +1,190 @@
+"""Mixture of Roles (MoRAgent, arXiv 2512.21708): for each role a shared LoRA and routed LoRAs, on one frozen base.
+
+Importing this makes the method known to PEFT: `get_peft_model(model, MoRConfig(...))`,
+`PeftModel.from_pretrained(model, folder)`. A forward call then takes `role_ids`, the role of each token (B, T), -1 for
+tokens of the base alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from peft import get_peft_model
+
+from rolecraft.adapters.mor import _losses
+from rolecraft.adapters.mor._layer import MoRLinear, layers
+from rolecraft.adapters.mor._method import MoRConfig, MoRModel
+from rolecraft.adapters.mor._plan import Plan
+from rolecraft.errors import ContractError, SettingsError
+from rolecraft.gate import Assignment, Gate
+
+__all__ = [
+    "MoRConfig",
+    "MoRModel",
+    "Plan",
+    "Settings",
+    "attach",
+    "gate",
+    "inputs",
+    "layers",
+    "loads",
+    "measure",
+    "merge",
+    "penalty",
+]
+
+_GROUPS = ("early", "middle", "late")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of `MoRConfig`, with its names and defaults; what the paper leaves open is an option here.
+
+    `balance_reduction`: over the wrapped layers, the mean (as in transformers' mixtures of experts; summed over 112
+    layers an even load would cost 0.9 nats). `orthogonality_reduction`: the sum, as equation 13 has no mean.
+    `orientation` `subspace` can reach 0, `literal` only by shrinking the LoRAs. `include_shared`: figure 5 of the paper
+    shows that the shared LoRA took part. `init_weights` `released` is the code's, a quarter of LoRA's own at r = 16.
+    """
+
+    roles: Mapping[str, int] = field(default_factory=lambda: {"reasoner": 5, "executor": 5, "summarizer": 4})
+    top_k: Mapping[str, int] = field(default_factory=lambda: {"reasoner": 3, "executor": 3, "summarizer": 2})
+    r: int = 16
+    lora_alpha: float | None = None
+    lora_dropout: float = 0.0
+    router: bool = True
+    target_modules: str | tuple[str, ...] = "all-linear"
+    modules_to_save: tuple[str, ...] | None = None
+    init_weights: Literal["lora", "released"] = "released"
+    assignment: Assignment = "stream"
+    context: str | None = "reasoner"
+    balance_coef: float = 1e-3
+    orthogonality_coef: float = 1e-4
+    balance_reduction: Literal["mean", "sum"] = "mean"
+    orthogonality_reduction: Literal["mean", "sum"] = "sum"
+    orientation: Literal["subspace", "literal"] = "subspace"
+    include_shared: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError for sizes that cannot be."""
+        try:
+            _config(self)
+        except ValueError as error:
+            raise SettingsError(f"adapter: {error}") from error
+
+
+def attach(model: Any, settings: Settings) -> Any:
+    """Return `model` as a PEFT model with a fresh Mixture of Roles; raises SettingsError if no layer of it is meant."""
+    with warnings.catch_warnings():
+        # PEFT asks transformers for a property under the name it had before 5.23.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        try:
+            return get_peft_model(model, _config(settings))
+        except ValueError as error:
+            raise SettingsError(f"adapter: {error}") from error
+
+
+def gate(settings: Settings) -> Gate:
+    """Return the rule that gives each token its role id."""
+    return Gate(tuple(settings.roles), settings.assignment, settings.context)
+
+
+def inputs(role_ids_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """Return the role ids under the name that the model's call knows them by."""
+    return {"role_ids": role_ids_BT}
+
+
+def penalty(model: Any) -> torch.Tensor | float:
+    """Return the last call's balance and orthogonality losses, times their coefficients (equation 8)."""
+    wrapped, config = layers(model), _active(model)
+    total: torch.Tensor | float = 0.0
+    if config.balance_coef and config.router:
+        noted = [(layer, layer.last) for layer in wrapped.values()]
+        found = [_losses.balance(last, layer.mixtures[_name(model)]).sum() for layer, last in noted if last is not None]
+        if found:
+            total = total + config.balance_coef * _reduce(found, config.balance_reduction)
+    if config.orthogonality_coef:
+        found = [_orthogonality(layer, model, config).sum() for layer in wrapped.values()]
+        total = total + config.orthogonality_coef * _reduce(found, config.orthogonality_reduction)
+    return total
+
+
+@torch.no_grad()
+def measure(model: Any) -> Mapping[str, float]:
+    """Return both losses by role and third of the layers, before their coefficients, and the largest similarity.
+
+    `balance/<role>/<third>` is k when routing is even; `similarity/<role>` the largest |cosine| between two LoRAs'
+    products.
+    """
+    wrapped, config, name = list(layers(model).values()), _active(model), _name(model)
+    rows: dict[str, list[float]] = {}
+    for place, layer in enumerate(wrapped):
+        third = _GROUPS[place * len(_GROUPS) // len(wrapped)]
+        parts = {"orthogonality": _orthogonality(layer, model, config)}
+        if layer.last is not None:
+            parts["balance"] = _losses.balance(layer.last, layer.mixtures[name])
+        for kind, values_R in parts.items():
+            for role, value in zip(config.speakers, values_R.tolist(), strict=True):
+                rows.setdefault(f"{kind}/{role}/{third}", []).append(value)
+    found = {key: sum(values) / len(values) for key, values in rows.items()}
+    kept = [layer.weights(name) for layer in wrapped]
+    largest = torch.stack([_losses.similarity(w.A, w.B, config.mixture()) for w in kept]).amax(0)
+    return found | {f"similarity/{role}": value for role, value in zip(config.speakers, largest.tolist(), strict=True)}
+
+
+def loads(model: Any) -> dict[str, dict[str, list[float]]]:
+    """Return for each layer and role the share of the role's tokens that chose each routed LoRA since training began.
+
+    Of this process's tokens; a role that had none is left out.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    config, name = _active(model), _name(model)
+    edges = config.mixture().edges
+    for path, layer in layers(model).items():
+        if name not in layer.sums:
+            continue
+        chosen_E, seen_E = layer.sums[name].tolist()
+        for role, first, end in zip(config.speakers, edges, edges[1:], strict=False):
+            if end - first > 1 and seen_E[first]:
+                shares = [chosen_E[i] / seen_E[i] for i in range(first, end - 1)]
+                found.setdefault(path, {})[role] = shares
+    return found
+
+
+def merge(model: Any) -> Any:
+    """Raise ContractError: what a Mixture of Roles adds depends on the token."""
+    raise ContractError("a Mixture of Roles cannot be merged into its base: what it adds depends on each token's role")
+
+
+def _config(settings: Settings) -> MoRConfig:
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    plain = {
+        key: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+    }
+    make: Any = MoRConfig  # its fields are those of Settings, which has checked their types
+    config: MoRConfig = make(task_type="CAUSAL_LM", **plain)
+    return config
+
+
+def _name(model: Any) -> str:
+    return str(model.active_adapter)
+
+
+def _active(model: Any) -> MoRConfig:
+    config: MoRConfig = model.peft_config[_name(model)]
+    return config
+
+
+def _orthogonality(layer: MoRLinear, model: Any, config: MoRConfig) -> torch.Tensor:
+    kept = layer.weights(_name(model))
+    mixture = config.mixture()
+    return _losses.orthogonality(kept.A, kept.B, mixture, config.orientation, config.include_shared)
+
+
+def _reduce(losses: list[torch.Tensor], reduction: str) -> torch.Tensor:
+    stacked = torch.stack(losses)
+    return stacked.mean() if reduction == "mean" else stacked.sum()

@@ -1,0 +1,206 @@
+"""A linear layer with a Mixture of Roles beside it, and the gate that hands every such layer the call's role ids.
+
+Not covered: merging. What a Mixture of Roles adds depends on the token, so no weight can hold it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from rolecraft.adapters.mor import _losses
+from rolecraft.adapters.mor._losses import Load
+from rolecraft.adapters.mor._mixture import Way, Weights, difference
+from rolecraft.adapters.mor._plan import Mixture, Plan
+
+Init = Literal["lora", "released"]
+
+
+class RoleGate:
+    """Takes `role_ids` out of a model's call and keeps their plan for the layers while the call runs."""
+
+    def __init__(self, roles: tuple[str, ...]) -> None:
+        self.roles = roles
+        self.plan: Plan | None = None
+
+    def watch(self, model: nn.Module) -> None:
+        """Register on `model` and on its decoder layers."""
+        model.register_forward_pre_hook(self._enter, with_kwargs=True)
+        model.register_forward_hook(self._leave, always_call=True)
+        for module in model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.register_forward_pre_hook(self._enter_layer)
+
+    def _enter(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        role_ids = kwargs.pop("role_ids", None)
+        self.plan = None if role_ids is None else Plan(role_ids, len(self.roles))
+        return args, kwargs
+
+    def _leave(self, model: nn.Module, args: Any, output: Any) -> None:
+        self.plan = None
+
+    def _enter_layer(self, layer: Any, args: Any) -> None:
+        if layer.gradient_checkpointing and not isinstance(layer._gradient_checkpointing_func, _Checkpoint):
+            layer._gradient_checkpointing_func = _Checkpoint(self, layer._gradient_checkpointing_func)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """A checkpointing function under which a layer, computed again in the backward pass, has the plan of its own
+    call."""
+
+    gate: RoleGate
+    original: Callable[..., Any]
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        plan = self.gate.plan
+
+        def with_plan(*inputs: Any) -> Any:
+            before, self.gate.plan = self.gate.plan, plan
+            try:
+                return function(*inputs)
+            finally:
+                self.gate.plan = before
+
+        return self.original(with_plan, *args)
+
+
+class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own place to put a method
+    """A frozen linear layer and, for each adapter on it, stacked LoRAs and their router.
+
+    `mor_A` (E*r, in), `mor_B` (E*r, out) and `mor_router` (E, in) are one parameter each, a role's rows being
+    neighbours: every process of a data-parallel run has a gradient for all of them, whichever roles its batch holds.
+    They are kept in float32 and cast to the input's type, which costs little and keeps small steps from being lost.
+    """
+
+    adapter_layer_names = ("mor_A", "mor_B", "mor_router")
+    other_param_names = ("mixtures", "mor_dropout")
+
+    # PEFT's own, which its types do not tell.
+    active_adapters: Any
+    disable_adapters: Any
+    set_adapter: Any
+
+    def __init__(self, base_layer: nn.Linear, gate: RoleGate) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.gate = gate
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.mor_A, self.mor_B, self.mor_router = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
+        self.mor_dropout = nn.ModuleDict()
+        self.mixtures: dict[str, Mixture] = {}
+        self.way: Way | None = None
+        self.last: Load | None = None
+        self.sums: dict[str, torch.Tensor] = {}
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+
+    def update_layer(self, name: str, mixture: Mixture, dropout: float, init: Init) -> None:
+        """Put an adapter on this layer that starts as the base: B is zero.
+
+        `lora`: A as in LoRA, uniform within 1 / sqrt(in). `released`: within 1 / sqrt(r * in), as the released code has
+        it by reading the fan of a three-dimensional tensor.
+        """
+        rows, device = mixture.total * mixture.r, self.base_layer.weight.device
+        bound = 1 / math.sqrt(self.in_features * (mixture.r if init == "released" else 1))
+        self.mixtures[name] = mixture
+        self.mor_dropout[name] = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.mor_A[name] = nn.Parameter(torch.empty(rows, self.in_features, device=device).uniform_(-bound, bound))
+        self.mor_B[name] = nn.Parameter(torch.zeros(rows, self.out_features, device=device))
+        if mixture.router:
+            bound = 1 / math.sqrt(self.in_features)  # torch's own for a linear layer
+            router = torch.empty(mixture.total, self.in_features, device=device).uniform_(-bound, bound)
+            self.mor_router[name] = nn.Parameter(router)
+        self.set_adapter(self.active_adapters)
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the base's output (..., out) plus what the active adapters add to each token by its role."""
+        output: torch.Tensor = self.base_layer(x, *args, **kwargs)
+        active = [name for name in self.active_adapters if name in self.mixtures]
+        if self.disable_adapters or not active:
+            return output
+        plan = self._plan(x)
+        rows, added = x.reshape(-1, self.in_features), output.reshape(-1, self.out_features)
+        for name in active:
+            added = added + self._difference(name, rows, plan).to(added.dtype)
+        return added.view(output.shape)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Raise ValueError: what is added depends on the token."""
+        raise ValueError(
+            "a Mixture of Roles cannot be merged: which LoRAs a token gets depends on its role and the router"
+        )
+
+    def unmerge(self) -> None:
+        """Raise ValueError: nothing was ever merged."""
+        raise ValueError("a Mixture of Roles is never merged")
+
+    def weights(self, name: str) -> Weights:
+        """Return the adapter's matrices as they are kept."""
+        return Weights(self.mor_A[name], self.mor_B[name], self.mor_router.get(name, None))
+
+    def _plan(self, x: torch.Tensor) -> Plan:
+        plan = self.gate.plan
+        if plan is None:
+            raise ValueError(
+                "a Mixture of Roles needs role_ids, the role of each token (B, T), -1 for nobody: model(input_ids=..., "
+                f"role_ids=...); roles are {', '.join(f'{i} {role}' for i, role in enumerate(self.gate.roles))}"
+            )
+        if len(plan.ids) * self.in_features != x.numel():
+            raise ValueError(
+                f"role_ids have the shape {plan.shape} and the tokens {tuple(x.shape[:-1])}; they must agree"
+            )
+        return plan
+
+    def _difference(self, name: str, rows: torch.Tensor, plan: Plan) -> torch.Tensor:
+        mixture, dropout = self.mixtures[name], self.mor_dropout[name]
+        kept = self.weights(name)
+        dtype = (
+            torch.get_autocast_dtype(rows.device.type) if torch.is_autocast_enabled(rows.device.type) else rows.dtype
+        )
+        rows = rows.to(dtype)
+        router = None if kept.router is None else kept.router.to(dtype)
+        weights = Weights(kept.A.to(dtype), kept.B.to(dtype), router)
+        added, routing = difference(rows, dropout(rows), weights, plan, mixture, self._way(rows))
+        if self.training and torch.is_grad_enabled():
+            if routing is not None:
+                self._note(name, _losses.load(routing))
+            if plan.covered == 0:  # other processes of a data-parallel run wait for a gradient of everything
+                added = added + 0.0 * sum(part.sum() for part in (weights.A, weights.B, router) if part is not None)
+        return added
+
+    def _way(self, rows: torch.Tensor) -> Way:
+        if self.way is not None:
+            return self.way
+        if torch.compiler.is_compiling():
+            return "stacked"
+        return "grouped_mm" if rows.is_cuda else "grouped"
+
+    def _note(self, name: str, found: Load) -> None:
+        self.last = found
+        seen = torch.stack((found.share.detach() * found.seen, found.seen.to(found.share.dtype)))
+        self.sums[name] = self.sums[name] + seen if name in self.sums else seen
+
+
+def gate_of(model: nn.Module, roles: tuple[str, ...]) -> RoleGate:
+    """Return the gate that watches `model`, made at the first call; raises ValueError for adapters of other roles."""
+    gate: RoleGate | None = getattr(model, "mor_gate", None)
+    if gate is None:
+        gate = RoleGate(roles)
+        gate.watch(model)
+        model.mor_gate = gate  # type: ignore[assignment]  # torch types attributes as modules and tensors
+    elif gate.roles != roles:
+        raise ValueError(f"the model has adapters for the roles {gate.roles} already, and this one is for {roles}")
+    return gate
+
+
+def layers(model: nn.Module) -> Mapping[str, MoRLinear]:
+    """Return the layers with a Mixture of Roles by name, in the model's order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, MoRLinear)}
