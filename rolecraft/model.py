@@ -227,9 +227,13 @@ def _is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
 
 
-def _contract_of(adapter: Path, renderer: str | None) -> Contract | None:
+def _check_adapter(adapter: Path) -> None:
     if not _is_adapter(adapter):
         raise NotFound(f"no adapter in {str(adapter)!r} (no adapter_config.json); give the folder that tuning wrote")
+
+
+def _contract_of(adapter: Path, renderer: str | None) -> Contract | None:
+    _check_adapter(adapter)
     made = contract.read(adapter)
     if made is not None and made.renderer == contract.OWN and renderer is None:
         raise ContractError(f"the adapter in {str(adapter)!r} was tuned with a renderer of your own; name its file")
@@ -249,6 +253,7 @@ def merges(adapter: Path) -> bool:
 
 def _peft_config(adapter: Path) -> Any:
     """Return PEFT's configuration of an adapter, after making PEFT know the method if it is one of ours."""
+    _check_adapter(adapter)
     try:
         kind = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
         method = str(kind).partition(":")[0].lower()

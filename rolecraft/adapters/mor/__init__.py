@@ -18,12 +18,14 @@ from peft import get_peft_model
 from rolecraft.adapters.mor import _losses
 from rolecraft.adapters.mor._layer import MoRLinear, layers
 from rolecraft.adapters.mor._method import MoRConfig, MoRModel
+from rolecraft.adapters.mor._mixture import mixing
 from rolecraft.adapters.mor._plan import Plan
 from rolecraft.errors import ContractError, SettingsError
 from rolecraft.gate import Assignment, Gate
 
 __all__ = [
     "MoRConfig",
+    "MoRLinear",
     "MoRModel",
     "Plan",
     "Settings",
@@ -34,6 +36,7 @@ __all__ = [
     "loads",
     "measure",
     "merge",
+    "mixing",
     "penalty",
 ]
 

@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rolecraft.adapters.mor import _losses
 from rolecraft.adapters.mor._losses import Load
-from rolecraft.adapters.mor._mixture import Way, Weights, difference
+from rolecraft.adapters.mor._mixture import Routing, Way, Weights, grouped, stacked
 from rolecraft.adapters.mor._plan import Mixture, Plan
 
 Init = Literal["lora", "released"]
@@ -127,9 +127,9 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         if self.disable_adapters or not active:
             return output
         plan = self._plan(x)
-        rows, added = x.reshape(-1, self.in_features), output.reshape(-1, self.out_features)
+        added = output.reshape(-1, self.out_features)
         for name in active:
-            added = added + self._difference(name, rows, plan).to(added.dtype)
+            added = added + self._difference(name, x, plan).to(added.dtype)
         return added.view(output.shape)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -159,16 +159,12 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
             )
         return plan
 
-    def _difference(self, name: str, rows: torch.Tensor, plan: Plan) -> torch.Tensor:
-        mixture, dropout = self.mixtures[name], self.mor_dropout[name]
-        kept = self.weights(name)
-        dtype = (
-            torch.get_autocast_dtype(rows.device.type) if torch.is_autocast_enabled(rows.device.type) else rows.dtype
-        )
-        rows = rows.to(dtype)
+    def _difference(self, name: str, x: torch.Tensor, plan: Plan) -> torch.Tensor:
+        kept, device = self.weights(name), x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         router = None if kept.router is None else kept.router.to(dtype)
         weights = Weights(kept.A.to(dtype), kept.B.to(dtype), router)
-        added, routing = difference(rows, dropout(rows), weights, plan, mixture, self._way(rows))
+        added, routing = self._added(name, x, weights, plan)
         if self.training and torch.is_grad_enabled():
             if routing is not None:
                 self._note(name, _losses.load(routing))
@@ -176,12 +172,21 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
                 added = added + 0.0 * sum(part.sum() for part in (weights.A, weights.B, router) if part is not None)
         return added
 
-    def _way(self, rows: torch.Tensor) -> Way:
+    def _added(self, name: str, x: torch.Tensor, weights: Weights, plan: Plan) -> tuple[torch.Tensor, Routing | None]:
+        mixture, dropout, way = self.mixtures[name], self.mor_dropout[name], self._way(x)
+        if way == "stacked":
+            rows = x.reshape(-1, self.in_features).to(weights.A.dtype)
+            return stacked(rows, dropout(rows), weights, plan, mixture)
+        rows = plan.grouped(x, weights.A.dtype)
+        added, routing = grouped(rows, dropout(rows), weights, plan, mixture, way)
+        return plan.ungrouped(added), routing
+
+    def _way(self, x: torch.Tensor) -> Way:
         if self.way is not None:
             return self.way
         if torch.compiler.is_compiling():
             return "stacked"
-        return "grouped_mm" if rows.is_cuda else "grouped"
+        return "grouped_mm" if x.is_cuda else "grouped"
 
     def _note(self, name: str, found: Load) -> None:
         self.last = found

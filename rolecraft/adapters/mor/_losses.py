@@ -36,7 +36,7 @@ def load(routing: Routing) -> Load:
 def balance(found: Load, mixture: Mixture) -> torch.Tensor:
     """Return the balance loss of each role (R,): its routed LoRAs times the sum of f_i P_i (equation 10).
 
-    Even routing gives `top_k`, the least there is; a role without tokens gives 0.
+    Even routing gives `top_k`; a role without tokens gives 0.
     """
     products_E = found.share * found.chance
     routed = torch.tensor([count - 1.0 for count in mixture.counts], device=products_E.device)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-from rolecraft.adapters.mor._plan import Masks, Mixture, Plan, reorder
+from rolecraft.adapters.mor._plan import Masks, Mixture, Plan
 
 Way = Literal["grouped", "grouped_mm", "stacked"]
 """`grouped`: a GEMM pair for each role that has tokens. `grouped_mm`: one launch for all, for CUDA. `stacked`: every
@@ -39,23 +39,27 @@ class Routing:
     own: torch.Tensor
 
 
-def difference(
+def grouped(
     x: torch.Tensor, dropped: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture, way: Way
 ) -> tuple[torch.Tensor, Routing | None]:
-    """Return what the LoRAs add to a linear layer's output (N, out), and the routing of the tokens that have a role.
+    """Return what the LoRAs add to a linear layer's output, and the routing of the tokens that have a role.
 
-    `x` (N, in) is what the router reads, `dropped` what the LoRAs read: the same but for dropout.
+    `x` (N, in), in the plan's order, is what the router reads, `dropped` what the LoRAs read: the same but for dropout.
+    So is what comes back, (N, out).
     """
-    if way == "stacked":
-        return _stacked(x, dropped, weights, plan, mixture)
-    moved = x if plan.order is None else _moved(x, plan)
-    moved_dropped = moved if dropped is x else (dropped if plan.order is None else _moved(dropped, plan))
-    w_NE, routing = mixing(moved[: plan.covered], weights.router, plan.masks(mixture, ordered=True), mixture)
+    w_NE, routing = mixing(x[: plan.covered], weights.router, plan.masks(mixture, ordered=True), mixture)
     multiply = _by_launch if way == "grouped_mm" else _by_role
-    added = multiply(moved_dropped, w_NE, weights, plan, mixture)
-    if plan.order is None or plan.inverse is None:
-        return added, routing
-    return reorder(added, plan.inverse, plan.order), routing
+    return multiply(dropped, w_NE, weights, plan, mixture), routing
+
+
+def stacked(
+    x: torch.Tensor, dropped: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture
+) -> tuple[torch.Tensor, Routing | None]:
+    """Return the same by every LoRA for every token, all of them where they stand, (N, in) to (N, out)."""
+    w_NE, routing = mixing(x, weights.router, plan.masks(mixture, ordered=False), mixture)
+    middle = functional.linear(dropped, weights.A)
+    scaled = middle * w_NE.repeat_interleave(mixture.r, dim=-1).to(middle.dtype)
+    return scaled @ weights.B.to(middle.dtype), routing
 
 
 def mixing(
@@ -81,12 +85,6 @@ def mixing(
         weights_NE = kept_NE / kept_NE.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
     weights_NE = weights_NE + logits_NE.sigmoid() * masks.shared
     return (weights_NE * mixture.scale).to(x.dtype), Routing(chances_NE, chosen_NE, masks.routed)
-
-
-def _moved(rows: torch.Tensor, plan: Plan) -> torch.Tensor:
-    assert plan.order is not None
-    assert plan.inverse is not None
-    return reorder(rows, plan.order, plan.inverse)
 
 
 def _by_role(moved: torch.Tensor, w_NE: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture) -> torch.Tensor:
@@ -127,12 +125,3 @@ def _padded(matrix: torch.Tensor, mixture: Mixture, most: int) -> torch.Tensor:
     """Return the roles' rows as (R, most * r, width)."""
     parts = torch.split(matrix, [count * mixture.r for count in mixture.counts])
     return torch.stack([functional.pad(part, (0, 0, 0, most * mixture.r - len(part))) for part in parts])
-
-
-def _stacked(
-    x: torch.Tensor, dropped: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture
-) -> tuple[torch.Tensor, Routing | None]:
-    w_NE, routing = mixing(x, weights.router, plan.masks(mixture, ordered=False), mixture)
-    middle = functional.linear(dropped, weights.A)
-    scaled = middle * w_NE.repeat_interleave(mixture.r, dim=-1).to(middle.dtype)
-    return scaled @ weights.B.to(middle.dtype), routing

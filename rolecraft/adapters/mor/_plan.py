@@ -62,6 +62,7 @@ class Plan:
         self.shape = tuple(role_ids.shape)
         self._roles = roles
         self._masks: dict[tuple[Mixture, bool], Masks] = {}
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @cached_property
     def _counts(self) -> list[int]:
@@ -106,6 +107,21 @@ class Plan:
         """Return the role ids of the tokens that have one, in `order`."""
         return (self.ids if self.order is None else self.ids[self.order])[: self.covered]
 
+    def grouped(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return the tokens (N, in) of `x` (..., in) in `order`; neighbours that read one tensor share the result."""
+        if self._last is None or self._last[0] is not x or self._last[1].dtype != dtype:
+            rows = x.reshape(-1, x.shape[-1]).to(dtype)
+            if self.order is not None and self.inverse is not None:
+                rows = reorder(rows, self.order, self.inverse)
+            self._last = (x, rows)
+        return self._last[1]
+
+    def ungrouped(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows (N, ...) in `order` back where their tokens stand."""
+        if self.order is None or self.inverse is None:
+            return rows
+        return reorder(rows, self.inverse, self.order)
+
     def masks(self, mixture: Mixture, *, ordered: bool) -> Masks:
         """Return the masks of the tokens with a role, in `order`, or of all tokens where they stand."""
         key = (mixture, ordered)
@@ -135,7 +151,7 @@ class Reorder(torch.autograd.Function):
         return rows.index_select(0, order)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Return `gradient[inverse]`; by the same function, so that it can be differentiated again."""
         order, inverse = ctx.saved_tensors
         return reorder(gradient, inverse, order), None, None
@@ -143,5 +159,5 @@ class Reorder(torch.autograd.Function):
 
 def reorder(rows: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     """Return `rows[order]` (N, ...), where `inverse` undoes `order`."""
-    moved: torch.Tensor = Reorder.apply(rows, order, inverse)
+    moved: torch.Tensor = Reorder.apply(rows, order, inverse)  # type: ignore[no-untyped-call]
     return moved
