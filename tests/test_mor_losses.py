@@ -105,7 +105,8 @@ def test_without_coefficients_there_is_no_penalty():
 
 
 def test_the_balance_loss_evens_the_load():
-    model = shaken(mixture_on(llama(), balance_coef=1.0, orthogonality_coef=0.0)).train()
+    top_k = {"reasoner": 1, "executor": 1, "summarizer": 1}
+    model = shaken(mixture_on(llama(), top_k=top_k, balance_coef=1.0, orthogonality_coef=0.0)).train()
     ids, roles = sample(rows=8, nobody=False)
     routers = [p for n, p in model.named_parameters() if "mor_router" in n]
     optimiser = torch.optim.Adam(routers, lr=0.02)
@@ -117,7 +118,7 @@ def test_the_balance_loss_evens_the_load():
         mor.penalty(model).backward()
         optimiser.step()
         optimiser.zero_grad()
-    assert spreads[-1] < 0.6 * spreads[0]
+    assert spreads[-1] < 0.7 * spreads[0], spreads
 
 
 def test_loads_are_shares_over_all_calls_since_training_began():
