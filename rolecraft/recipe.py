@@ -29,10 +29,14 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class TeamSettings:
-    """Whose replies are trained; without `instructions` the roles are told nothing but the conversation."""
+    """Whose replies are trained; without `instructions` the roles are told nothing but the conversation.
+
+    `divide`: replies of a lone assistant, in data that knows no roles, are divided among the team's roles by its rule.
+    """
 
     preset: str = "single"
     instructions: bool = True
+    divide: bool = False
 
 
 @dataclass(frozen=True, slots=True)

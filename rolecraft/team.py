@@ -36,12 +36,16 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """Roles, who begins, and who speaks after a message (None: the episode is over)."""
+    """Roles, who begins, and who speaks after a message (None: the episode is over).
+
+    `divide` turns a message of a lone assistant into what these roles would have said, by rule; None: there is no rule.
+    """
 
     name: str
     roles: tuple[Role, ...]
     first: str
     next_speaker: Callable[[Message], str | None]
+    divide: Callable[[Message], tuple[Message, ...]] | None = None
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -76,6 +80,20 @@ def find(name: str, *, instructions: bool = True) -> Team:
     return replace(team, roles=tuple(replace(role, instructions="") for role in team.roles))
 
 
+def divided(messages: Sequence[Message], team: Team) -> tuple[Message, ...]:
+    """Return the messages with each lone assistant's one divided among the team's roles; raises NotFound without a rule.
+
+    Messages that name one of the team's roles stay as they are.
+    """
+    if team.divide is None:
+        raise NotFound(f"team {team.name!r} has no rule to divide an assistant's messages; teams with one: mor")
+    found: list[Message] = []
+    for message in messages:
+        lone = message.role == "assistant" and (message.speaker or "assistant") == "assistant"
+        found += team.divide(message) if lone and "assistant" not in team.speakers else (message,)
+    return tuple(found)
+
+
 def called_next(text: str) -> str | None:
     """Return the role that a reasoner's text designates by ending in `Next: role.`, in lower case (MoRAgent, 1.6)."""
     match = _NEXT.search(text.rstrip())
@@ -99,6 +117,21 @@ def _next_of_mor(message: Message) -> str | None:
     return None
 
 
+def _divide_for_mor(message: Message) -> tuple[Message, ...]:
+    """What is said before a call is the reasoner's thought, the calls are the executor's, an answer the summarizer's.
+
+    The reasoner's designation is written in; the thought of a data set that has none stays empty (MoRAgent fills it in
+    with a teacher, section 4.1). The model's own token ids do not survive, since they told it otherwise.
+    """
+    calls = bool(message.tool_calls) or message.unparsed is not None
+    thought = message.content.strip() if calls else ""
+    said = f"{thought} Next: {'executor' if calls else 'summarizer'}.".strip()
+    reasoner = Message("assistant", said, speaker="reasoner", weight=message.weight)
+    if calls:
+        return reasoner, message.edited(content="", speaker="executor")
+    return reasoner, message.edited(speaker="summarizer")
+
+
 _MOR_TEXT = (
     "Three roles work on the request in one conversation.\n"
     "reasoner: analyse the state of the task and say in a sentence or two what to do; do not solve it yourself. "
@@ -116,6 +149,7 @@ PRESETS: dict[str, Team] = {
         tuple(Role(name, _MOR_TEXT) for name in ("reasoner", "executor", "summarizer")),
         "reasoner",
         _next_of_mor,
+        _divide_for_mor,
     ),
 }
 """The teams that come with Rolecraft: a plain ReAct agent, and MoRAgent's three roles."""

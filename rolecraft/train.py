@@ -197,6 +197,8 @@ def _prepare(recipe: Recipe, output_dir: Path) -> _Work:
     bad_rows = store.BadRows()
     trajectories = _read(data, output_dir, bad_rows)
     refused = [str(bad_rows)] if bad_rows.count else []
+    if recipe.team.divide:
+        trajectories = tuple(replace(one, messages=team.divided(one.messages, chosen)) for one in trajectories)
     built = [_examples(one, chosen, loaded.renderer, data, gate, refused) for one in trajectories]
     rows = tuple(itertools.chain.from_iterable(part.examples for part in built))
     examples.audit(rows[:1], loaded.renderer, chosen, data.max_length)  # refuses to train nothing at all

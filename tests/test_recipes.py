@@ -53,17 +53,18 @@ def openai_file(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
-def test_lora_trains_each_architecture_on_glaive_conversations(architecture, tmp_path, request):
+@pytest.mark.parametrize("name", ["lora", "mor"])
+def test_an_adapter_trains_each_architecture_on_glaive_conversations(name, architecture, tmp_path, request):
     if not GLAIVE.exists():
         pytest.skip(f"needs {GLAIVE.name}, which is not part of the project")
     few = tmp_path / "few.json"
     few.write_text(json.dumps(json.loads(GLAIVE.read_text())[:10]))
-    recipe = load_recipe(find_recipe("lora"), [f"data.path={few}", "data.importer=glaive"])
+    recipe = load_recipe(find_recipe(name), [f"data.path={few}", "data.importer=glaive"])
     base = small_base(tmp_path, request.getfixturevalue(FAMILIES[architecture]), architecture)
     logged = two_steps(recipe, base, tmp_path / "run")
     assert len(logged) == 2
     labels = (tmp_path / "run" / "labels.txt").read_text()
-    assert "assistant" in labels
+    assert ("executor" if name == "mor" else "assistant") in labels
     assert "x1" in labels
 
 

@@ -68,3 +68,30 @@ def test_a_misspelt_team_is_told_the_nearest():
 
 def test_without_instructions_the_roles_are_told_nothing():
     assert all(not role.instructions for role in team.find("mor", instructions=False).roles)
+
+
+def test_a_lone_assistants_messages_are_divided_among_the_roles():
+    call = ToolCall("read_debt", {"key": "Ro"}, "1")
+    messages = (
+        Message("user", "debt of Ro"),
+        Message("assistant", "I look it up.", (call,)),
+        Message("tool", "12", tool_call_id="1"),
+        Message("assistant", "It is 12.", weight=0.5),
+    )
+    found = team.divided(messages, team.find("mor"))
+    assert [(message.speaker, message.content) for message in found] == [
+        (None, "debt of Ro"),
+        ("reasoner", "I look it up. Next: executor."),
+        ("executor", ""),
+        (None, "12"),
+        ("reasoner", "Next: summarizer."),
+        ("summarizer", "It is 12."),
+    ]
+    assert found[2].tool_calls == (call,)
+    assert [message.weight for message in found[-2:]] == [0.5, 0.5]
+    assert team.divided(found, team.find("mor")) == found
+
+
+def test_a_team_without_a_rule_divides_nothing():
+    with pytest.raises(NotFound, match="'single' has no rule"):
+        team.divided((), team.find("single"))
