@@ -65,6 +65,37 @@ def _score_bar(name: str, found: Score | Scores, colour: int) -> Bar:
     return Bar(name, found.score, value, colour, found.interval)
 
 
+def heat_map(title: str, rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Draw shares in 0..1 as shaded cells: a row for each key, in it a group of cells for each key of the row."""
+    groups = list(dict.fromkeys(name for row in rows.values() for name in row))
+    widths = {name: max(len(row.get(name, ())) for row in rows.values()) for name in groups}
+    head = "".join(f'<th colspan="{widths[name]}" scope="colgroup">{escape(name)}</th>' for name in groups)
+    body = "".join(
+        f'<tr><th scope="row">{escape(label)}</th>'
+        + "".join(_heat_cells(f"{label}, {name}", row.get(name, ()), widths[name]) for name in groups)
+        + "</tr>"
+        for label, row in rows.items()
+    )
+    return (
+        f'<figure><figcaption>{escape(title)}</figcaption><div class="wide"><table class="heat">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></figure>"
+    )
+
+
+def _heat_cells(where: str, values: Sequence[float], width: int) -> str:
+    told = [
+        f'<td style="--v:{100 * min(1.0, max(0.0, value)):.0f}%" title="{escape(where)}, LoRA {place}: {value:.2f}">'
+        f"<span>{value:.2f}</span></td>"
+        for place, value in enumerate(values)
+    ]
+    return "".join(told) + "<td></td>" * (width - len(told))
+
+
+def fold(title: str, html: str, *, unfolded: bool = False) -> str:
+    """Return `html` behind a heading that opens it."""
+    return f"<details{' open' * unfolded}><summary>{escape(title)}</summary>{html}</details>"
+
+
 def series(rows: Iterable[Mapping[str, Json]]) -> dict[str, Points]:
     """Return each numeric metric as (step, value) points; nested ones get joined names, NaN no point."""
     found: dict[str, Points] = {}

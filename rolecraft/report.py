@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import yaml
 
-from rolecraft import charts
+from rolecraft import charts, figures
 from rolecraft.errors import NotFound
 from rolecraft.judges import failures, replies
 from rolecraft.scores import Scores, family, paired, score
@@ -200,7 +200,7 @@ def _family_cards(
         for family in names
     ]
     grid = f'<div class="grid">{"".join(cards)}</div>'
-    return _fold(split, grid, unfolded=unfolded) if split else grid
+    return charts.fold(split, grid, unfolded=unfolded) if split else grid
 
 
 def _failure_cards(played: Sequence[_Played], rows: Mapping[str, Mapping[str, Scores]]) -> str:
@@ -208,9 +208,9 @@ def _failure_cards(played: Sequence[_Played], rows: Mapping[str, Mapping[str, Sc
     folds = []
     for name in rows:
         cards = "".join(_failure_card(p.label, p.scores) for p in played if p.name == name and p.scores is not None)
-        folds.append(_fold(name, f'<div class="grid">{cards}</div>', unfolded=name == _best(rows)))
+        folds.append(charts.fold(name, f'<div class="grid">{cards}</div>', unfolded=name == _best(rows)))
     meanings = "".join(f"<dt><b>{name}</b></dt><dd>It {meaning}.</dd>" for name, meaning in failures.CLASSES.items())
-    legend = _fold("What the classes mean", f'<dl class="small">{meanings}</dl>')
+    legend = charts.fold("What the classes mean", f'<dl class="small">{meanings}</dl>')
     intro = "Each failed task is in exactly one class; choose one to read its trajectories."
     return f'<p class="soft">{intro}</p>{"".join(folds)}{legend}'
 
@@ -269,16 +269,7 @@ def _cost_table(played: Sequence[_Played]) -> str:
 
 
 def _training(runs: Sequence[Run]) -> _Section:
-    return _Section("training", "Training", "".join(figure for run in runs for figure in _figures(run)))
-
-
-def _figures(run: Run) -> list[str]:
-    metrics = charts.series(run.metrics())
-    losses = {name: points for name, points in metrics.items() if "loss" in name and len(points) > 1}
-    others = {name: points for name, points in metrics.items() if name not in losses and len(points) > 1}
-    found = [f'<div class="card">{charts.curve(f"{run.path.name}: loss by step", losses)}</div>'] if losses else []
-    small = "".join(f'<div class="card">{charts.curve(name, {name: points})}</div>' for name, points in others.items())
-    return [*found, _fold(f"Other metrics of {run.path.name}", f'<div class="grid">{small}</div>')] if small else found
+    return _Section("training", "Training", "".join(figure for run in runs for figure in figures.of(run)))
 
 
 def _origins(runs: Sequence[Run]) -> _Section:
@@ -389,10 +380,6 @@ def _left_out(played: Sequence[_Played], limit: int) -> str:
     cut = sum(max(0, len(p.trajectories) - limit) for p in played)
     note = f" {cut} trajectories beyond the first {limit} of a run are left out of the browser." if cut else ""
     return f"Made by Rolecraft. This file is complete in itself and contacts nobody.{note}"
-
-
-def _fold(title: str, html: str, *, unfolded: bool = False) -> str:
-    return f"<details{' open' * unfolded}><summary>{escape(title)}</summary>{html}</details>"
 
 
 def _table(head: str, rows: Sequence[str]) -> str:

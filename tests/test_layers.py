@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
     ("contract", "model", "adapters", "attention", "objectives", "reply", "writing", "slots", "decoder", "engine"),
     ("batches", "recipe", "card", "workers", "checkpoints", "trainer", "train", "rl"),
-    ("scores", "evaluate", "charts", "report"),
+    ("scores", "evaluate", "charts", "figures", "report"),
     ("protocol", "served", "screen", "rounds", "chunks", "recall", "admission", "service"),
     ("outbox", "listener", "server", "doctor", "nano"),
     ("claim", "cells", "trial", "cost", "findings", "reproduce", "arguments", "cli"),
