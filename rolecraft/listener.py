@@ -6,13 +6,14 @@ Not covered: TLS, which a proxy in front does.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import math
 import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn import Config
 from uvicorn import Server as Uvicorn
@@ -21,17 +22,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rolecraft.errors import UserError
 
 _HEAD_BYTES = 32 * 1024
-_HEAD_SECONDS = 20.0
 _KEEP_ALIVE = 5
 _AFTER_GRACE = 2
 
 
 class Connection(H11Protocol):
-    """A connection that must send a request's head in time, and that the application can cut off."""
+    """A connection that must send a request's head in `patience` seconds, and that the application can cut off."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, patience: float, **named: Any) -> None:
         """Take what uvicorn gives a connection."""
         super().__init__(*arguments, **named)
+        self._patience = patience
         self.app_state = {**self.app_state, "abort": self._abort}
         self._overdue: asyncio.TimerHandle | None = None
 
@@ -57,7 +58,7 @@ class Connection(H11Protocol):
             self._overdue.cancel()
             self._overdue = None
         elif waits and self._overdue is None:
-            self._overdue = self.loop.call_later(_HEAD_SECONDS, self._abort)
+            self._overdue = self.loop.call_later(self._patience, self._abort)
 
     def _abort(self) -> None:
         if not self.transport.is_closing():
@@ -97,11 +98,14 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def listener(app: Any, *, grace: float, connections: int, on_stop: Callable[[], None]) -> Listener:
-    """Return a server for `app`: it holds at most `connections`, and cuts requests `grace` seconds after the stop."""
+def listener(app: Any, *, grace: float, patience: float, connections: int, on_stop: Callable[[], None]) -> Listener:
+    """Return a server for `app`: it holds at most `connections`, and cuts requests `grace` seconds after the stop.
+
+    A request's head must come within `patience` seconds.
+    """
     config = Config(
         app,
-        http=Connection,
+        http=cast(Any, functools.partial(Connection, patience=patience)),
         ws="none",
         loop="asyncio",
         lifespan="off",

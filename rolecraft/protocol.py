@@ -95,7 +95,7 @@ class ChatRequest(BaseModel):
     parallel_tool_calls: bool = True
     n: int = Field(default=1, ge=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=4)] = []
+    stop: list[_Stop] = Field(default=[], max_length=4)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float = Field(default=1.0, ge=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1)
@@ -146,6 +146,8 @@ def read(body: bytes, most_messages: int) -> Asked:
     for key in [key for key in fields if key in _INERT]:
         if fields.pop(key) not in _INERT[key]:
             raise _bad(f"{key!r} is not supported; {_REMEDIES.get(key, 'leave it out')}", key, "unsupported_parameter")
+    if isinstance(fields.get("stop"), str):
+        fields["stop"] = [fields["stop"]]
     try:
         request = ChatRequest.model_validate(fields)
     except ValidationError as error:
@@ -165,7 +167,7 @@ def read(body: bytes, most_messages: int) -> Asked:
         parallel=request.parallel_tool_calls,
         n=request.n,
         seed=request.seed,
-        stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop),
+        stop=tuple(request.stop),
         temperature=request.temperature,
         top_p=request.top_p,
         max_tokens=request.max_completion_tokens or request.max_tokens,

@@ -33,7 +33,7 @@ class _Written:
 
 
 class Recall:
-    """A bounded memory of answers, the least recently used forgotten first; for one event loop.
+    """A bounded memory of answers, the least recently used forgotten first; `held` is what they weigh.
 
     An answer is found by the ids of its calls, or by the conversation before it and what was seen of it. One that the
     client has changed is not found: what it sends then holds.
@@ -42,9 +42,12 @@ class Recall:
     def __init__(self, capacity: int) -> None:
         """Hold at most `capacity` tokens and characters together."""
         self._capacity = capacity
-        self._held = 0
+        self.held = 0
         self._answers: OrderedDict[str, _Written] = OrderedDict()
         self._by_call: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._answers)
 
     def restore(self, served: Served, sent: Sequence[Sent]) -> tuple[Message, ...]:
         """Return the conversation with each answer as it was written; what is not known is read as sent."""
@@ -79,8 +82,8 @@ class Recall:
         calls = tuple(call.id for call in played.calls)
         self._answers[key] = _Written(served.id, _appearance(seen), played.messages, played.trailing, calls, weight)
         self._by_call |= dict.fromkeys(calls, key)
-        self._held += weight
-        while self._held > self._capacity:
+        self.held += weight
+        while self.held > self._capacity:
             self._drop(next(iter(self._answers)))
 
     def _find(self, served: Served, before: str, seen: Message) -> _Written | None:
@@ -95,7 +98,7 @@ class Recall:
     def _drop(self, key: str) -> None:
         written = self._answers.pop(key, None)
         if written is not None:
-            self._held -= written.weight
+            self.held -= written.weight
             for call in written.calls:
                 del self._by_call[call]
 

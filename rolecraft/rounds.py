@@ -76,16 +76,20 @@ class _Heard:
 
     def __init__(self, choice: int, say: Say | None) -> None:
         self.say, self._choice = say, choice
-        self.texts: dict[Channel, str] = {"reasoning": "", "content": ""}
+        self._texts: dict[Channel, list[str]] = {"reasoning": [], "content": []}
 
     async def add(self, channel: Channel, text: str, *, opens: bool) -> None:
         """Add text; what `opens` a message begins on a line of its own."""
         if not text:
             return
-        text = f"\n{text}" if opens and self.texts[channel] else text
-        self.texts[channel] += text
+        text = f"\n{text}" if opens and self._texts[channel] else text
+        self._texts[channel].append(text)
         if self.say is not None:
             await self.say(Piece(self._choice, channel, text))
+
+    def text(self, channel: Channel) -> str:
+        """Return all that was heard on a channel."""
+        return "".join(self._texts[channel])
 
     async def call(self, calls: tuple[ToolCall, ...]) -> None:
         """Tell the calls."""
@@ -117,9 +121,15 @@ async def play(
     while finish is None:
         speaker = served.follows(one.said[-1], one.wish)
         finish = "stop" if speaker is None else await one.turn(speaker)
-    texts = one.heard.texts
-    new = tuple(one.said[len(messages) :])
-    return Played(texts["reasoning"], texts["content"], one.calls, finish, new, tuple(one.turns), one.trailing)
+    return Played(
+        reasoning=one.heard.text("reasoning"),
+        content=one.heard.text("content"),
+        calls=one.calls,
+        finish=finish,
+        messages=tuple(one.said[len(messages) :]),
+        turns=tuple(one.turns),
+        trailing=one.trailing,
+    )
 
 
 @dataclass(slots=True)
@@ -190,20 +200,21 @@ class _Choice:
             await self.heard.add(channel, self._text(completion.message), opens=True)
             return completion
         renderer = self.served.player.renderer
-        screen, told, last = Screen(renderer.call_syntax if renderer else None), "", None
+        screen, told, last = Screen(renderer.call_syntax if renderer else None), list[str](), None
         deltas = engine.stream(prompt)
         try:
             async for delta in deltas:
-                certain = screen.read(delta.text)
-                await self.heard.add(channel, certain, opens=not told)
-                told, last = told + certain, delta.completion
+                if certain := screen.read(delta.text):
+                    await self.heard.add(channel, certain, opens=not told)
+                    told.append(certain)
+                last = delta.completion
         finally:
             if isinstance(deltas, AsyncGenerator):
                 await deltas.aclose()
         if last is None:
             raise EngineError("the engine's stream ended without its completion")
-        whole = self._text(last.message)
-        await self.heard.add(channel, whole[len(told) :] if whole.startswith(told) else "", opens=not told)
+        whole, early = self._text(last.message), "".join(told)
+        await self.heard.add(channel, whole[len(early) :] if whole.startswith(early) else "", opens=not told)
         return last
 
     def _channel(self, speaker: str) -> Channel:

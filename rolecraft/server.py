@@ -51,8 +51,9 @@ _log = logging.getLogger(__name__)
 class Settings:
     """Where the server listens, and what one connection may take.
 
-    `request_bytes` bounds a body. A reader who takes nothing of a stream for `stall_seconds` is cut off. After a signal
-    requests may go on for `grace_seconds`. `keyless`: listen beyond this machine though no key is asked for.
+    `request_bytes` bounds a body. Whoever takes nothing of a stream for `stall_seconds`, or needs longer for the head
+    of a request, is cut off. After a signal requests may go on for `grace_seconds`. `keyless`: listen beyond this
+    machine though no key is asked for.
     """
 
     host: str = "127.0.0.1"
@@ -87,6 +88,7 @@ def serve(
         server = listener.listener(
             app(service, settings, key),
             grace=settings.grace_seconds,
+            patience=settings.stall_seconds,
             connections=settings.limits.places + settings.limits.waiting + _BESIDES,
             on_stop=lambda: service.stop(settings.grace_seconds),
         )
@@ -159,6 +161,15 @@ class _Handlers:
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation, at once or as a stream."""
+        try:
+            return await self._chat(request)
+        except (Refused, ClientDisconnect):
+            raise
+        except Exception as error:
+            _log.exception("a request broke off")
+            raise _ours() from error
+
+    async def _chat(self, request: Request) -> Response:
         asked = protocol.read(await self._body(request), self._service.limits.messages)
         served = self._service.served(asked.model)
         answer = Answer(
@@ -231,7 +242,7 @@ async def _lines(
         return
     except Exception:  # noqa: BLE001 - the response has begun: no other place is left to tell it
         _log.exception("an answer broke off")
-        yield chunks.event(_OURS.to_json())
+        yield chunks.event(_ours().to_json())
         return
     for chunk in answer.closing(played):
         yield chunks.event(chunk)
@@ -280,7 +291,8 @@ def _names(host: str) -> Callable[[Request], Awaitable[None]]:
     return check
 
 
-_OURS = Refused(500, "something broke here, and the server's log has it; try again", code="internal_error")
+def _ours() -> Refused:
+    return Refused(500, "something broke here, and the server's log has it; try again", code="internal_error")
 
 
 async def _refused(_: Request, refused: Exception) -> Response:
@@ -303,7 +315,7 @@ async def _hung_up(_: Request, __: Exception) -> Response:
 
 
 async def _broken(request: Request, _: Exception) -> Response:
-    return await _refused(request, _OURS)
+    return await _refused(request, _ours())
 
 
 def _json(data: Json, status: int = 200, headers: dict[str, str] | None = None) -> Response:

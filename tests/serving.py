@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import openai
+
 from rolecraft import listener, renderers, reply, served, server, team
 from rolecraft.errors import ContextFull
 from rolecraft.renderers import Renderer
@@ -122,6 +124,16 @@ def running(
         assert not thread.is_alive()
 
 
+@contextmanager
+def connected(
+    offered: Sequence[served.Served], settings: server.Settings | None = None, **options
+) -> Iterator[openai.OpenAI]:
+    """Serve, and yield a client that does not try again."""
+    options = {"api_key": "none", "max_retries": 0, "timeout": 20, **options}
+    with running(offered, settings) as url, openai.OpenAI(base_url=url, **options) as client:
+        yield client
+
+
 def until(true: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until `true` is; fail if it does not become so."""
     end = time.monotonic() + seconds
@@ -152,7 +164,8 @@ class RawClient:
         """Send a request; headers given as names with underscores replace the usual ones."""
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         usual = {"host": self.host, "content-type": "application/json", "content-length": str(len(body))}
-        lines = [f"{name.replace('_', '-')}: {value}" for name, value in {**usual, **headers}.items()]
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = [f"{name}: {value}" for name, value in {**usual, **given}.items()]
         self.socket.sendall(f"POST {path} HTTP/1.1\r\n".encode() + "\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
