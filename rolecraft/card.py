@@ -23,10 +23,10 @@ rolecraft chat --adapter {folder} --tools my_tools.py
 ```
 
 The adapter was trained on prompts of the renderer `{renderer}`, and `contract.json` holds what they must look like:
-`rolecraft` refuses to play it on others. Without Rolecraft, it loads as any PEFT adapter:
+`rolecraft` refuses to play it on others. {elsewhere}
 
 ```python
-from peft import AutoPeftModelForCausalLM
+{imports}from peft import AutoPeftModelForCausalLM
 
 model = AutoPeftModelForCausalLM.from_pretrained("{folder}")
 ```
@@ -56,6 +56,10 @@ loss of every logged step.
 It has learned from the data above and nothing else: measure it on your own tasks with `rolecraft eval` before you rely
 on it. It calls tools with arguments that can be wrong; let it call only what may be called by mistake.
 """
+
+
+_ELSEWHERE = {"lora": "Without Rolecraft, it loads as any PEFT adapter:"}
+_OWN_METHOD = "PEFT loads it once it knows the method, which importing it does; a call then takes `role_ids`, the role of each token:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ def write(recipe: Recipe, facts: Facts) -> str:
         roles=", ".join(facts.speakers),
         folder=facts.folder,
         renderer=facts.renderer,
+        elsewhere=_ELSEWHERE.get(recipe.adapter.name, _OWN_METHOD),
+        imports="" if recipe.adapter.name in _ELSEWHERE else f"import rolecraft.adapters.{recipe.adapter.name}\n",
         data=_data(recipe),
         trajectories=facts.trajectories,
         examples=facts.examples,

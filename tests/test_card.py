@@ -52,3 +52,9 @@ def test_nothing_is_left_to_be_filled_in(text):
 def test_a_benchmark_is_named_with_its_split_and_seed():
     recipe = read_recipe({"data": {"benchmark": "toolworld", "seed": 5}})
     assert "benchmark `toolworld`, split `train`, seed 5" in card.write(recipe, FACTS)
+
+
+def test_a_method_of_our_own_is_imported_before_it_is_loaded(text):
+    assert "import rolecraft.adapters" not in text
+    recipe = read_recipe({"team": {"preset": "mor"}, "data": {"path": "debts.jsonl"}, "adapter": {"name": "mor"}})
+    assert "import rolecraft.adapters.mor\nfrom peft import AutoPeftModelForCausalLM" in card.write(recipe, FACTS)
