@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rolecraft.benchmarks.toolworld import frames, names, sums, topics
-from rolecraft.nano import checks, corpus, language, pretrain
+from rolecraft.nano import checks, corpus, language, pretrain, problems
 from rolecraft.nano.tokenizer import train as train_tokenizer
 
 WEIGHTS = Path(pretrain.__file__).parent / "weights"
@@ -46,7 +46,7 @@ def test_the_corpus_has_no_held_out_word(text):
 
 
 def test_the_corpus_has_no_held_out_name(text):
-    ordinary = set(re.findall(r"[A-Za-z]+", " ".join(map(str, vars(language).values()))))
+    ordinary = set(re.findall(r"[A-Za-z]+", " ".join(map(str, (*vars(language).values(), *vars(problems).values())))))
     ordinary |= {word for name, words in vars(topics).items() if name.isupper() for word in words}
     ordinary |= {word.capitalize() for word in ordinary} | {"Tools", "Functions", "Expression", "Python", "Code"}
     entities = set(re.findall(r"\b[A-Z][a-z]{3,}", text)) - ordinary

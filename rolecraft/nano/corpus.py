@@ -8,14 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import NamedTuple
 
 from rolecraft.benchmarks.toolworld import names, topics
-from rolecraft.nano import language
+from rolecraft.nano import language, problems
 
 Document = list[tuple[str, float]]
 
 _CONTEXT = 0.15
 """Loss weight of context: enough to learn the language, little enough not to chase random names."""
+
+_MISSING = 0.12
+"""Share of the questions about something that is not there."""
+
+_NONE = 0.22
+"""Share of the requests that no function serves."""
+
+_SHARED_HEAD = 0.3
+"""Share of the tool lists whose nonsense names all begin with the same word: after it the model must find its place."""
+
+_TWIN = 0.25
+"""Share of the tool lists where a second function has the topic of another one, and a word that tells them apart."""
 
 
 def document(random: Random, budget: int) -> Document:
@@ -70,9 +83,11 @@ def _look_up(random: Random, budget: int) -> Document:
     values = dict(zip(keys, (_value(random) for _ in keys), strict=True))
     sign = random.choice((": ", "=", " -> ", " is ", "|"))
     lines: Document = [("".join(f"{key}{sign}{value}\n" for key, value in values.items()), _CONTEXT)]
-    for _ in range(random.randrange(2, 6)):
+    for _ in range(random.randrange(2, 6 + count // 8)):
         key = random.choice(keys)
-        if random.random() < 0.3:
+        if random.random() < _MISSING:
+            lines += [(f"{_entity(random)}? ", _CONTEXT), ("none\n", 1.0)]
+        elif random.random() < 0.3:
             lines += [(f"which is {values[key]}? ", _CONTEXT), (key + "\n", 1.0)]
         else:
             lines += [(f"{random.choice(('', 'and ', 'value of '))}{key}? ", _CONTEXT), (values[key] + "\n", 1.0)]
@@ -102,30 +117,52 @@ def _two_hops(random: Random, budget: int) -> Document:
     random.shuffle(told)
     lines: Document = [(" ".join(told) + "\n", _CONTEXT)]
     for i in random.sample(range(count), min(2, count)):
-        question = random.choice(language.HOPS).format(t=topic, r=relation, e=owned[i])
+        question = language.chained(random, topic, relation, owned[i])
         answer = f"The {relation} is {owners[i]}. The {topic} of {owners[i]} is {values[i]}."
         lines += _dialogue(random, question, answer)
     return lines
 
 
-def _function_name(random: Random, topic: str | None = None) -> str:
+def _function_name(random: Random, topic: str | None = None, head: str | None = None) -> str:
     """Nonsense more often than not, so that the description must be read (a name is no hint)."""
     if topic is None or random.random() < 0.6:
-        first = names.nonsense(random, unseen=False)
-        return first if random.random() < 0.3 else f"{first}_{names.nonsense(random, unseen=False)}"
+        first = head or names.nonsense(random, unseen=False)
+        alone = head is None and random.random() < 0.3
+        return first if alone else f"{first}_{names.nonsense(random, unseen=False)}"
     return f"{language.noun(random, topics.VERBS)}_{topic}"
 
 
-def _functions(random: Random, count: int) -> list[tuple[str, str, str, str, str]]:
-    """Return (topic, kind, name, parameter, line) of `count` functions on different topics."""
-    found = []
+class _Function(NamedTuple):
+    topic: str
+    kind: str
+    name: str
+    parameter: str
+    line: str
+
+    def written(self, style: str, entity: str) -> str:
+        return _written_call(style, self.name, self.parameter, entity)
+
+
+def _functions(random: Random, count: int) -> list[_Function]:
+    """Return `count` functions on different topics; now and then one of them has a twin, "mirror of the ..."."""
+    found: list[_Function] = []
     kind = language.noun(random, topics.KINDS)
-    for topic in language.nouns(random, (*topics.TOPICS, *topics.RELATIONS), count):
+    head = names.nonsense(random, unseen=False) if random.random() < _SHARED_HEAD else None
+    subjects = language.nouns(random, (*topics.TOPICS, *topics.RELATIONS), count)
+    described = [random.choice(language.DESCRIPTIONS) for _ in subjects]
+    if random.random() < _TWIN:
+        modifier = language.noun(random, topics.BACKUPS)
+        subjects[-1] = f"{modifier} of the {subjects[0]}"
+        described[-1] = f"{modifier} of {random.choice((described[0], '{t} of a {k}', 'the {t} of a {k}'))}"
+    for topic, description in zip(subjects, described, strict=True):
         if random.random() < 0.2:
             kind = language.noun(random, topics.KINDS)
-        name, parameter = _function_name(random, topic), language.noun(random, topics.PARAMETERS)
-        line = f"{random.choice(language.DESCRIPTIONS).format(t=topic, k=kind)}:{name}({parameter})\n"
-        found.append((topic, kind, name, parameter, line))
+        plain = topic.rpartition(" ")[2]
+        name, parameter = _function_name(random, plain, head), language.noun(random, topics.PARAMETERS)
+        found.append(
+            _Function(topic, kind, name, parameter, f"{description.format(t=plain, k=kind)}:{name}({parameter})\n")
+        )
+    random.shuffle(found)
     return found
 
 
@@ -141,23 +178,55 @@ def _choosing(random: Random, budget: int) -> Document:
     """Described functions and requests; the answer is a call, its signature or its name, as a cue asks."""
     functions = _functions(random, min(10, random.randrange(2, 5 + budget // 60)))
     head = random.choice(("Tools:\n", "Functions:\n", "", ""))
-    lines: Document = [(head + "".join(line for *_, line in functions), _CONTEXT)]
+    lines: Document = [(head + "".join(function.line for function in functions), _CONTEXT)]
     for _ in range(random.randrange(2, 6)):
         style = random.choice(("python", "json", "signature", "signature", "name"))
-        topic, kind, name, parameter, _ = random.choice(functions)
-        entities = _entities(random, random.choice((1, 1, 1, 1, 1, 2, 3)))
-        entity = " and ".join((", ".join(entities[:-1]), entities[-1])) if len(entities) > 1 else entities[0]
-        answer = _written_call(style, name, parameter, entities[0])
-        if style in ("python", "json"):
-            answer = "\n".join(_written_call(style, name, parameter, each) for each in entities)
-        if random.random() < 0.15:
-            taken = {function[0] for function in functions}
-            topic = next(t for t in language.nouns(random, topics.TOPICS, count=12) if t not in taken)
-            answer = "none"
-        question = language.request(random, topic, entity, kind)
-        if style in ("signature", "name") and random.random() < 0.5:
-            answer = f"The {topic} of {entity}:{answer}"
+        if random.random() < 0.12 and not any(" " in function.topic for function in functions[:2]):
+            question, answer = _two_topics(random, functions[:2], style)
+        else:
+            question, answer = _one_topic(random, functions, style)
         lines += _dialogue(random, f"{question} {language.CUES[style]}", answer)
+    return lines
+
+
+def _one_topic(random: Random, functions: Sequence[_Function], style: str) -> tuple[str, str]:
+    topic, kind, *_ = chosen = random.choice(functions)
+    entities = _entities(random, random.choice((1, 1, 1, 1, 1, 2, 3)))
+    entity = " and ".join((", ".join(entities[:-1]), entities[-1])) if len(entities) > 1 else entities[0]
+    answer = chosen.written(style, entities[0])
+    if style in ("python", "json"):
+        answer = "\n".join(chosen.written(style, each) for each in entities)
+    if random.random() < _NONE:
+        taken = {function.topic for function in functions}
+        topic = next(t for t in language.nouns(random, topics.TOPICS, count=12) if t not in taken)
+        answer = "none"
+    if style in ("signature", "name") and random.random() < 0.5:
+        answer = f"The {topic} of {entity}:{answer}"
+    return language.request(random, topic, entity, kind), answer
+
+
+def _two_topics(random: Random, functions: Sequence[_Function], style: str) -> tuple[str, str]:
+    entity = _entity(random)
+    first, second = functions
+    answer = "\n".join(function.written(style, entity) for function in (first, second))
+    return language.paired(random, first.topic, second.topic, entity), answer
+
+
+def _chain(random: Random, budget: int) -> Document:
+    """Two functions one after the other: the first finds who it is about, the second is asked about that one."""
+    functions = _functions(random, min(8, random.randrange(3, 5 + budget // 60)))
+    plain = [function for function in functions if " " not in function.topic]
+    lines: Document = [("Tools:\n" + "".join(function.line for function in functions), _CONTEXT)]
+    for _ in range(random.randrange(1, 4)):
+        first, second = random.sample(plain, 2)
+        entity, found = _entities(random, 2)
+        question = language.chained(random, second.topic, first.topic, entity)
+        lines += _dialogue(
+            random, f"{question} First:", f"The {first.topic} of {entity}:{first.written('signature', '')}"
+        )
+        cue = random.choice(("The {r} is {f}. Then:", "{f} is the {r}. Then:", "{f}. Then:", "{f}\nThen:"))
+        then = f"The {second.topic} of {found}:{second.written('signature', '')}"
+        lines += _dialogue(random, cue.format(r=first.topic, f=found), then)
     return lines
 
 
@@ -211,7 +280,7 @@ def _words_to_numbers(random: Random, budget: int) -> Document:
             lines.append((f"{a}{sign}{b}=", _CONTEXT))
             lines.append((f"{result}\n", 0.5))
             continue
-        question, expression = language.problem(random, _number, _entity)
+        question, expression = problems.problem(random, _number, _entity)
         style, wrapped = random.choice((("Expression:", "{}"), ("Python:", "print({})"), ("Code:", "print({})")))
         lines += _dialogue(random, f"{question} {style}", wrapped.format(expression))
     return lines
@@ -223,8 +292,9 @@ _MAKERS: Sequence[Callable[[Random, int], Document]] = (
     _facts,
     _two_hops,
     _choosing,
+    _chain,
     _json,
     _sql,
     _words_to_numbers,
 )
-_SHARES = (10, 10, 10, 6, 36, 9, 8, 11)
+_SHARES = (9, 10, 9, 5, 34, 6, 8, 8, 11)

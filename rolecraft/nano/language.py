@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 
-from rolecraft.benchmarks.toolworld import names
+from rolecraft.benchmarks.toolworld import names, topics
 
 ASKERS = "user user user user system tool client".split()
 SPEAKERS = "assistant reasoner executor summarizer planner caller checker actor critic teacher student".split()
@@ -42,6 +42,37 @@ HOPS = (
     "Take the {r} of {e} and name its {t}.",
     "The {t} of {e}'s {r}?",
     "First the {r} of {e}, then the {t} of it.",
+    "Which {t} has the {r} of {e}?",
+    "{t} of the {r} of {e}",
+    "{e}, its {r}, and of that the {t}.",
+    "Ask for the {r} of {e}; the {t} of that {r} is wanted.",
+    "We want not {e} but its {r}: which {t}?",
+    "{e} -> {r} -> {t}?",
+    "{r} of {e}? And then {t}?",
+    "Some {r} works with {e}. Name the {t} there.",
+    "Go from {e} to its {r}. What {t} is there?",
+    "How much {t} has the one who is {r} of {e}?",
+    "The {t} at the {r} of {e}, please.",
+    "If {e} has a {r}, how big is its {t}?",
+    "Say the {t} for whoever is {r} at {e}.",
+    "Who is {r} of {e}? I ask because of the {t}.",
+    "My {t} question is about the {r} of {e}.",
+    "{e} is with a {r}; give me {t} for that {r}.",
+)
+
+_PAIRS = (
+    "The {t} and the {s} of {e}?",
+    "What are {t} and {s} of {e}?",
+    "{e}: {t}, {s}?",
+    "Tell me {t} and then {s} for {e}.",
+    "For {e} both {t} and {s}.",
+    "Of {e} we want {t}, and {s} as well.",
+    "{t} and also {s}, both of {e}.",
+    "How big is the {t} of {e}, how big the {s}?",
+    "{e} has a {t} and a {s}. Name both.",
+    "First {t}, then {s}; all for {e}.",
+    "A list for {e}: {t}, {s}.",
+    "Give {e} with {t} and with {s}.",
 )
 
 _REQUESTS = (
@@ -136,143 +167,10 @@ SQL = (
 )
 """Question frames separated by slashes (none: a request about one entity), and the query."""
 
-_PROBLEMS = (
-    ("What is {a} plus {b}?/Add {a} and {b}./The sum of {a} and {b}./{a} and {b} together?", "{a}+{b}"),
-    ("What is {a} minus {b}?/Take {b} from {a}./{a} less {b}?/The difference of {a} and {b}.", "{a}-{b}"),
-    ("What is {a} times {b}?/Multiply {a} by {b}./The product of {a} and {b}./{a} by {b}?", "{a}*{b}"),
-    ("What is {a} divided by {b}?/Divide {a} by {b}./{a} split in {b} parts?/{a} over {b}?", "{a}/{b}"),
-    (
-        "{e} has {a} {i} and gets {b} more. How many now?/{a} {i} in one box, {b} in another. All in all?"
-        "/{e} made {a} {i} first and {b} later. How many {i}?",
-        "{a}+{b}",
-    ),
-    (
-        "{e} had {a} {i} and lost {b}. How many are left?/Of {a} {i}, {b} are gone. How many remain?"
-        "/{e} owns {a} {i} and sells {b}. What is left?",
-        "{a}-{b}",
-    ),
-    (
-        "{a} boxes with {b} {i} each. How many {i}?/{e} packs {b} {i} in every box and fills {a} boxes. How many?"
-        "/Each of {a} people brings {b} {i}. How many {i}?",
-        "{a}*{b}",
-    ),
-    ("{e} shares {a} {i} among {b} people. How many each?/{a} {i} go in {b} equal boxes. How many in one?", "{a}/{b}"),
-    (
-        "Add {a} and {b}, then times {c}./{e} has {a} red and {b} blue {i}, and {c} times that comes. How many come?",
-        "({a}+{b})*{c}",
-    ),
-    (
-        "Multiply {a} by {b}, then add {c}./{a} boxes of {b} {i} and {c} loose ones. How many {i}?",
-        "{a}*{b}+{c}",
-    ),
-    (
-        "Multiply {a} by {b}, then take away {c}./{a} boxes of {b} {i}, but {c} broke. How many are whole?",
-        "{a}*{b}-{c}",
-    ),
-    ("Add {a}, {b} and {c}./{a} plus {b} plus {c}?/{e} counts {a}, {b} and {c} {i}. All in all?", "{a}+{b}+{c}"),
-    ("Start at {a}, add {b}, take off {c}./{e} had {a} {i}, got {b}, lost {c}. How many now?", "{a}+{b}-{c}"),
-    ("Take {b} from {a}, then times {c}./What is {a} minus {b}, all times {c}?", "({a}-{b})*{c}"),
-    (
-        "{e} keeps {a} {i}; {b} more come in. What is there now?/To {a} {i} come {b}. How many?/{a}, and {b} on "
-        "top: how "
-        "much?/{b} {i} join {a} others. How many are there?/First {a} {i}, later {b}. In all?",
-        "{a}+{b}",
-    ),
-    (
-        "From {a} {i} {e} gives {b} away. What stays?/{b} of the {a} {i} broke. How many are whole?/{a} {i} "
-        "less {b}: what "
-        "stays?/{e} wants {a} {i} and has {b}. How many lack?/By how much is {a} more than {b}?",
-        "{a}-{b}",
-    ),
-    (
-        "In each of {a} rows stand {b} {i}. How many?/{a} days, {b} {i} a day. How many {i}?/{e} buys {a} bags "
-        "of {b} {i}. "
-        "What is that?/{b} {i} fit in a box; there are {a} boxes./{a} people hold {b} {i} each. How many?",
-        "{a}*{b}",
-    ),
-    (
-        "{a} {i} on {b} tables, the same on each. How many on one?/{e} has {a} {i} for {b} friends. How many "
-        "for each?/One "
-        "of {b} parts of {a}?/{a} {i} in rows of {b}: how many rows?",
-        "{a}/{b}",
-    ),
-    (
-        "Big ones {a}, small ones {b} in a bag; {c} bags. How many {i}?/{c} times the sum of {a} and {b}?/{e} "
-        "takes {a} "
-        "and {b} {i} on each of {c} trips. How many?",
-        "({a}+{b})*{c}",
-    ),
-    (
-        "{a} rows of {b} {i}, and {c} besides?/{e} has {c} {i} and buys {a} bags of {b}. How many now?/{c} plus "
-        "{a} times "
-        "{b}?",
-        "{a}*{b}+{c}",
-    ),
-    (
-        "{a} rows of {b} {i}, {c} are missing?/{e} buys {a} bags of {b} {i} and loses {c}. What is left?/{a} "
-        "times {b} "
-        "less {c}?",
-        "{a}*{b}-{c}",
-    ),
-    (
-        "On day one {a}, on day two {b}, on day three {c}: in all?/{e} finds {a}, {b} and then {c} {i}. How many are "
-        "that?/Three boxes hold {a}, {b} and {c} {i}. Together?",
-        "{a}+{b}+{c}",
-    ),
-    (
-        "Of {a} {i} {b} go and {c} come. How many?/{a} {i}, then {b} less, then {c} more?/{e} sells {b} of {a} "
-        "{i} and "
-        "makes {c} new ones. How many now?",
-        "{a}-{b}+{c}",
-    ),
-    (
-        "{e} had {a} {i}, lost {b}, and sells the rest at {c} each. What comes in?/What stays of {a} after {b} "
-        "goes, {c} "
-        "times over?",
-        "({a}-{b})*{c}",
-    ),
-)
-
-_ITEMS = "apples books coins cards stones eggs nails cups pens bricks seeds keys lamps tiles boxes".split()
-
-_WORDS = (
-    "time year way day man thing woman life child world school state family student group country problem hand part "
-    "place case week system program question work night point home water room mother area money story fact month lot "
-    "right study book eye job word business issue side kind head house service friend father hour game line end "
-    "member "
-    "law car city name team minute idea body back parent face others level office door health person art war history "
-    "party result change morning reason research girl guy moment air teacher force education error server down "
-    "failed "
-    "retry backup mirror archive copy second first other same different answer call tool next use need want "
-    "know tell "
-    "find give show have get make can could would should will may must not and or but if when then because with "
-    "without from into over under after before between about again very more most less least all both each few many "
-    "some any none no yes the this that these those there here where what which who how why is are was were be been"
-).split()
-
 
 def word(random: Random) -> str:
     """Return a common English word."""
-    return random.choice(_WORDS)
-
-
-NOUNS = (
-    "apple arch arm army autumn baby band bank bath bay beach bean bed bee beef bell belt bench bill bird blade "
-    "blood board boat body boot bottle brain branch brass brick brush bucket butter button cable cage cake camera "
-    "candle card cat chair cheese church circle cloth cloud coal coat coin collar comb cook cord cork corn cotton "
-    "cow cream crown cup curtain desk dirt dog door drain drawer dress drink drop dust earth engine eye fact "
-    "farmer feather fence flame floor food foot fork forest frame fruit garden gate girl glass glove grass guide "
-    "gun hair hammer hand head hill hole hook horn horse hour idea ink jewel juice kick knee knife lace lamp law "
-    "lead leaf leg light lip list lunch mark match meal meat metal money month nail neck need needle nerve news "
-    "night nose note number nut oil orange oven paint part paste pen pencil plane plate play pocket point potato "
-    "print prison push rail rain rat rest ring roof room rope rule sand school science seat seed self sense shelf "
-    "shirt shoe side silk sister skin skirt sky sleep smile snake snow soap sock song soul sound space spade "
-    "sponge spoon spot spring square stage steam stem step stick stitch stocking stomach stretch sun talk taste "
-    "test thread thumb thunder tin toe tongue tooth trade trick trouble turn twist umbrella use view voice walk "
-    "wall war wash waste watch water wave wax weather week wheel whip whistle wind wine wire wood wool worm wound "
-    "yard"
-).split()
-"""Everyday nouns: besides nonsense, what a description or a request can be about."""
+    return random.choice(topics.WORDS)
 
 
 def noun(random: Random, listed: Sequence[str]) -> str:
@@ -283,7 +181,7 @@ def noun(random: Random, listed: Sequence[str]) -> str:
     kind = random.random()
     if kind < 0.4:
         return random.choice(listed)
-    return random.choice(NOUNS) if kind < 0.6 else names.nonsense(random, unseen=False)
+    return random.choice(topics.NOUNS) if kind < 0.6 else names.nonsense(random, unseen=False)
 
 
 def nouns(random: Random, listed: Sequence[str], count: int) -> list[str]:
@@ -294,15 +192,12 @@ def nouns(random: Random, listed: Sequence[str], count: int) -> list[str]:
     return list(found)
 
 
-def _scattered(random: Random, topic: str, entity: str) -> str:
-    """Put the topic and the entity among random words, in either order: what is asked for counts, not the "
-    "sentence."""
-    parts = [topic, entity] if random.random() < 0.6 else [entity, topic]
+def _scattered(random: Random, parts: Sequence[str]) -> str:
+    """Put the parts among random words, in any order: what is asked for counts, not the sentence."""
     words = [word(random) for _ in range(random.randrange(2, 9))]
-    for part in parts:
-        words.insert(random.randrange(len(words) + 1), part)
-    if words.index(parts[0]) > words.index(parts[1]) and random.random() < 0.5:
-        words.reverse()
+    places = sorted(random.randrange(len(words) + 1) for _ in parts)
+    for place, part in reversed(list(zip(places, random.sample(parts, len(parts)), strict=True))):
+        words.insert(place, part)
     if random.random() < 0.25:
         words.insert(random.randrange(len(words)), f"not {_other(random)},")
     for _ in range(random.randrange(2)):
@@ -311,10 +206,31 @@ def _scattered(random: Random, topic: str, entity: str) -> str:
     return text[:1].upper() + text[1:] + random.choice((".", "?", "", "!"))
 
 
+def chained(random: Random, topic: str, relation: str, entity: str) -> str:
+    """Ask for the `topic` of the `relation` of `entity`."""
+    if random.random() < 0.25:
+        owned = random.choice(
+            ("{r} of {e}", "{e}'s {r}", "{r} at {e}", "{e} with its {r}", "{r} to {e}", "{r} for {e}")
+        )
+        return _scattered(random, (topic, owned.format(r=relation, e=entity)))
+    text = random.choice(HOPS)
+    if random.random() < 0.35:
+        text = random.choice(_OPENERS) + text
+    return text.format(t=topic, r=relation, e=entity, k="city", o=_other(random))
+
+
+def paired(random: Random, first: str, second: str, entity: str) -> str:
+    """Ask for two topics of `entity`, the first one first."""
+    text = random.choice(_PAIRS)
+    if random.random() < 0.3:
+        text = random.choice(_OPENERS) + text
+    return text.format(t=first, s=second, e=entity, k="city", o=_other(random))
+
+
 def request(random: Random, topic: str, entity: str, kind: str = "city") -> str:
     """Ask for the `topic` of `entity`, now and then with a sentence before or after that must be ignored."""
     if random.random() < 0.3:
-        return _scattered(random, topic, entity)
+        return _scattered(random, (topic, entity))
     text = random.choice(_REQUESTS)
     if random.random() < 0.35:
         text = random.choice(_OPENERS) + text
@@ -322,14 +238,6 @@ def request(random: Random, topic: str, entity: str, kind: str = "city") -> str:
         text += random.choice(_CLOSERS)
     other = entity if "{o}" not in text else _other(random)
     return text.format(t=topic, e=entity, k=kind, o=other)
-
-
-def problem(random: Random, number: Callable[[Random], str], entity: Callable[[Random], str]) -> tuple[str, str]:
-    """Return a word problem and the expression that solves it."""
-    frames, expression = random.choice(_PROBLEMS)
-    values = {"a": number(random), "b": number(random), "c": number(random)}
-    text = random.choice(frames.split("/")).format(**values, e=entity(random), i=random.choice(_ITEMS))
-    return text, expression.format(**values)
 
 
 def _other(random: Random) -> str:

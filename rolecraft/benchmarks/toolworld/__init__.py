@@ -38,7 +38,8 @@ class Settings:
     `weights` gives families a share other than 1. `min_functions` and `max_functions` bound the choice in hub and
     irrelevant; `mixed` is the share of tasks where tools of another kind lie about, `shared_heads` that of tasks whose
     nonsense function names all begin alike: the hardest choice, and off by default. Without `tools` only calc can be
-    posed: the model must work in writing.
+    posed: the model must work in writing. The last two are for training data, and other splits know nothing of them:
+    `open_words` is the share of tasks with words of open classes, `scattered` that of questions which are no sentence.
     """
 
     size: int = 210
@@ -49,6 +50,8 @@ class Settings:
     mixed: float = 0.25
     shared_heads: float = 0.0
     tools: bool = True
+    open_words: float = 0.0
+    scattered: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise SettingsError for what no task can be made of."""
@@ -62,7 +65,7 @@ class Settings:
         if not 2 <= self.min_functions <= self.max_functions <= 12:
             bounds = (self.min_functions, self.max_functions)
             raise SettingsError(f"min_functions and max_functions must lie in 2..12, in this order; got {bounds!r}")
-        for name in ("mixed", "shared_heads"):
+        for name in ("mixed", "shared_heads", "open_words", "scattered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is a share, 0 to 1; got {getattr(self, name)!r}")
         if not self.tools and known != {"calc"}:
@@ -75,13 +78,16 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     Families take turns by their weights, so every beginning of the list has them in their shares. Raises
     SettingsError for an unknown split and NotFound for an unknown family.
     """
-    words = replace(vocabulary.find(split), shared_heads=settings.shared_heads)
+    training = split == "train"
+    words = vocabulary.find(split)
+    words = replace(words, shared_heads=settings.shared_heads, scattered=settings.scattered if training else 0.0)
     options = Options(settings.min_functions, settings.max_functions, settings.mixed, settings.tools)
     members = {family: catalog.find(_FAMILY_FOLDER, family) for family in settings.families}
     found = []
     for place, family in enumerate(_turns(settings)):
         random = Random(f"toolworld {split} {seed} {place} {family}")
-        draft = members[family].draw(random, words, options)
+        opens = training and settings.open_words > 0 and random.random() < settings.open_words
+        draft = members[family].draw(random, vocabulary.opened(random, words) if opens else words, options)
         found.append(to_task(draft, family, f"toolworld-{split}-{seed}-{place}"))
     return tuple(found)
 

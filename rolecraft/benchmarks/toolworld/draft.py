@@ -57,7 +57,7 @@ class Draft:
 
 HAVE_RESULT = "I have the result."
 HAVE_RESULTS = "I have the results."
-NO_TOOL = "No tool fits."
+NO_TOOL = "Use:none."
 
 _KEYS = ("world", "answers", "labels", "forbidden", "needed", "last_number", "refusal")
 

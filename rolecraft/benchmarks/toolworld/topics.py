@@ -65,3 +65,37 @@ BACKUPS = "backup mirror archive copy".split()
 """What a second function for the same topic is called in its description."""
 
 HELD_OUT_BACKUPS = "replica spare".split()
+
+WORDS = (
+    "time year way day man thing woman life child world school state family student group country problem hand part "
+    "place case week system program question work night point home water room mother area money story fact month lot "
+    "right study book eye job word business issue side kind head house service friend father hour game line end "
+    "member "
+    "law car city name team minute idea body back parent face others level office door health person art war history "
+    "party result change morning reason research girl guy moment air teacher force education error server down "
+    "failed "
+    "retry backup mirror archive copy second first other same different answer call tool next use need want "
+    "know tell "
+    "find give show have get make can could would should will may must not and or but if when then because with "
+    "without from into over under after before between about again very more most less least all both each few many "
+    "some any none no yes the this that these those there here where what which who how why is are was were be been"
+).split()
+"""Common words, for sentences that say nothing."""
+
+NOUNS = (
+    "apple arch arm army autumn baby band bank bath bay beach bean bed bee beef bell belt bench bill bird blade "
+    "blood board boat body boot bottle brain branch brass brick brush bucket butter button cable cage cake camera "
+    "candle card cat chair cheese church circle cloth cloud coal coat coin collar comb cook cord cork corn cotton "
+    "cow cream crown cup curtain desk dirt dog door drain drawer dress drink drop dust earth engine eye fact "
+    "farmer feather fence flame floor food foot fork forest frame fruit garden gate girl glass glove grass guide "
+    "gun hair hammer hand head hill hole hook horn horse hour idea ink jewel juice kick knee knife lace lamp law "
+    "lead leaf leg light lip list lunch mark match meal meat metal money month nail neck need needle nerve news "
+    "night nose note number nut oil orange oven paint part paste pen pencil plane plate play pocket point potato "
+    "print prison push rail rain rat rest ring roof room rope rule sand school science seat seed self sense shelf "
+    "shirt shoe side silk sister skin skirt sky sleep smile snake snow soap sock song soul sound space spade "
+    "sponge spoon spot spring square stage steam stem step stick stitch stocking stomach stretch sun talk taste "
+    "test thread thumb thunder tin toe tongue tooth trade trick trouble turn twist umbrella use view voice walk "
+    "wall war wash waste watch water wave wax weather week wheel whip whistle wind wine wire wood wool worm wound "
+    "yard"
+).split()
+"""Everyday nouns: besides nonsense, what a description or a request can be about."""

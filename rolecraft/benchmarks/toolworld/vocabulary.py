@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from rolecraft.benchmarks.toolworld import names, topics
@@ -16,7 +16,8 @@ SPLITS = ("train", "test", "tools", "phrasing")
 class Vocabulary:
     """The words of one split; the flags choose the side of the hash for names, and of the frames.
 
-    `shared_heads` is how often the nonsense names of one task all begin with the same word.
+    `shared_heads` is how often the nonsense names of one task all begin with the same word, `scattered` how often a
+    question is no sentence at all.
     """
 
     topics: Sequence[str]
@@ -30,6 +31,7 @@ class Vocabulary:
     unseen_functions: bool = False
     unseen_frames: bool = False
     shared_heads: float = 0.0
+    scattered: float = 0.0
 
 
 def find(split: str) -> Vocabulary:
@@ -59,6 +61,37 @@ def find(split: str) -> Vocabulary:
         unseen_entities=split != "train",
         unseen_frames=split == "phrasing",
     )
+
+
+def opened(random: Random, words: Vocabulary) -> Vocabulary:
+    """Return the vocabulary of one task with open classes: each list, as often as not, replaced by words never listed.
+
+    Words of closed lists are learned by heart, and then a model recognises them instead of finding the same word again.
+    """
+
+    def some(listed: Sequence[str], make: Callable[[], str]) -> Sequence[str]:
+        return listed if random.random() < _LISTED else tuple(dict.fromkeys(make() for _ in range(_OPEN)))
+
+    def word() -> str:
+        return random.choice(topics.NOUNS) if random.random() < _NOUN else names.nonsense(random, unseen=False)
+
+    def error() -> str:
+        return " ".join(random.choice(topics.WORDS) for _ in range(random.randint(2, 3)))
+
+    topic_words = some(words.topics, word)
+    return replace(
+        words,
+        topics=topic_words,
+        relations=some(words.relations, word) if topic_words is words.topics else words.relations,
+        kinds=some(words.kinds, word),
+        parameters=some(words.parameters, word),
+        backups=some(words.backups, word),
+        errors=some(words.errors, error),
+    )
+
+
+_LISTED, _NOUN, _OPEN = 0.5, 0.4, 14
+"""Shares of listed words and, among the others, of everyday nouns; and how many words stand in for a list."""
 
 
 def entities(random: Random, words: Vocabulary, count: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, supply, vocabulary
+from rolecraft.benchmarks.toolworld import frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULT, Draft, Step, look_up, needs, others, signature
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -28,7 +28,7 @@ def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
     first, second = functions[0], functions[len(relations)]
     found = first.values[entity]
     values = {"topic": topics[0], "relation": relations[0], "entity": entity, "kind": kind}
-    question = frames.ask(random, frames.HOP, values, unseen=words.unseen_frames)
+    question = questions.ask(random, words, frames.HOP, values)
     answer = second.values[found]
     tools = supply.shuffled(random, functions)
     need = f"I need the {topics[0]} of {found}. Use:{signature(second)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, supply, vocabulary
+from rolecraft.benchmarks.toolworld import frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULT, Draft, Step, look_up, needs, others, signature
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -31,7 +31,7 @@ def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
     if random.random() < options.mixed and len(rest) > 1:  # one look-up at least must be wrong
         rest[-1] = supply.stranger(random, words, kind, names, subjects)
     values = {"topic": subjects[0], "entity": entity, "other": names[1], "kind": kind}
-    question = frames.ask(random, frames.LOOKUP, values, unseen=words.unseen_frames)
+    question = questions.ask(random, words, frames.LOOKUP, values)
     answer = right.values[entity]
     tools = supply.shuffled(random, [*serving, *rest])
     return Draft(

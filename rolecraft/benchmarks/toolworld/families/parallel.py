@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, supply, vocabulary
+from rolecraft.benchmarks.toolworld import frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULTS, Draft, Step, look_up, needs, others, signature
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -24,7 +24,7 @@ def _several_entities(random: Random, words: Vocabulary, names: list[str], kind:
     functions = supply.functions(random, words, subjects, kind, names)
     asked = names[: random.choice((2, 2, 3))]
     values = {"topic": subjects[0], "entities": frames.listed(asked), "kind": kind}
-    question = frames.ask(random, frames.SEVERAL_ENTITIES, values, unseen=words.unseen_frames)
+    question = questions.ask(random, words, frames.SEVERAL_ENTITIES, values)
     thought = f"I need the {subjects[0]} of {frames.listed(asked)}. Use:{signature(functions[0])}."
     wanted = [(functions[0], subjects[0], entity) for entity in asked]
     return _finish(supply.shuffled(random, functions), question, thought, wanted, tuple(asked))
@@ -35,7 +35,7 @@ def _several_topics(random: Random, words: Vocabulary, names: list[str], kind: s
     subjects = random.sample(words.topics, random.randint(3, 4))
     functions = supply.functions(random, words, subjects, kind, names)
     values = {"topic": subjects[0], "second": subjects[1], "entity": names[0], "kind": kind}
-    question = frames.ask(random, frames.SEVERAL_TOPICS, values, unseen=words.unseen_frames)
+    question = questions.ask(random, words, frames.SEVERAL_TOPICS, values)
     wanted = [(functions[place], subjects[place], names[0]) for place in range(2)]
     thought = " ".join(f"I need the {topic} of {entity}. Use:{signature(f)}." for f, topic, entity in wanted)
     return _finish(supply.shuffled(random, functions), question, thought, wanted, tuple(subjects[:2]))

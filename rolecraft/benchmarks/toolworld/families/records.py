@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, supply, vocabulary
+from rolecraft.benchmarks.toolworld import frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULT, Draft, Needed, Step, others
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -60,7 +60,7 @@ def _look_up(random: Random, words: Vocabulary, table: Table, topic: str, kind: 
     entity, other = random.sample([str(row[0]) for row in table.rows], 2)
     posed = frames.LOOKUP if random.random() < 0.6 else frames.TABLE_LOOKUP
     values = {"topic": topic, "entity": entity, "other": other, "kind": kind}
-    question = frames.ask(random, posed, values, unseen=words.unseen_frames)
+    question = questions.ask(random, words, posed, values)
     result = _cell(table, entity, topic)
     return _Query(
         question,

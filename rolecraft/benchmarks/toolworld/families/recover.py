@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, supply, vocabulary
+from rolecraft.benchmarks.toolworld import frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULT, Draft, Step, look_up, needs, others, signature
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -29,7 +29,7 @@ def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
     if random.random() < _DISTRACTOR_BACKUP:
         distractors[-1] = supply.backup(random, words, distractors[-1], subjects[-1], [*taken, spare.name])
     values = {"topic": subjects[0], "entity": entity, "other": names[1], "kind": kind}
-    question = frames.ask(random, frames.LOOKUP, values, unseen=words.unseen_frames)
+    question = questions.ask(random, words, frames.LOOKUP, values)
     answer = spare.values[entity]
     again = f"{spare.description.partition(' ')[0]} of the {subjects[0]}"
     tools = supply.shuffled(random, [broken, spare, *distractors])
