@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rolecraft import wire
-from rolecraft.rounds import Called, Piece, Played
+from rolecraft.rounds import Called, Piece, Played, written
 from rolecraft.served import Served
-from rolecraft.types import Json, ToolCall, Turn
+from rolecraft.types import Json, ToolCall
 
 DONE = b"data: [DONE]\n\n"
 
@@ -130,16 +130,12 @@ def _usage(served: Served, choices: Sequence[Played]) -> dict[str, Json]:
     first = [played.turns[0].usage for played in choices if played.turns]
     turns = [turn for played in choices for turn in played.turns]
     prompt, cached = max((u.prompt for u in first), default=0), min((u.cached for u in first), default=0)
-    written = _tokens(turns)
-    thought = _tokens([turn for turn in turns if turn.speaker not in (served.closer, served.caller)])
+    wrote = sum(map(written, turns))
+    thought = sum(written(turn) for turn in turns if turn.speaker not in (served.closer, served.caller))
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": written,
-        "total_tokens": prompt + written,
+        "completion_tokens": wrote,
+        "total_tokens": prompt + wrote,
         "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {"reasoning_tokens": thought},
     }
-
-
-def _tokens(turns: Sequence[Turn]) -> int:
-    return sum(turn.usage.completion or len(turn.token_ids) for turn in turns)

@@ -132,6 +132,11 @@ async def play(
     )
 
 
+def written(turn: Turn) -> int:
+    """Return how many tokens a turn wrote; a remote engine tells their number and not which they are."""
+    return turn.usage.completion or len(turn.token_ids)
+
+
 @dataclass(slots=True)
 class _Choice:
     """One choice in the making."""
@@ -154,7 +159,7 @@ class _Choice:
     async def turn(self, speaker: str) -> Finish | None:
         """Let `speaker` write one message; return how that ends the choice, or None if somebody else goes on."""
         cap = self.settings.max_tokens
-        room = min(self.asked.max_tokens or cap, cap) - sum(len(turn.token_ids) for turn in self.turns)
+        room = min(self.asked.max_tokens or cap, cap) - sum(map(written, self.turns))
         if room < 1 or len(self.turns) == self.settings.max_turns:
             return "length"
         try:

@@ -1,0 +1,150 @@
+"""The whole way: OpenAI's client, the server, the team and a tiny random model."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+import tiny
+from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, connected
+
+from rolecraft import served, team, wire
+from rolecraft.engine import LocalEngine, Settings
+from rolecraft.types import Message, Prompt, Sampling, ToolCall
+
+
+@pytest.fixture(scope="module")
+def engine(nano_tokenizer):
+    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(slots=4, max_context=512)) as one:
+        yield one
+
+
+def offer(engine: LocalEngine):
+    player = served.Player(engine, engine.loaded.renderer)
+    return served.offered("tiny", team.find("mor", instructions=False), player, player)
+
+
+@pytest.fixture(scope="module")
+def client(engine):
+    with connected(offer(engine)) as one:
+        yield one
+
+
+def ask(client, model, text, **options):
+    options = {"max_tokens": 24, **options}
+    return client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}], **options)
+
+
+def test_a_base_says_what_its_engine_says(engine, client):
+    prompt = Prompt((Message("user", "Tools: rank"),), sampling=Sampling(max_tokens=24))
+    ((completion),) = asyncio.run(engine.complete(prompt))
+    (choice,) = ask(client, "tiny", "Tools: rank", logprobs=True).choices
+    said = "\n".join(part for part in (completion.message.content, completion.message.unparsed) if part)
+    assert choice.message.content == said
+    written = [token.logprob for token in choice.logprobs.content]
+    assert written == pytest.approx(completion.turn.logprobs[: len(written)], abs=1e-4)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny:executor", "tiny:team"])
+def test_a_stream_of_random_text_is_the_plain_answer(client, model):
+    for text in ("rank", "debt of a company", "user"):
+        plain = ask(client, model, text).choices[0]
+        texts = {"content": "", "reasoning": ""}
+        for chunk in ask(client, model, text, stream=True):
+            (choice,) = chunk.choices
+            texts["content"] += choice.delta.content or ""
+            texts["reasoning"] += (choice.delta.model_extra or {}).get("reasoning", "")
+        assert texts["content"] == (plain.message.content or "")
+        assert texts["reasoning"] == (plain.message.model_extra or {}).get("reasoning", "")
+        assert choice.finish_reason == plain.finish_reason
+
+
+def test_answers_under_way_together_are_not_mixed_up(client):
+    texts = [f"rank of company {number}" for number in range(12)]
+    alone = [ask(client, "tiny:team", text).choices[0].message for text in texts]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(lambda text: ask(client, "tiny:team", text).choices[0].message, texts))
+    assert [one.model_dump() for one in together] == [one.model_dump() for one in alone]
+
+
+def test_a_seed_repeats_and_none_does_not(client):
+    def drawn(**options):
+        return ask(client, "tiny", "rank", temperature=1, n=3, **options).choices
+
+    first, again = drawn(seed=7), drawn(seed=7)
+    assert [choice.message.content for choice in first] == [choice.message.content for choice in again]
+    assert len({choice.message.content for choice in first}) == 3
+    assert drawn()[0].message.content != drawn()[0].message.content
+
+
+def test_too_long_a_conversation_has_openais_error(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "tiny", "rank " * 600)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_client_that_vanishes_stops_the_model(nano_tokenizer):
+    loaded, calls = tiny.loaded(nano_tokenizer), []
+    with LocalEngine(loaded, Settings(slots=1, max_context=512)) as engine, connected(offer(engine)) as client:
+        handle = loaded.model.register_forward_hook(lambda *_: calls.append(1))
+        stream = ask(client, "tiny:team", "rank", stream=True, max_tokens=450)
+        for _ in range(3):
+            next(stream)
+        stream.close()
+        assert ask(client, "tiny", "debt", max_tokens=1).choices  # the one slot is free again
+        handle.remove()
+    assert len(calls) < 200
+
+
+def conversation(renderer) -> list[Message]:
+    """Return an episode whose reasoner spells its words letter by letter, as no tokenizer would."""
+    letters = [renderer.reply(Message("assistant", letter))[0] for letter in THINK]
+    call = ToolCall("read_debt", {"key": "Plalples"})
+    return [
+        Message("user", QUESTION["content"]),
+        Message("assistant", THINK, speaker="reasoner", ids=(*letters, renderer.end_id)),
+        Message("assistant", tool_calls=(call,), speaker="executor"),
+        Message("tool", "3809"),
+        Message("assistant", ENOUGH, speaker="reasoner"),
+        Message("assistant", ANSWER, speaker="summarizer"),
+    ]
+
+
+def lead(model, ids):
+    """Make a model write `ids`: its keys and values stay its own, only its choice of the next token is ours."""
+
+    def hook(_module, _arguments, named, output):
+        last = named["position_ids"][:, -1].tolist()
+        for row, place in enumerate(last):
+            output.logits[row, -1] = -30.0
+            output.logits[row, -1, ids[min(place + 1, len(ids) - 1)]] = 30.0
+
+    return model.register_forward_hook(hook, with_kwargs=True)
+
+
+def test_a_follow_up_computes_only_what_is_new(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer)
+    renderer = loaded.renderer
+    tools = wire.tools_from_json(TOOLS)
+    messages = conversation(renderer)
+    whole = renderer.render(messages, tools)
+    with LocalEngine(loaded, Settings(slots=2, max_context=512)) as engine, connected(offer(engine)) as client:
+        lead(loaded.model, whole.ids)
+
+        def say(*more):
+            return client.chat.completions.create(model="tiny:team", messages=[QUESTION, *more], tools=TOOLS)
+
+        first = say()
+        asked = first.choices[0].message
+        assert asked.model_extra["reasoning"] == THINK
+        result = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": "3809"}
+        bare = {"role": "assistant", "content": None, "tool_calls": [asked.tool_calls[0].model_dump()]}
+        second = say(bare, result)
+    assert second.choices[0].message.content == ANSWER
+    # All that is known but the call's end token, which nobody had to read yet.
+    known = len(renderer.render(messages[:3], tools).ids) - 1
+    assert second.usage.prompt_tokens == whole.starts[4]
+    assert second.usage.prompt_tokens_details.cached_tokens == known
+    assert first.usage.completion_tokens == sum(len(renderer.reply(message)) for message in messages[1:3])
