@@ -66,7 +66,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     adders: tuple[Callable[[Any], argparse.ArgumentParser], ...]
-    adders = (_quickstart, _train, _eval, _run, _chat, _report, _params, _nano, _doctor)
+    adders = (_quickstart, _train, _eval, _run, _chat, _report, _params, _reproduce, _nano, _doctor)
     return parser, {added.prog.split()[-1]: added for added in (add(verbs) for add in adders)}
 
 
@@ -181,6 +181,26 @@ def _params(verbs: Any) -> argparse.ArgumentParser:
     _overrides(parser, "change a setting of the recipe", "SECTION.KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     return parser
+
+
+def _reproduce(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "reproduce", "run a claim: tune its arms, play them, and say whether it holds here")
+    parser.add_argument("claim", help="a YAML file, or the name of one in recipes/claims/")
+    parser.add_argument("--seeds", type=int, metavar="N", help="run the first N tuning seeds only")
+    parser.add_argument("--arms", type=_names, default=(), metavar="A,B", help="run these arms only")
+    parser.add_argument("--workers", type=int, default=2, help="cells side by side, one thread each (default: 2)")
+    parser.add_argument("--dry-run", action="store_true", help="tell what it would cost, and run nothing")
+    parser.add_argument("--yes", action="store_true", help="run though it takes longer than the claim allows")
+    parser.add_argument("--report", action="store_true", help="write down what the finished cells say, and run nothing")
+    parser.add_argument("--results", type=Path, default=Path("results/claims"), metavar="DIR", help="finished cells")
+    parser.add_argument("--docs", type=Path, default=Path("docs/claims.md"), metavar="FILE", help="what is written")
+    parser.add_argument("--output", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="run folders")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _nano(verbs: Any) -> argparse.ArgumentParser:

@@ -23,12 +23,15 @@ def mark_whole(folder: Path, facts: Mapping[str, Any]) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         files[path.name] = path.stat().st_size
-    partial = folder / f"{_MARK}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump({**facts, "files": files}, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / _MARK)
+    _write_mark(folder, {**facts, "files": files})
+
+
+def extend(folder: Path, steps: int) -> None:
+    """Change how many steps the mark of a whole checkpoint says there are, so that a finished run goes on from it."""
+    facts = _mark_of(folder)
+    if facts is None:
+        raise ValueError(f"{str(folder)!r} is no whole checkpoint; only from one can a run go on")
+    _write_mark(folder, {**facts, "of": steps})
 
 
 def last_checkpoint(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -56,6 +59,15 @@ def folders(output_dir: Path) -> list[Path]:
     found = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in output_dir.glob("checkpoint-*")}
     steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
     return sorted(steps, key=steps.__getitem__)
+
+
+def _write_mark(folder: Path, data: Mapping[str, Any]) -> None:
+    partial = folder / f"{_MARK}.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / _MARK)
 
 
 def _mark_of(folder: Path) -> dict[str, Any] | None:

@@ -55,6 +55,7 @@ def _verbs() -> dict[str, Callable[[argparse.Namespace], int | None]]:
         "chat": _chat,
         "report": _report,
         "params": _params,
+        "reproduce": _reproduce,
         "nano": _nano,
         "doctor": _doctor,
     }
@@ -215,15 +216,19 @@ def _engine_and_team(options: argparse.Namespace) -> tuple[Callable[[], Abstract
     """Return what opens the engine, in this process or in a worker, and the team that plays."""
     from functools import partial
 
-    from rolecraft import engine, model, team
+    from rolecraft import engine, team
+    from rolecraft.contract import read
 
-    contract = model.read_contract(options.adapter) if options.adapter else None
+    contract = read(options.adapter) if options.adapter else None
     base = options.base or (contract.base if contract else "nano")
     slots = getattr(options, "concurrency", 1)
     opener = partial(engine.open_local, base, options.adapter, options.dtype, options.device, engine.Settings(slots))
     name = options.team or (contract.team if contract else None) or "single"
     instructions = contract.instructions if contract else True
-    return opener, team.find(name, instructions=instructions and not options.bare)
+    players = team.find(name, instructions=instructions and not options.bare)
+    if contract and contract.gate:
+        contract.gate.check(players)
+    return opener, players
 
 
 def _playing(options: argparse.Namespace) -> agent.Settings:
@@ -249,6 +254,27 @@ def _params(options: argparse.Namespace) -> None:
         return
     share = counted["trainable"] / counted["base"]
     print(f"{counted['trainable']:,} trainable parameters on a base of {counted['base']:,} ({share:.2%})")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from rolecraft import claim, reproduce
+
+    settings = reproduce.Settings(
+        seeds=options.seeds,
+        arms=options.arms,
+        workers=options.workers,
+        dry_run=options.dry_run,
+        yes=options.yes,
+        results=options.results,
+        docs=options.docs,
+        output=options.output,
+    )
+    act = reproduce.report if options.report else reproduce.reproduce
+    found = act(claim.find(options.claim), settings, Console(stderr=options.json))
+    if options.json:
+        print(json.dumps(found))
 
 
 def _nano(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Turns verdicts into scores: means with 95 % intervals, by family too, costs, failure classes, and paired tests.
+"""Turns verdicts into scores: means with 95 % intervals over tasks and seeds, by family too, and paired tests.
 
 Not covered: scores that need several episodes of a task (pass at k), and corrections for many comparisons.
 """
@@ -20,6 +20,11 @@ from rolecraft.types import Trajectory
 Interval = tuple[float, float]
 
 _Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+# fmt: off
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+      2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)
+# fmt: on
+"""The same quantile of Student's t with 1, 2, ... degrees of freedom."""
 _RESAMPLES = 2_000
 _FLIPS = 10_000
 
@@ -132,6 +137,25 @@ def bootstrap(values: Sequence[float]) -> Interval:
     return float(low), float(high)
 
 
+def over_seeds(values: Sequence[float]) -> Interval | None:
+    """Return the 95 % interval of the mean over tuning seeds (Student's t), or None for a single one."""
+    freedom = len(values) - 1
+    if freedom < 1:
+        return None
+    mean = math.fsum(values) / len(values)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / freedom)
+    half = (_T[freedom - 1] if freedom <= len(_T) else _Z) * spread / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+def over_tasks(outcomes: Sequence[Sequence[float]]) -> Score:
+    """Return the mean over tasks of outcomes (seeds, tasks), its interval by drawing tasks with all their seeds.
+
+    `n` is the number of tasks: the same tasks at several seeds are no further tasks.
+    """
+    return _aggregate([math.fsum(task) / len(task) for task in zip(*outcomes, strict=True)])
+
+
 def _score_of(trajectory: Trajectory) -> float:
     if trajectory.verdict is None:
         raise DataError(f"trajectory {trajectory.id!r} has no verdict; judge it before scoring")
@@ -175,17 +199,37 @@ def paired(a: Iterable[Trajectory], b: Iterable[Trajectory]) -> Paired:
     shared = [task for task in left if task in right]
     if not shared:
         raise DataError("the two runs share no task id; play both with the same benchmark, split and seed")
-    differences = [right[task] - left[task] for task in shared]
+    pairs = [(left[task], right[task]) for task in shared]
+    differences = [b - a for a, b in pairs]
+    return _paired(pairs, bootstrap(differences), len(left) + len(right) - 2 * len(shared))
+
+
+def pooled(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Paired:
+    """Compare outcomes `b` with `a`, both (seeds, tasks) of the same tasks; each seed's pairs count, as in `paired`.
+
+    The interval is the bootstrap's over tasks, each drawn with all its seeds. Raises DataError for other shapes.
+    """
+    if not a or len({len(row) for row in (*a, *b)}) != 1 or len(a) != len(b):
+        raise DataError("only the same tasks at as many seeds can be paired; run the cells that are missing")
+    pairs = [pair for one, other in zip(a, b, strict=True) for pair in zip(one, other, strict=True)]
+    by_task = zip(
+        *([y - x for x, y in zip(one, other, strict=True)] for one, other in zip(a, b, strict=True)), strict=True
+    )
+    return _paired(pairs, bootstrap([math.fsum(task) / len(a) for task in by_task]), 0)
+
+
+def _paired(pairs: Sequence[tuple[float, float]], interval: Interval, unpaired: int) -> Paired:
+    differences = [b - a for a, b in pairs]
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    binary = all(value in (0.0, 1.0) for task in shared for value in (left[task], right[task]))
+    binary = all(value in (0.0, 1.0) for pair in pairs for value in pair)
     return Paired(
-        difference=math.fsum(differences) / len(shared),
-        interval=bootstrap(differences),
+        difference=math.fsum(differences) / len(pairs),
+        interval=interval,
         p=mcnemar(better, worse) if binary else sign_flip(differences),
-        n=len(shared),
+        n=len(pairs),
         better=better,
         worse=worse,
-        unpaired=len(left) + len(right) - 2 * len(shared),
+        unpaired=unpaired,
         test="exact McNemar" if binary else "sign-flip permutation",
     )
 

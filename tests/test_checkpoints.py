@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rolecraft.checkpoints import folders, last_checkpoint, mark_whole, remove_broken
+from rolecraft.checkpoints import extend, folders, last_checkpoint, mark_whole, remove_broken
 
 
 def checkpoint(run: Path, step: int, *, whole: bool = True) -> Path:
@@ -60,3 +60,15 @@ def test_checkpoints_are_ordered_by_step_not_by_name(tmp_path):
 
 def test_a_folder_that_does_not_exist_has_no_checkpoint(tmp_path):
     assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_a_finished_run_is_told_that_it_goes_on(tmp_path):
+    folder = checkpoint(tmp_path, 4)
+    extend(folder, 8)
+    found, facts = last_checkpoint(tmp_path) or pytest.fail("none found")
+    assert (found, facts["step"], facts["of"]) == (folder, 4, 8)
+
+
+def test_only_a_whole_checkpoint_goes_on(tmp_path):
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        extend(checkpoint(tmp_path, 4, whole=False), 8)

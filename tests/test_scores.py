@@ -128,3 +128,40 @@ def test_only_shared_tasks_are_compared_and_repeats_count_as_their_mean():
 def test_runs_without_a_shared_task_are_refused():
     with pytest.raises(DataError, match="share no task"):
         scores.paired(run(1), [episode(name="other", score=1)])
+
+
+def test_an_interval_over_seeds_is_students():
+    # mean 2, standard deviation 1, three values: t = 4.303
+    assert scores.over_seeds([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)))
+    assert scores.over_seeds([0.5, 0.5]) == (0.5, 0.5)
+    assert scores.over_seeds([0.5]) is None
+
+
+def test_many_seeds_have_the_normal_interval():
+    low, high = scores.over_seeds([0.0, 1.0] * 50) or pytest.fail("no interval")
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 * 100 / 99 / 100), rel=1e-3)
+
+
+def test_tasks_at_several_seeds_are_not_more_tasks():
+    once = scores.over_tasks([[1, 0, 1, 0]])
+    thrice = scores.over_tasks([[1, 0, 1, 0]] * 3)
+    mixed = scores.over_tasks([[1, 0, 1, 0], [0, 0, 1, 1]])
+    assert once == thrice
+    assert (mixed.score, mixed.n) == (0.5, 4)
+
+
+def test_a_pooled_comparison_counts_each_seeds_pairs_and_draws_whole_tasks():
+    found = scores.pooled([[0, 0, 1], [0, 1, 1]], [[1, 0, 1], [1, 0, 1]])
+    assert (found.better, found.worse, found.n, found.test) == (2, 1, 6, "exact McNemar")
+    assert found.difference == pytest.approx(1 / 6)
+    assert found.interval == scores.bootstrap([1.0, -0.5, 0.0])
+
+
+def test_a_pooled_comparison_of_one_seed_is_the_paired_one():
+    assert scores.pooled([[0, 0, 1, 1]], [[1, 1, 1, 0]]) == scores.paired(run(0, 0, 1, 1), run(1, 1, 1, 0))
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([[1]], [[1], [0]]), ([[1, 0]], [[1]])])
+def test_other_shapes_are_not_pooled(a, b):
+    with pytest.raises(DataError, match="only the same tasks"):
+        scores.pooled(a, b)

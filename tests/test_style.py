@@ -26,6 +26,7 @@ BOUNDARIES = {
     "sandbox/_server.py": "the process that starts those",
     "workers.py": "a process whose end must be told to its parent",
     "evaluate.py": "the same",
+    "reproduce.py": "the same",
     "engine.py": "a thread whose death would leave callers waiting for ever",
     "model.py": "the hub's client raises whatever its HTTP library raises",
 }
