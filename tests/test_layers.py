@@ -15,8 +15,21 @@ ROOT = Path(__file__).parents[1] / "rolecraft"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "catalog", "settings"),
     ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
-    ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "benchmarks"),
-    ("contract", "model", "adapters", "attention", "objectives", "reply", "writing", "slots", "decoder", "engine"),
+    ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples"),
+    ("patterns", "shapes", "keywords", "schemas", "grammar", "benchmarks"),
+    (
+        "contract",
+        "model",
+        "adapters",
+        "attention",
+        "objectives",
+        "matcher",
+        "reply",
+        "writing",
+        "slots",
+        "decoder",
+        "engine",
+    ),
     ("batches", "recipe", "card", "workers", "checkpoints", "trainer", "train", "rl"),
     ("scores", "evaluate", "charts", "figures", "report"),
     ("protocol", "served", "screen", "rounds", "chunks", "recall", "admission", "service"),
@@ -29,7 +42,7 @@ OPEN_FOLDERS = frozenset(
     ("renderers", "sandbox", "tools", "importers", "judges", "strategies", "benchmarks", "adapters")
 )
 ORDER = [part for layer in LAYERS for part in layer]
-TORCH_FREE = frozenset(part for layer in LAYERS[:3] for part in layer)
+TORCH_FREE = frozenset(part for layer in LAYERS[:4] for part in layer)
 HEAVY = frozenset(("torch", "transformers", "peft", "accelerate", "safetensors"))
 
 

@@ -334,7 +334,7 @@ class Renderer:
         texts = [message.content]
         for number, call in enumerate(message.tool_calls):
             gap = syntax.between if number else "\n" if message.content else ""
-            texts += [gap + syntax.open, self._shielded(write_call(call, syntax)), syntax.close]
+            texts += [gap + syntax.open, self.shielded(write_call(call, syntax)), syntax.close]
         if message.unparsed is not None:
             gap = syntax.between if message.tool_calls else "\n" if message.content else ""
             texts += [gap + message.unparsed]
@@ -345,12 +345,13 @@ class Renderer:
         pieces: list[Piece] = [content]
         calls, unparsed = rest[: 3 * len(message.tool_calls)], rest[3 * len(message.tool_calls) :]
         for number, text in enumerate(calls):
-            pieces += [text] if number % 3 == 1 else self._written_pieces(text)
+            pieces += [text] if number % 3 == 1 else self.written_pieces(text)
         for text in unparsed:
-            pieces += self._written_pieces(text)
+            pieces += self.written_pieces(text)
         return pieces
 
-    def _shielded(self, text: str) -> str:
+    def shielded(self, text: str) -> str:
+        """Return a call's JSON such that it holds no tag."""
         # Where the tags are mere text, an argument that quotes one must not close the call.
         if self.tags_are_tokens:
             return text
@@ -358,12 +359,12 @@ class Renderer:
             text = text.replace(tag, tag.replace("<", "\\u003c"))
         return text
 
-    def _written_pieces(self, text: str) -> tuple[Piece, ...]:
+    def written_pieces(self, text: str) -> tuple[Piece, ...]:
         """Return text of a model's reply as pieces: of all control tokens only the call tags count."""
         return self._codec.template(text, only=self.format.calls.tags)
 
     def _written(self, text: str) -> tuple[int, ...]:
-        return self._codec.encode(self._written_pieces(text)) if text else ()
+        return self._codec.encode(self.written_pieces(text)) if text else ()
 
     def _trimmed(self, text: str) -> str:
         return text.strip() if self.format.trim else text
