@@ -24,6 +24,8 @@ MAX_TOOLS = 128
 _MAX_BITS = 1024  # of a whole number anywhere in a request
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REASONING = ("reasoning_content", "reasoning")
+_NOTES = frozenset(("provider_specific_fields", "reasoning_details", "thinking_blocks", "parsed", "parsed_arguments"))
+"""What client libraries note on an answer, its calls and their functions, and send back with it."""
 
 _INERT: Mapping[str, tuple[Json, ...]] = {
     "frequency_penalty": (0,),
@@ -278,14 +280,25 @@ def _messages(listed: list[dict[str, Json]]) -> tuple[Sent, ...]:
         reasoning = next((data[key] for key in _REASONING if data.get(key) is not None), "")
         if not isinstance(reasoning, str):
             raise _bad(f"{where}: reasoning is {type(reasoning).__name__}; write text", where)
+        said = {key: value for key, value in data.items() if key not in _REASONING}
         try:
-            message = wire.message_from_json({k: v for k, v in data.items() if k not in _REASONING}, where)
+            message = wire.message_from_json(_without_notes(said) if said.get("role") == "assistant" else said, where)
         except DataError as error:
             raise _bad(str(error), _place(error, "messages")) from error
         if message.role != "assistant" and (message.tool_calls or message.unparsed is not None or reasoning):
             raise _bad(f"{where}: calls and reasoning belong to role 'assistant'; this is {message.role!r}", where)
         sent.append(Sent(message, reasoning))
     return tuple(_answered(sent))
+
+
+def _without_notes(value: Json) -> Json:
+    """Return an answer without notes; arguments that are objects keep what they have."""
+    if isinstance(value, list):
+        return [_without_notes(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if key not in _NOTES}
+    return {key: item if key == "arguments" else _without_notes(item) for key, item in kept.items()}
 
 
 def _place(error: DataError, fallback: str) -> str:

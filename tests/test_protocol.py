@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecraft.protocol import Asked, Refused, read
@@ -182,6 +182,7 @@ def test_hostile_json_is_an_error_and_no_crash(raw, says):
     assert says in str(refusal(raw))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_crash_the_reader(raw):
     with pytest.raises(Refused):
@@ -199,6 +200,7 @@ KEYS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, JSON))
 def test_no_values_crash_the_reader(fields):
     try:
@@ -207,6 +209,7 @@ def test_no_values_crash_the_reader(fields):
         json.dumps(refused.to_json())
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_message_crashes_the_reader(value):
     for message in (value, {"role": "assistant", "content": value}, {**calling("a"), "tool_calls": value}):
@@ -244,6 +247,21 @@ def test_reasoning_stays_beside_its_message():
     reply = {"role": "assistant", "content": "So.", "reasoning_content": "Hm.", "reasoning": "Hm."}
     asked = read(body(messages=[USER, reply, USER]), 8)
     assert (asked.messages[1].message.content, asked.messages[1].reasoning) == ("So.", "Hm.")
+
+
+def test_what_client_libraries_note_on_an_answer_is_ignored():
+    notes = {"provider_specific_fields": {"a": 1}, "thinking_blocks": [], "reasoning_details": None, "parsed": None}
+    plain = {"role": "assistant", "content": "So."}
+    assert read(body(messages=[USER, {**plain, **notes}, USER]), 8) == read(body(messages=[USER, plain, USER]), 8)
+    assert refusal(body(messages=[{**USER, **notes}])).param == "messages[0]"
+
+
+def test_notes_on_calls_are_ignored_and_arguments_of_that_name_are_not():
+    message = calling("a")
+    message["tool_calls"][0] |= {"provider_specific_fields": None}
+    message["tool_calls"][0]["function"] = {"name": "look", "arguments": {"parsed": 1}, "parsed_arguments": {"x": 1}}
+    (call,) = read(body(messages=[USER, message, answering("a")]), 8).messages[1].message.tool_calls
+    assert call.arguments == {"parsed": 1}
 
 
 @pytest.mark.parametrize(

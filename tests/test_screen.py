@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecraft import catalog
@@ -36,6 +36,7 @@ def content(text: str, syntax: CallSyntax) -> str:
 
 
 @pytest.mark.parametrize("family", sorted(SYNTAXES))
+@settings(deadline=None)
 @given(st.lists(PIECES, max_size=12))
 def test_what_is_let_through_begins_the_content(family, pieces):
     screen = Screen(SYNTAXES[family])
@@ -44,6 +45,7 @@ def test_what_is_let_through_begins_the_content(family, pieces):
 
 
 @pytest.mark.parametrize("family", sorted(SYNTAXES.keys() - {"words"}))
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["Some ", "text", ".", "\n", "\n\n", " more", "ü", "4"]), max_size=12))
 def test_plain_text_waits_for_nothing_but_its_last_line_break(family, pieces):
     screen = Screen(SYNTAXES[family])

@@ -147,9 +147,13 @@ def test_several_choices_and_log_probabilities(client):
 
 
 def test_messages_come_back_in_any_form_of_the_client(client):
-    asked = ask(client).choices[0].message
-    result = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": [{"type": "text", "text": "3809"}]}
-    for form in (asked, asked.model_dump(), asked.model_dump(exclude_none=True), json.loads(asked.model_dump_json())):
+    plain = ask(client).choices[0].message
+    with client.chat.completions.stream(model="nano:team", messages=[QUESTION], tools=TOOLS) as stream:
+        joined = stream.get_final_completion().choices[0].message
+    dumped = (plain.model_dump(), plain.model_dump(exclude_none=True), json.loads(plain.model_dump_json()))
+    for form in (plain, joined, *dumped):
+        call = (form if isinstance(form, dict) else form.model_dump())["tool_calls"][0]["id"]
+        result = {"role": "tool", "tool_call_id": call, "content": [{"type": "text", "text": "3809"}]}
         assert ask(client, messages=[QUESTION, form, result]).choices[0].message.content == ANSWER
 
 
