@@ -39,7 +39,8 @@ class Settings:
     irrelevant; `mixed` is the share of tasks where tools of another kind lie about, `shared_heads` that of tasks whose
     nonsense function names all begin alike: the hardest choice, and off by default. Without `tools` only calc can be
     posed: the model must work in writing. The last two are for training data, and other splits know nothing of them:
-    `open_words` is the share of tasks with words of open classes, `scattered` that of questions which are no sentence.
+    `open_words` is how often a list of words gives way to an open class, `scattered` that of questions which are no
+    sentence.
     """
 
     size: int = 210
@@ -86,8 +87,8 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     found = []
     for place, family in enumerate(_turns(settings)):
         random = Random(f"toolworld {split} {seed} {place} {family}")
-        opens = training and settings.open_words > 0 and random.random() < settings.open_words
-        draft = members[family].draw(random, vocabulary.opened(random, words) if opens else words, options)
+        said = vocabulary.opened(random, words, settings.open_words) if training and settings.open_words else words
+        draft = members[family].draw(random, said, options)
         found.append(to_task(draft, family, f"toolworld-{split}-{seed}-{place}"))
     return tuple(found)
 

@@ -63,14 +63,15 @@ def find(split: str) -> Vocabulary:
     )
 
 
-def opened(random: Random, words: Vocabulary) -> Vocabulary:
-    """Return the vocabulary of one task with open classes: each list, as often as not, replaced by words never listed.
+def opened(random: Random, words: Vocabulary, share: float) -> Vocabulary:
+    """Return the vocabulary of one task in which each list is, with chance `share`, replaced by words never listed.
 
     Words of closed lists are learned by heart, and then a model recognises them instead of finding the same word again.
+    The shortest lists, of errors and backups, are replaced twice as often.
     """
 
-    def some(listed: Sequence[str], make: Callable[[], str]) -> Sequence[str]:
-        return listed if random.random() < _LISTED else tuple(dict.fromkeys(make() for _ in range(_OPEN)))
+    def some(listed: Sequence[str], make: Callable[[], str], chance: float = share) -> Sequence[str]:
+        return tuple(dict.fromkeys(make() for _ in range(_OPEN))) if random.random() < chance else listed
 
     def word() -> str:
         return random.choice(topics.NOUNS) if random.random() < _NOUN else names.nonsense(random, unseen=False)
@@ -79,19 +80,20 @@ def opened(random: Random, words: Vocabulary) -> Vocabulary:
         return " ".join(random.choice(topics.WORDS) for _ in range(random.randint(2, 3)))
 
     topic_words = some(words.topics, word)
+    listed = topic_words is words.topics  # else a relation could be the same word as a topic
     return replace(
         words,
         topics=topic_words,
-        relations=some(words.relations, word) if topic_words is words.topics else words.relations,
+        relations=some(words.relations, word) if listed else words.relations,
         kinds=some(words.kinds, word),
         parameters=some(words.parameters, word),
-        backups=some(words.backups, word),
-        errors=some(words.errors, error),
+        backups=some(words.backups, word, 2 * share),
+        errors=some(words.errors, error, 2 * share),
     )
 
 
-_LISTED, _NOUN, _OPEN = 0.5, 0.4, 14
-"""Shares of listed words and, among the others, of everyday nouns; and how many words stand in for a list."""
+_NOUN, _OPEN = 0.4, 14
+"""The share of everyday nouns among the words never listed, and how many words stand in for a list."""
 
 
 def entities(random: Random, words: Vocabulary, count: int) -> list[str]:
