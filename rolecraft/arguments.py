@@ -66,7 +66,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     adders: tuple[Callable[[Any], argparse.ArgumentParser], ...]
-    adders = (_quickstart, _train, _eval, _run, _chat, _report, _params, _reproduce, _nano, _doctor)
+    adders = (_quickstart, _train, _eval, _run, _chat, _serve, _report, _params, _reproduce, _nano, _doctor)
     return parser, {added.prog.split()[-1]: added for added in (add(verbs) for add in adders)}
 
 
@@ -91,7 +91,7 @@ def _overrides(parser: argparse.ArgumentParser, text: str, form: str, named: str
     parser.set_defaults(named=named)
 
 
-def _model_flags(parser: argparse.ArgumentParser) -> None:
+def _model_flags(parser: argparse.ArgumentParser, max_tokens: int = 160, per: str = "reply") -> None:
     parser.add_argument("--base", help="`nano`, a local folder or a hub name (default: the adapter's base, else nano)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="a trained adapter's folder")
     parser.add_argument("--team", help="mor or single (default: what the adapter was trained for, else single)")
@@ -99,7 +99,7 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--max-tokens", type=int, default=160, help="per reply (default: 160)")
+    parser.add_argument("--max-tokens", type=int, default=max_tokens, help=f"per {per} (default: {max_tokens})")
     parser.add_argument("--max-turns", type=int, default=12, help="model calls per episode (default: 12)")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -164,6 +164,26 @@ def _chat(verbs: Any) -> argparse.ArgumentParser:
     parser = _verb(verbs, "chat", "talk with a model that uses your tools")
     _tool_flags(parser)
     _model_flags(parser)
+    return parser
+
+
+def _serve(verbs: Any) -> argparse.ArgumentParser:
+    parser = _verb(verbs, "serve", "answer OpenAI's chat API with a base, its roles and the team")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    text = "a file with the key that clients must send (default: the environment's ROLECRAFT_API_KEY, if set)"
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--keyless", action="store_true", help="listen beyond this machine without a key")
+    parser.add_argument("--no-base", action="store_true", help="do not load the untuned base beside an adapter")
+    parser.add_argument("--concurrency", type=int, default=16, help="answers written at once (default: 16)")
+    parser.add_argument("--waiting", type=int, default=64, help="requests that may wait beside them (default: 64)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time of a request (default: 120)")
+    parser.add_argument("--stall", type=float, default=30.0, help="seconds a client may not read (default: 30)")
+    parser.add_argument("--grace", type=float, default=20.0, help="seconds to finish in after a signal (default: 20)")
+    parser.add_argument("--max-body", type=int, default=1 << 20, help="bytes of a request (default: 1048576)")
+    parser.add_argument("--max-messages", type=int, default=512, help="messages of a request (default: 512)")
+    parser.add_argument("--max-context", type=int, default=4096, help="tokens of a conversation (default: 4096)")
+    _model_flags(parser, max_tokens=1024, per="answer, all roles together")
     return parser
 
 

@@ -53,6 +53,7 @@ def _verbs() -> dict[str, Callable[[argparse.Namespace], int | None]]:
         "eval": _eval,
         "run": _run,
         "chat": _chat,
+        "serve": _serve,
         "report": _report,
         "params": _params,
         "reproduce": _reproduce,
@@ -212,22 +213,53 @@ def _show(message: Message, console: Console) -> None:
     console.print(text.replace("\n", "\n" + " " * 12), markup=False, highlight=False)
 
 
-def _engine_and_team(options: argparse.Namespace) -> tuple[Callable[[], AbstractContextManager[Engine]], team.Team]:
-    """Return what opens the engine, in this process or in a worker, and the team that plays."""
-    from functools import partial
+def _serve(options: argparse.Namespace) -> None:
+    from rolecraft import engine, offer, rounds, server, service
 
-    from rolecraft import engine, team
+    playing = rounds.Settings(options.temperature, options.max_tokens, options.max_turns)
+    limits = service.Limits(options.concurrency, options.waiting, options.seconds, options.max_messages)
+    settings = server.Settings(
+        options.host, options.port, options.max_body, options.stall, options.grace, options.keyless, limits, playing
+    )
+    key = server.read_key(options.api_key_file)
+    base, players = _base_and_team(options)
+    engines = engine.Settings(slots=options.concurrency, max_context=options.max_context, seed=options.seed)
+
+    def open_engine(adapter: Path | None) -> engine.LocalEngine:
+        return engine.open_local(base, adapter, options.dtype, options.device, engines)
+
+    # The address is taken before the models are loaded: that it cannot be had is told at once.
+    with (
+        server.bind(settings, key) as bound,
+        offer.opened(base, options.adapter, players, open_engine, with_base=not options.no_base) as models,
+    ):
+        told = f"{', '.join(served.id for served in models)}: {'with' if key else 'without'} a key at "
+        server.serve(models, settings, key, bound=bound, ready=lambda _, url: print(told + url, flush=True))
+
+
+def _base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
+    """Return the base's name and the team that plays: what the adapter was trained for, unless the user says else."""
+    from rolecraft import team
     from rolecraft.contract import read
 
     contract = read(options.adapter) if options.adapter else None
-    base = options.base or (contract.base if contract else "nano")
-    slots = getattr(options, "concurrency", 1)
-    opener = partial(engine.open_local, base, options.adapter, options.dtype, options.device, engine.Settings(slots))
     name = options.team or (contract.team if contract else None) or "single"
     instructions = contract.instructions if contract else True
     players = team.find(name, instructions=instructions and not options.bare)
     if contract and contract.gate:
         contract.gate.check(players)
+    return options.base or (contract.base if contract else "nano"), players
+
+
+def _engine_and_team(options: argparse.Namespace) -> tuple[Callable[[], AbstractContextManager[Engine]], team.Team]:
+    """Return what opens the engine, in this process or in a worker, and the team that plays."""
+    from functools import partial
+
+    from rolecraft import engine
+
+    base, players = _base_and_team(options)
+    slots = getattr(options, "concurrency", 1)
+    opener = partial(engine.open_local, base, options.adapter, options.dtype, options.device, engine.Settings(slots))
     return opener, players
 
 

@@ -85,9 +85,7 @@ def bind(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise UserError(
-            f"cannot listen on {host!r} port {port}: {error.strerror}; choose another with --port"
-        ) from error
+        raise UserError(f"cannot listen on {host!r} port {port} ({error}); choose another with --port") from error
 
 
 def is_local(host: str) -> bool:

@@ -10,8 +10,10 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import math
 import os
 import secrets
+import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +43,9 @@ KEY_VARIABLE = "ROLECRAFT_API_KEY"
 
 _WAITING_CHARACTERS = 64 * 1024  # of a stream, before its writer waits for its reader
 _BESIDES = 256  # connections beside those that requests may hold: idle, asking for /health, being refused
+_LEAST = {"request_bytes": 1, "stall_seconds": 0.1, "grace_seconds": 0}
+_LEAST_LIMITS = {"places": 1, "waiting": 0, "seconds": 0.1, "messages": 1, "remembered": 0}
+_LEAST_PLAYING = {"temperature": 0, "max_tokens": 1, "max_turns": 1, "max_calls": 1}
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 _T = TypeVar("_T")
@@ -71,20 +76,16 @@ def serve(
     settings: Settings = Settings(),
     key: str | None = None,
     *,
+    bound: socket.socket | None = None,
     ready: Callable[[listener.Listener, str], None] = lambda server, url: None,
 ) -> None:
     """Serve `models` until a signal stops the server; `ready` is given it and its address before it begins.
 
-    Raises SettingsError for a host beyond this machine without a key, UserError for an address that is taken.
+    `bound` is a socket from `bind`, for who opens it before the models are loaded; raises what that raises.
     """
-    if key is None and not settings.keyless and not listener.is_local(settings.host):
-        raise SettingsError(
-            f"host {settings.host!r} can be reached from other machines and no API key is set; set {KEY_VARIABLE} or "
-            "--api-key-file, or say --keyless if whoever reaches it may use it"
-        )
     service = Service(models, settings.playing, settings.limits)
-    with listener.bind(settings.host, settings.port) as bound:
-        host, port = bound.getsockname()[:2]
+    with bound or bind(settings, key) as listening:
+        host, port = listening.getsockname()[:2]
         server = listener.listener(
             app(service, settings, key),
             grace=settings.grace_seconds,
@@ -93,7 +94,34 @@ def serve(
             on_stop=lambda: service.stop(settings.grace_seconds),
         )
         ready(server, f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-        listener.run(server, bound)
+        listener.run(server, listening)
+
+
+def bind(settings: Settings, key: str | None) -> socket.socket:
+    """Return the socket that the settings ask for; who connects waits until the server runs.
+
+    Raises SettingsError for an impossible setting, and for a host beyond this machine without a key; UserError for an
+    address that is taken.
+    """
+    _check(settings)
+    if key is None and not settings.keyless and not listener.is_local(settings.host):
+        raise SettingsError(
+            f"host {settings.host!r} can be reached from other machines and no API key is set; set {KEY_VARIABLE} or "
+            "--api-key-file, or say --keyless if whoever reaches it may use it"
+        )
+    return listener.bind(settings.host, settings.port)
+
+
+def _check(settings: Settings) -> None:
+    if not 0 <= settings.port < 1 << 16:
+        raise SettingsError(f"the server's port is {settings.port!r}; it must be below 65536, and 0 takes a free one")
+    limits, playing = settings.limits, settings.playing
+    parts = ((settings, _LEAST), (limits, _LEAST_LIMITS), (playing, _LEAST_PLAYING))
+    for part, bounds in parts:
+        for name, least in bounds.items():
+            value = getattr(part, name)
+            if not least <= value < math.inf:
+                raise SettingsError(f"the server's {name} is {value!r}; it must be at least {least}")
 
 
 def read_key(file: Path | None) -> str | None:

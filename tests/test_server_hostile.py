@@ -209,6 +209,22 @@ def test_a_server_without_a_key_is_for_this_machine_only(nano_tokenizer):
             server.serve(models(scripted(nano_tokenizer)), Settings(host=host, port=0))
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (Settings(stall_seconds=0), "stall_seconds is 0"),
+        (Settings(grace_seconds=float("inf")), "grace_seconds is inf"),
+        (Settings(limits=Limits(places=0)), "places is 0"),
+        (Settings(limits=Limits(seconds=float("nan"))), "seconds is nan"),
+        (Settings(playing=server.rounds.Settings(max_tokens=-1)), "max_tokens is -1"),
+        (Settings(port=70_000), "70000"),
+    ],
+)
+def test_an_impossible_setting_is_told(settings, says):
+    with pytest.raises(UserError, match=says):
+        server.serve([], settings)
+
+
 def test_a_server_may_be_open_if_told_so(nano_tokenizer):
     settings = Settings(host="0.0.0.0", port=0, keyless=True)
     with (
