@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from rolecraft.errors import ContextFull
-from rolecraft.team import Team
+from rolecraft.team import Role, Team
 from rolecraft.types import (
     Completion,
     Engine,
@@ -31,12 +31,16 @@ Opener = Callable[[], Environment]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an episode is played: how its replies are drawn, and when it is ended."""
+    """How an episode is played: how its replies are drawn, and when it is ended.
+
+    `constrained`: the engine is told what each role's replies may be, so that calls fit their schemas.
+    """
 
     max_turns: int = 12
     max_repeats: int = 3
     max_calls_per_turn: int = 8
     sampling: Sampling = Sampling()
+    constrained: bool = False
 
 
 async def episode(
@@ -154,10 +158,20 @@ async def _open(opener: Opener) -> Environment:
 async def _ask(
     engine: Engine, team: Team, speaker: str, messages: list[Message], task: Task, settings: Settings, seed: int
 ) -> Completion:
-    view = team.role(speaker).view(messages)
+    role = team.role(speaker)
     sampling = replace(settings.sampling, n=1, seed=seed)
-    (completion,) = await engine.complete(Prompt(view, task.tools, speaker, sampling=sampling))
+    prompt = Prompt(role.view(messages), task.tools, speaker, sampling=sampling)
+    if settings.constrained:
+        prompt = _constrained(prompt, role, team)
+    (completion,) = await engine.complete(prompt)
     return completion
+
+
+def _constrained(prompt: Prompt, role: Role, team: Team) -> Prompt:
+    """Return `prompt` with what its role may say; without tools nobody is asked for a call, nor called to make one."""
+    callers = () if prompt.tools else tuple(other.name for other in team.roles if other.choice == "required")
+    next_roles = tuple(name for name in role.next_roles if name not in callers)
+    return replace(prompt, choice=role.choice if prompt.tools else "none", next_roles=next_roles)
 
 
 def _numbered(message: Message, speaker: str, made: int, most: int) -> Message:

@@ -32,7 +32,7 @@ class Decoder:
     """A model and its `Slots`; a decoder made for one architecture would replace `_forward` and nothing else.
 
     Tokens are those of `keyed`. `limit` is the most tokens the model holds with nothing forgotten (None: unknown),
-    `context` the most it does here.
+    `context` the most it does here; `vocabulary` is the width of the logits.
     """
 
     def __init__(self, loaded: Loaded, rows: int, context: int) -> None:
@@ -47,20 +47,23 @@ class Decoder:
         self._columns = torch.arange(self.context + 1, device=self._device)
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.slots = Slots(rows, self.context, self._device)
-        self._try(loaded.name)
+        self.vocabulary = self._try(loaded.name)
 
-    def fill(self, rows: Sequence[tuple[int, list[int]]]) -> torch.Tensor:
-        """Append tokens to rows, in ascending order of row; return the logits (B, V) after the last of each."""
+    def fill(self, rows: Sequence[tuple[int, list[int]]], keep: int = 1) -> torch.Tensor:
+        """Append tokens to rows, in ascending order of row; return the logits (B, K, V) after the last `keep` of each.
+
+        Where a row has fewer new tokens, those before them mean nothing.
+        """
         width = max(len(new) for _, new in rows)
         ids, columns = [], []
         for row, new in rows:  # padded on the left, so that the last column is the last token of all
             padding, known = width - len(new), len(self.slots.tokens[row])
             ids.append([0] * padding + new)
             columns.append([-1] * padding + list(range(known, known + len(new))))
-        logits_BV = self._forward([row for row, _ in rows], ids, columns)
+        logits_BKV = self._forward([row for row, _ in rows], ids, columns, keep)
         for row, new in rows:
             self.slots.tokens[row] += new
-        return logits_BV
+        return logits_BKV
 
     def write(self, rows: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Append one token to each row, in ascending order; return the logits (B, V) after it.
@@ -71,15 +74,19 @@ class Decoder:
         ids, columns = [[0]] * (high - low), [[-1]] * (high - low)
         for row, token in rows:
             ids[row - low], columns[row - low] = [token], [len(self.slots.tokens[row])]
-        logits_BV = self._forward(range(low, high), ids, columns)
+        logits_BV = self._forward(range(low, high), ids, columns)[:, 0]
         for row, token in rows:
             self.slots.tokens[row].append(token)
         return logits_BV if len(rows) == high - low else logits_BV[[row - low for row, _ in rows]]
 
     def _forward(
-        self, rows: Sequence[int], tokens_BQ: Sequence[Sequence[int]], columns_BQ: Sequence[Sequence[int]]
+        self,
+        rows: Sequence[int],
+        tokens_BQ: Sequence[Sequence[int]],
+        columns_BQ: Sequence[Sequence[int]],
+        keep: int = 1,
     ) -> torch.Tensor:
-        """Run new tokens, each at its own column of its row (-1: padding); return the logits (B, V) after the last."""
+        """Run new tokens, each at its own column of its row (-1: padding); return the last `keep` logits (B, K, V)."""
         tokens, columns = torch.tensor([tokens_BQ, columns_BQ], device=self._device)
         positions = columns.clamp(min=0)
         depth = max(columns[-1] for columns in columns_BQ) + 1
@@ -91,9 +98,9 @@ class Decoder:
             position_ids=positions,
             past_key_values=self.slots,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         ).logits
-        return logits[:, -1].float()
+        return logits[:, -keep:].float()
 
     def _inputs(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self._roles:
@@ -101,8 +108,11 @@ class Decoder:
         return {"input_ids": tokens & ((1 << _ROLE) - 1), "role_ids": (tokens >> _ROLE) - 1}
 
     @torch.inference_mode()
-    def _try(self, name: str) -> None:
-        """Compare cached with uncached computation on a few tokens: it tells whether the model can use these slots."""
+    def _try(self, name: str) -> int:
+        """Compare cached with uncached computation on a few tokens: it tells whether the model can use these slots.
+
+        Return the width of the logits.
+        """
         ids = [token % self.model.get_input_embeddings().weight.shape[0] for token in (5, 3, 8, 2, 9, 4)]
         tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in range(len(ids))])
         try:
@@ -132,19 +142,28 @@ class Decoder:
         tolerance = 1e-3 if self._bias.dtype == torch.float32 else 5e-2
         if not torch.allclose(got, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max()))):
             raise EngineError(f"{name!r} computes something else with cached rows than without; {_REMEDY}")
+        return int(expected.shape[-1])
 
 
 _REMEDY = "use a model with plain causal attention, such as Llama, Qwen2, Qwen3 or Phi-3"
 
 
 def draw(
-    logits_BV: torch.Tensor, temperatures: Sequence[float], top_ps: Sequence[float], points: Sequence[float]
+    logits_BV: torch.Tensor,
+    temperatures: Sequence[float],
+    top_ps: Sequence[float],
+    points: Sequence[float],
+    allowed_BV: torch.Tensor | None = None,
 ) -> tuple[list[int], list[float]]:
     """Draw a token from each row; return the tokens and their log-probabilities at temperature 1, nothing cut off.
 
     Temperature 0 takes the likeliest. Else the token is where `points[b]`, uniform in [0, 1), falls in row b's
-    cumulative distribution, so a row's draw depends on nothing but its own logits and its own point.
+    cumulative distribution, so a row's draw depends on nothing but its own logits and its own point. Only tokens in
+    `allowed_BV` are drawn; what is not allowed still counts in the log-probabilities.
     """
+    free_BV = logits_BV
+    if allowed_BV is not None:
+        logits_BV = logits_BV.masked_fill(~allowed_BV.to(logits_BV.device), float("-inf"))
     ids_B = logits_BV.argmax(-1)
     warm = [b for b, temperature in enumerate(temperatures) if temperature > 0]
     if warm:
@@ -154,7 +173,7 @@ def draw(
             _column(points, warm, logits_BV),
         )
         ids_B[warm] = drawn
-    logprobs_B = logits_BV.gather(-1, ids_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
+    logprobs_B = free_BV.gather(-1, ids_B[:, None])[:, 0] - free_BV.logsumexp(-1)
     return ids_B.tolist(), logprobs_B.tolist()
 
 
@@ -170,7 +189,9 @@ def _sample(logits_BV: torch.Tensor, top_p_B1: torch.Tensor, point_B1: torch.Ten
         beyond_BV[:, 0] = False
         chances_BV = chances_BV.masked_fill(beyond_BV.scatter(-1, order_BV, beyond_BV), 0.0)
     steps_BV = chances_BV.cumsum(-1)
-    ids_B1 = torch.searchsorted(steps_BV, point_B1 * steps_BV[:, -1:], right=True)
+    whole_B1 = steps_BV[:, -1:]
+    below_B1 = torch.minimum(point_B1 * whole_B1, whole_B1.nextafter(torch.zeros_like(whole_B1)))  # it may round up
+    ids_B1 = torch.searchsorted(steps_BV, below_B1, right=True)
     return ids_B1[:, 0].clamp(max=logits_BV.shape[-1] - 1)
 
 

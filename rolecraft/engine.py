@@ -1,6 +1,6 @@
 """The local engine: answers prompts with a transformers model, many at once, keeping keys and values from turn to turn.
 
-Not covered: schema-constrained calls (`Prompt.choice` other than `auto`), and models whose caches forget.
+Not covered: models whose caches forget.
 """
 
 from __future__ import annotations
@@ -9,27 +9,31 @@ import asyncio
 import queue
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from rolecraft.decoder import Decoder, draw, keyed
+from rolecraft.decoder import Decoder, keyed
 from rolecraft.errors import EngineError, SettingsError
+from rolecraft.matcher import Grammars, Matcher
+from rolecraft.matcher import Settings as GrammarSettings
 from rolecraft.model import Dtype, Loaded, load, merges
 from rolecraft.reply import Reader, says
 from rolecraft.slots import longest
 from rolecraft.types import Completion, Delta, Prompt, StopReason
-from rolecraft.writing import Writing, Written, complete, encode
+from rolecraft.writing import Choice, Constrain, Writing, begun, complete, draw_each, encode, wanted
 
 _WORTH_WAITING = 16
 """So many more of its tokens must another prompt be computing for a prompt to wait and copy them."""
 _MOVE_COST = 16
 """Moving a row costs about as much as decoding this many tokens that nobody asked for."""
+_CALL_COST = 16
+"""So does a second call of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,16 @@ class Settings:
     `slots`: how many replies are written together, and how many conversations stay cached; so play at most as many
     episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it.
     `prefill_tokens`: how many prompt tokens are computed between two decoding steps. `seed` varies all sampling.
+    `constrain`: which replies a grammar holds; `fast_forward`: tokens it leaves no choice for are computed at once.
     """
 
     slots: int = 16
     max_context: int = 1024
     prefill_tokens: int = 1024
     seed: int = 0
+    constrain: Constrain = "asked"
+    fast_forward: bool = True
+    grammar: GrammarSettings = field(default_factory=GrammarSettings)
 
 
 class LocalEngine:
@@ -76,10 +84,12 @@ class LocalEngine:
     async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
         """Return `prompt.sampling.n` completions; they share the computation of their prompt.
 
-        Raises ContextFull for a prompt that leaves no room for a reply, EngineError for one that cannot be served.
+        Raises ContextFull for a prompt that leaves no room for a reply, EngineError for one that cannot be served, and
+        DataError for tools or a prefix that its choice cannot be made a grammar with.
         """
         ids, roles = encode(self.loaded, prompt, self.context, self._decoder.limit)
-        sequences = [self._submit(prompt, ids, roles, index) for index in range(prompt.sampling.n)]
+        matcher = await self._matcher(prompt, ids)
+        sequences = [self._submit(prompt, ids, roles, index, matcher) for index in range(prompt.sampling.n)]
         try:
             written = await asyncio.gather(*(asyncio.wrap_future(sequence.future) for sequence in sequences))
         finally:
@@ -92,13 +102,14 @@ class LocalEngine:
         if prompt.sampling.n != 1:
             raise EngineError(f"a stream is one reply, not n={prompt.sampling.n}; ask complete() for several")
         ids, roles = encode(self.loaded, prompt, self.context, self._decoder.limit)
+        matcher = await self._matcher(prompt, ids)
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[int | None]()
 
         def tell(token: int | None) -> None:
             with suppress(RuntimeError):  # the loop that asked is closed: nobody listens
                 loop.call_soon_threadsafe(pieces.put_nowait, token)
 
-        sequence = self._submit(prompt, ids, roles, 0, tell)
+        sequence = self._submit(prompt, ids, roles, 0, matcher, tell)
         sequence.future.add_done_callback(lambda _: tell(None))
         reader = Reader(self.loaded.renderer, prompt.sampling.stop)
         try:
@@ -134,18 +145,34 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @cached_property
+    def _grammars(self) -> Grammars:
+        loaded = self.loaded
+        return Grammars(loaded.renderer, loaded.tokenizer, self._decoder.vocabulary, self.settings.grammar)
+
+    async def _matcher(self, prompt: Prompt, ids: tuple[int, ...]) -> Matcher | None:
+        """Return what holds the reply to `prompt`, whose tokens are `ids`; None if it is free."""
+        held = wanted(prompt, self.settings.constrain)
+        if held is None:
+            return None
+        # In a thread, since a grammar may take long to compile, and so may the first to make the tokenizer known.
+        return await asyncio.to_thread(lambda: self._grammars.start(held, begun(self.loaded, prompt, ids)))
+
     def _submit(
         self,
         prompt: Prompt,
         ids: Sequence[int],
         roles: Sequence[int],
         index: int,
+        matcher: Matcher | None,
         listen: Callable[[int], None] | None = None,
     ) -> Writing:
         sampling = prompt.sampling
         seeded = random.Random(f"{self.settings.seed}/{sampling.seed}/{index}")
         limit = min(sampling.max_tokens, self.context - len(ids))
-        sequence = Writing(keyed(ids, roles), roles[-1], sampling, limit, seeded, listen)
+        own = None if matcher is None else matcher.copy()
+        sequence = Writing(keyed(ids, roles), roles[-1], sampling, limit, seeded, listen, own)
+        self._run_ahead(sequence)
         self._put(sequence)
         return sequence
 
@@ -225,15 +252,26 @@ class LocalEngine:
 
     def _fill(self) -> None:
         """Compute prompt tokens of some sequences; those whose prompt is then complete write their first token."""
-        slots = self._decoder.slots
         chosen = sorted(self._batch(), key=lambda pair: pair[0].row)
-        logits_BV = self._decoder.fill([(sequence.row, new) for sequence, new in chosen])
-        full = [b for b, (s, _) in enumerate(chosen) if len(slots.tokens[s.row]) == len(s.prompt)]
-        if not full:
-            return
-        complete = [chosen[b][0] for b in full]
-        self._filling = [sequence for sequence in self._filling if sequence not in complete]
-        self._writing += self._continue(complete, logits_BV[full])
+        full, logits_BV = self._compute(chosen)
+        going = self._continue(full, logits_BV)
+        self._filling = [sequence for sequence in self._filling if sequence not in full]
+        self._writing += going
+
+    def _computed(self, sequence: Writing) -> int:
+        return len(self._decoder.slots.tokens[sequence.row])
+
+    def _compute(self, batch: list[tuple[Writing, list[int]]]) -> tuple[list[Writing], torch.Tensor]:
+        """Compute new tokens of some sequences, in ascending order of row.
+
+        Return those of which all is computed, with the logits (B, V) after the last token of each.
+        """
+        heeded = [s.heeded(len(new), self._computed(s) + len(new)) for s, new in batch]
+        logits_BKV = self._decoder.fill([(s.row, new) for s, new in batch], max(1, *heeded))
+        for (sequence, _), count, logits_KV in zip(batch, heeded, logits_BKV, strict=True):
+            sequence.learn(logits_KV[len(logits_KV) - count :])
+        full = [b for b, (s, _) in enumerate(batch) if not s.ahead(self._computed(s))]
+        return [batch[b][0] for b in full], logits_BKV[full, -1]
 
     def _batch(self) -> list[tuple[Writing, list[int]]]:
         """Return sequences with the prompt tokens to compute next: the first to come, and others that pad it little."""
@@ -241,8 +279,7 @@ class LocalEngine:
         batch: list[tuple[Writing, list[int]]] = []
         first = width = 0
         for sequence in self._filling:
-            known = len(self._decoder.slots.tokens[sequence.row])
-            new = sequence.prompt[known : known + most]
+            new = sequence.ahead(self._computed(sequence))[:most]
             first = first or len(new)
             wider = max(width, len(new))
             fits = not batch or wider * (len(batch) + 1) <= most
@@ -252,9 +289,21 @@ class LocalEngine:
         return batch
 
     def _write(self) -> None:
+        """Compute what each reply has new: a token, or several at once where those after it were forced."""
         self._gather()
-        logits_BV = self._decoder.write([(s.row, keyed(s.ids[-1:], (s.role,))[0]) for s in self._writing])
-        self._writing = self._continue(self._writing, logits_BV)
+        batch = [(sequence, sequence.ahead(self._computed(sequence))) for sequence in self._writing]
+        widths = [len(new) for _, new in batch]
+        if max(widths) * len(batch) - sum(widths) > _CALL_COST:
+            runs, singles = [pair for pair in batch if len(pair[1]) > 1], [pair for pair in batch if len(pair[1]) == 1]
+        else:
+            runs, singles = (batch, []) if max(widths) > 1 else ([], batch)
+        going = self._continue(*self._compute(runs)) if runs else []
+        if singles:
+            logits_BV = self._decoder.write([(sequence.row, new[0]) for sequence, new in singles])
+            for b, (sequence, _) in enumerate(singles):
+                sequence.learn(logits_BV[b : b + 1])
+            going += self._continue([sequence for sequence, _ in singles], logits_BV)
+        self._writing = going
 
     def _gather(self) -> None:
         """Order the replies by row, and move rows together once the gaps between them have cost as much as moving."""
@@ -276,25 +325,47 @@ class LocalEngine:
         self._writing.sort(key=lambda sequence: sequence.row)
 
     def _continue(self, sequences: list[Writing], logits_BV: torch.Tensor) -> list[Writing]:
-        """Draw a token for each sequence; return those that go on."""
+        """Draw a token for each sequence, and take those that it forces; return the sequences that go on."""
+        asked = [(b, choice) for b, sequence in enumerate(sequences) if (choice := self._choice(sequence))]
+        if not asked:
+            return []
+        drawing = [(sequences[b], choice) for b, choice in asked]
+        if len(asked) < len(sequences):
+            logits_BV = logits_BV[[b for b, _ in asked]]
         going = []
-        for sequence, token, logprob in zip(sequences, *self._draw(sequences, logits_BV), strict=True):
-            sequence.ids.append(token)
+        for (sequence, choice), token, logprob in zip(drawing, *draw_each(drawing, logits_BV), strict=True):
+            sequence.add(token, choice.forced)
             sequence.logprobs.append(logprob)
-            if sequence.listen is not None:
-                sequence.listen(token)
-            stop = self._stop(sequence, token)
-            if stop is None:
-                going.append(sequence)
+            sequence.stop = self._stop(sequence, token)
+            self._run_ahead(sequence)
+            if sequence.stop and sequence.known:
+                self._finish(sequence, sequence.stop)
             else:
-                self._finish(sequence, stop)
+                going.append(sequence)
         return going
 
-    def _draw(self, sequences: Sequence[Writing], logits_BV: torch.Tensor) -> tuple[list[int], list[float]]:
-        samplings = [sequence.sampling for sequence in sequences]
-        # A number is drawn for every sampled token, whoever else is in the batch: that is what makes a seed repeat.
-        points = [s.random.random() if s.sampling.temperature > 0 else 0.0 for s in sequences]
-        return draw(logits_BV, [s.temperature for s in samplings], [s.top_p for s in samplings], points)
+    def _choice(self, sequence: Writing) -> Choice | None:
+        """Return what may come next; None for a sequence that has ended, or now does since nothing may."""
+        if sequence.stop:
+            self._finish(sequence, sequence.stop)
+            return None
+        try:
+            return sequence.choice()
+        except EngineError as error:
+            self._decoder.slots.release(sequence.row)
+            with suppress(InvalidStateError):  # cancelled meanwhile
+                sequence.future.set_exception(error)
+            return None
+
+    def _run_ahead(self, sequence: Writing) -> None:
+        """Take the tokens that the grammar leaves no choice for; they are computed together."""
+        if sequence.matcher is None or sequence.stop or not self.settings.fast_forward:
+            return
+        for token in sequence.matcher.forced(sequence.left):
+            sequence.add(token, forced=True)
+            sequence.stop = self._stop(sequence, token)
+            if sequence.stop:
+                return
 
     def _stop(self, sequence: Writing, token: int) -> StopReason | None:
         if token in self.loaded.renderer.stop_ids:
@@ -305,10 +376,8 @@ class LocalEngine:
 
     def _finish(self, sequence: Writing, stop: StopReason) -> None:
         self._decoder.slots.release(sequence.row)
-        seconds = time.perf_counter() - sequence.began
-        written = Written(tuple(sequence.ids), tuple(sequence.logprobs), stop, sequence.cached, seconds)
         with suppress(InvalidStateError):  # cancelled meanwhile
-            sequence.future.set_result(written)
+            sequence.future.set_result(sequence.written(stop))
 
 
 def open_local(

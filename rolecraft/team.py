@@ -8,17 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rolecraft.errors import NotFound
-from rolecraft.types import Message
+from rolecraft.types import Choice, Message
 
 _NEXT = re.compile(r"next\s*:\s*(\w+)\s*\.?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One part of an agent: its name, and what it is told beyond the conversation."""
+    """One part of an agent: its name, and what it is told beyond the conversation.
+
+    Where replies are constrained, `choice` says whether its replies call tools, and `next_roles` which roles they may
+    designate; a role that may designate some must.
+    """
 
     name: str
     instructions: str = ""
+    choice: Choice = "auto"
+    next_roles: tuple[str, ...] = ()
 
     def view(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return what this role sees of `messages`; training and playing both call this, so they cannot differ.
@@ -81,9 +87,9 @@ def find(name: str, *, instructions: bool = True) -> Team:
 
 
 def divided(messages: Sequence[Message], team: Team) -> tuple[Message, ...]:
-    """Return the messages with each lone assistant's one divided among the team's roles; raises NotFound without a rule.
+    """Return the messages with each lone assistant's one divided among the team's roles.
 
-    Messages that name one of the team's roles stay as they are.
+    Messages that name one of the team's roles stay as they are. Raises NotFound where there is no rule.
     """
     if team.divide is None:
         raise NotFound(f"team {team.name!r} has no rule to divide an assistant's messages; teams with one: mor")
@@ -146,7 +152,11 @@ PRESETS: dict[str, Team] = {
     "single": Team("single", (Role("assistant", _SINGLE_TEXT),), "assistant", _next_of_single),
     "mor": Team(
         "mor",
-        tuple(Role(name, _MOR_TEXT) for name in ("reasoner", "executor", "summarizer")),
+        (
+            Role("reasoner", _MOR_TEXT, "none", ("executor", "summarizer")),
+            Role("executor", _MOR_TEXT, "required"),
+            Role("summarizer", _MOR_TEXT, "none"),
+        ),
         "reasoner",
         _next_of_mor,
         _divide_for_mor,

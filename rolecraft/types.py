@@ -138,7 +138,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request to an engine: what `speaker` sees, and how its reply is drawn; `prefix` begins the reply."""
+    """A request to an engine: what `speaker` sees, and how its reply is drawn; `prefix` begins the reply.
+
+    `choice` says whether it calls tools, `parallel` whether several at once. With `next_roles` it is text that ends by
+    naming one of them as the next.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
@@ -146,6 +150,8 @@ class Prompt:
     prefix: str = ""
     choice: Choice = "auto"
     sampling: Sampling = Sampling()
+    parallel: bool = True
+    next_roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,35 @@ def test_calls_beyond_the_limit_are_dropped():
     assert len(record.messages[1].tool_calls) == 2
 
 
+def test_unless_constrained_an_engine_is_told_nothing_of_what_replies_may_be():
+    engine = Scripted([says("I add. Next: executor."), call(2, 3), says("Next: summarizer."), says("5")])
+    run(engine, "mor")
+    assert {(prompt.choice, prompt.next_roles) for prompt in engine.asked} == {("auto", ())}
+
+
+def test_constrained_each_role_is_held_to_its_part():
+    engine = Scripted([says("I add. Next: executor."), call(2, 3), says("Next: summarizer."), says("5")])
+    run(engine, "mor", agent.Settings(constrained=True))
+    named = ("executor", "summarizer")
+    asked = [(prompt.speaker, prompt.choice, prompt.next_roles) for prompt in engine.asked]
+    assert asked[:2] == [("reasoner", "none", named), ("executor", "required", ())]
+    assert asked[2:] == [("reasoner", "none", named), ("summarizer", "none", ())]
+
+
+def test_without_tools_nobody_is_asked_for_a_call():
+    engine = Scripted([says("Next: summarizer."), says("5")])
+    bare = replace(opener()(), task=Task("t", (Message("user", "2+3?"),)))
+    settings = agent.Settings(constrained=True)
+    asyncio.run(agent.episode(bare, team.find("mor"), engine, settings))
+    assert [(p.choice, p.next_roles) for p in engine.asked] == [("none", ("summarizer",)), ("none", ())]
+
+
+def test_a_plain_agent_is_free_to_call_or_to_answer():
+    engine = Scripted([call(2, 3), says("5")])
+    run(engine, settings=agent.Settings(constrained=True))
+    assert {(prompt.choice, prompt.next_roles) for prompt in engine.asked} == {("auto", ())}
+
+
 def collect(openers, engine, **options):
     async def gather():
         return [t async for t in agent.play(openers, team.find("single", instructions=False), engine, **options)]

@@ -394,12 +394,6 @@ def test_impossible_sampling_is_refused(engine, sampling):
         _ask(engine, tiny.prompt("debt", **sampling))
 
 
-@pytest.mark.parametrize("choice", ["required", "none", "read_debt"])
-def test_choices_that_need_a_grammar_are_refused(engine, choice):
-    with pytest.raises(EngineError, match="constrained"):
-        _ask(engine, Prompt((Message("user", "debt"),), _TOOLS, choice=choice))
-
-
 def test_a_stream_of_several_is_refused(engine):
     async def listen():
         return [delta async for delta in engine.stream(tiny.prompt("debt", n=2))]

@@ -61,6 +61,13 @@ def test_a_role_that_is_told_something_else_breaks_appending():
     assert not team.Team("t", (team.Role("a", "x"), team.Role("b", "y")), "a", lambda m: None).appends_only
 
 
+def test_the_roles_that_a_role_may_designate_are_whom_its_words_call():
+    mor = team.find("mor")
+    for role in mor.role("reasoner").next_roles:
+        assert mor.next_speaker(Message("assistant", f"Next: {role}.", speaker="reasoner")) == role
+    assert {role.name: role.choice for role in mor.roles}["executor"] == "required"
+
+
 def test_a_misspelt_team_is_told_the_nearest():
     with pytest.raises(NotFound, match="Did you mean 'single'"):
         team.find("singel")
