@@ -180,7 +180,7 @@ def _serve(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=120.0, help="time of a request (default: 120)")
     parser.add_argument("--stall", type=float, default=30.0, help="seconds a client may not read (default: 30)")
     parser.add_argument("--grace", type=float, default=20.0, help="seconds to finish in after a signal (default: 20)")
-    parser.add_argument("--max-body", type=int, default=1 << 20, help="bytes of a request (default: 1048576)")
+    parser.add_argument("--max-body", type=int, help="bytes of a request (default: 32 for each token of --max-context)")
     parser.add_argument("--max-messages", type=int, default=512, help="messages of a request (default: 512)")
     parser.add_argument("--max-context", type=int, default=4096, help="tokens of a conversation (default: 4096)")
     _model_flags(parser, max_tokens=1024, per="answer, all roles together")

@@ -218,8 +218,10 @@ def _serve(options: argparse.Namespace) -> None:
 
     playing = rounds.Settings(options.temperature, options.max_tokens, options.max_turns)
     limits = service.Limits(options.concurrency, options.waiting, options.seconds, options.max_messages)
+    # What cannot fit the context is not worth reading: tokenising it would hold up everybody else.
+    body = max(1 << 16, 32 * options.max_context) if options.max_body is None else options.max_body
     settings = server.Settings(
-        options.host, options.port, options.max_body, options.stall, options.grace, options.keyless, limits, playing
+        options.host, options.port, body, options.stall, options.grace, options.keyless, limits, playing
     )
     key = server.read_key(options.api_key_file)
     base, players = _base_and_team(options)

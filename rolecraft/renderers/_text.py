@@ -6,9 +6,9 @@ Not covered: a tokenizer whose ordinary vocabulary holds a marker without declar
 
 from __future__ import annotations
 
-import functools
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ Piece = str | int
 """Plain text, or the id of a control token."""
 
 _MARKER = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
-_CACHED = 4096
+_REMEMBERED = 2_000_000  # characters, which with their ids take some 15 bytes each
 
 
 class AddedToken(Protocol):
@@ -63,7 +63,15 @@ class Codec:
         longest_first = sorted(self.control, key=len, reverse=True)
         self._find = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._lock = threading.Lock()
-        self.plain = functools.lru_cache(maxsize=_CACHED)(self._plain)
+        self._seen = Seen(_REMEMBERED)
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """Return the ids of untrusted `text`; no control token is among them, whatever the text says."""
+        ids = self._seen.get(text)
+        if ids is None:
+            ids = self._plain(text)
+            self._seen.put(text, ids)
+        return ids
 
     def template(self, text: str, only: Iterable[str] | None = None) -> tuple[Piece, ...]:
         """Return trusted text as pieces: its control tokens (those in `only`, if given) as ids, the rest as text."""
@@ -117,7 +125,6 @@ class Codec:
         return self.plain(text) if text else ()
 
     def _plain(self, text: str) -> tuple[int, ...]:
-        """Return the ids of untrusted `text`; no control token is among them, whatever the text says."""
         text = _without_lone_surrogates(text)
         ids = self._encode(text)
         if self._forbidden.isdisjoint(ids):
@@ -147,6 +154,34 @@ class Codec:
         with self._lock:
             text = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
+
+
+class Seen:
+    """The ids of texts met before, the least recently used forgotten first; safe to share between threads."""
+
+    def __init__(self, characters: int) -> None:
+        """Remember texts of so many characters together: how many texts that is says little of their size."""
+        self._most = characters
+        self._held = 0
+        self._ids: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, text: str) -> tuple[int, ...] | None:
+        """Return the ids of `text` if they are known."""
+        with self._lock:
+            if text in self._ids:
+                self._ids.move_to_end(text)
+            return self._ids.get(text)
+
+    def put(self, text: str, ids: tuple[int, ...]) -> None:
+        """Remember the ids of `text`, and forget what no longer fits."""
+        with self._lock:
+            if text not in self._ids:
+                self._ids[text] = ids
+                self._held += len(text)
+            while self._held > self._most:
+                forgotten, _ = self._ids.popitem(last=False)
+                self._held -= len(forgotten)
 
 
 def _without_lone_surrogates(text: str) -> str:
