@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +30,8 @@ class Example:
     """What one row trains; `ids`, `weights` and `speakers` align, (T,). `source` is the trajectory's id.
 
     `weights` are above 0 only on replies; `speakers` tells whose token each is, None for context. `roles` are the role
-    ids that a gate gave the tokens, empty without one.
+    ids that a gate gave the tokens, empty without one. `forced` marks tokens of trained replies that are left out since
+    a grammar, not the model, chose them; empty if none are.
     """
 
     ids: tuple[int, ...]
@@ -38,6 +39,7 @@ class Example:
     speakers: tuple[str | None, ...]
     source: str = ""
     roles: tuple[int, ...] = ()
+    forced: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,22 @@ class _Sequence:
     ids: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     speakers: tuple[str | None, ...] = ()
+    forced: tuple[bool, ...] = ()
     ends: list[int] = field(default_factory=list)
     start: int = 0
 
-    def extend(self, ids: Sequence[int], speakers: Sequence[str | None], weight: float = 0.0) -> None:
+    def extend(
+        self,
+        ids: Sequence[int],
+        speakers: Sequence[str | None],
+        weight: float = 0.0,
+        forced: Sequence[bool] = (),
+    ) -> None:
+        forced = forced or (False,) * len(ids)
         self.ids += tuple(ids)
         self.speakers += tuple(speakers)
-        self.weights += (weight,) * len(ids)
+        self.weights += tuple(0.0 if left_out else weight for left_out in forced)
+        self.forced += tuple(forced)
 
 
 def build(
@@ -79,15 +90,20 @@ def build(
     max_length: int | None = None,
     on_long: OnLong = "stop",
     gate: Gate | None = None,
+    *,
+    train_forced: bool = True,
 ) -> list[Example]:
     """Return the examples that train each reply of `trajectory` once, seen through its speaker's view.
 
     A reply joins an example that its prompt extends, so a team whose views only append gets one example; with a `gate`
     under which a token's role depends on who reads it, each reply has an example of its own. Replies of weight 0 are
-    context only. Raises DataError naming the trajectory: for a speaker outside the team, and with
-    `on_long` "stop" for an example of more than `max_length` tokens or a reply that was cut before its end token.
+    context only; without `train_forced` so are tokens that a grammar forced (`Turn.forced`).
+
+    Raises DataError naming the trajectory: for a speaker outside the team, and with `on_long` "stop" for an example of
+    more than `max_length` tokens or a reply that was cut before its end token.
     """
-    return list(build_all((trajectory,), team, renderer, max_length, on_long, gate).examples)
+    built = build_all((trajectory,), team, renderer, max_length, on_long, gate, train_forced=train_forced)
+    return list(built.examples)
 
 
 def build_all(
@@ -97,21 +113,25 @@ def build_all(
     max_length: int | None = None,
     on_long: OnLong = "stop",
     gate: Gate | None = None,
+    *,
+    train_forced: bool = True,
 ) -> Built:
     """Return the examples of all `trajectories`, and the number of replies they leave out; see `build`."""
     examples: list[Example] = []
     dropped = 0
     for trajectory in trajectories:
-        sequences, cut = _sequences(trajectory, team, renderer, on_long, packs=gate is None or gate.packs)
+        forced = {} if train_forced else _forced(trajectory)
+        sequences, cut = _sequences(trajectory, team, renderer, on_long, forced, packs=gate is None or gate.packs)
         dropped += cut
         for sequence in sequences:
             kept = _fit(sequence, trajectory.id, max_length, on_long)
             dropped += len(sequence.ends) - kept
-            if kept:
-                length = sequence.ends[kept - 1]
+            length = sequence.ends[kept - 1] if kept else 0
+            if any(sequence.weights[:length]):
                 parts = (sequence.ids[:length], sequence.weights[:length], sequence.speakers[:length])
                 roles = _roles(sequence, gate)[:length]
-                examples.append(Example(*parts, source=trajectory.id, roles=roles))
+                left_out = sequence.forced[:length] if any(sequence.forced[:length]) else ()
+                examples.append(Example(*parts, source=trajectory.id, roles=roles, forced=left_out))
     return Built(tuple(examples), dropped)
 
 
@@ -121,8 +141,28 @@ def _roles(sequence: _Sequence, gate: Gate | None) -> tuple[int, ...]:
     return gate.ids(sequence.speakers, str(sequence.speakers[-1]), sequence.start)
 
 
+def _forced(trajectory: Trajectory) -> dict[int, tuple[bool, ...]]:
+    """Return which of a message's tokens were forced, by the message's place; a prefix that it began with was not."""
+    found: dict[int, tuple[bool, ...]] = {}
+    turns = list(trajectory.turns)
+    for place, message in enumerate(trajectory.messages):
+        if not turns or message != turns[0].message:
+            continue
+        turn = turns.pop(0)
+        given = len(message.ids or ()) - len(turn.token_ids)
+        if any(turn.forced) and given >= 0 and (message.ids or ())[given:] == turn.token_ids:
+            found[place] = (False,) * given + turn.forced
+    return found
+
+
 def _sequences(
-    trajectory: Trajectory, team: Team, renderer: Renderer, on_long: OnLong, *, packs: bool
+    trajectory: Trajectory,
+    team: Team,
+    renderer: Renderer,
+    on_long: OnLong,
+    forced: Mapping[int, tuple[bool, ...]],
+    *,
+    packs: bool,
 ) -> tuple[list[_Sequence], int]:
     """Return the packed replies of a trajectory, and how many were left out because they were cut."""
     sequences: list[_Sequence] = []
@@ -146,7 +186,8 @@ def _sequences(
         sequence.start = len(opening.ids) - len(renderer.header(speaker))
         start = len(sequence.ids)
         sequence.extend(opening.ids[start:], opening.speakers[start:])
-        sequence.extend(ids, (speaker,) * len(ids), 1.0 if message.weight is None else message.weight)
+        weight = 1.0 if message.weight is None else message.weight
+        sequence.extend(ids, (speaker,) * len(ids), weight, forced.get(place, ()))
         sequence.ends.append(len(sequence.ids))
     return sequences, cut
 
@@ -209,8 +250,9 @@ def _problem(example: Example, renderer: Renderer, team: Team, max_length: int |
         return f"{len(example.ids)} tokens are more than max_length {max_length}; build with on_long 'skip' or 'cut'"
     if not all(math.isfinite(weight) and weight >= 0 for weight in example.weights):
         return "a loss weight is negative or not finite"
-    runs = list(_trained_runs(example.weights))
-    if not runs:
+    left_out = example.forced or (False,) * len(example.ids)
+    runs = list(_trained_runs([weight or float(out) for weight, out in zip(example.weights, left_out, strict=True)]))
+    if not any(example.weights):
         return "no token is trained; a reply must have a weight above 0"
     found = (_run_problem(example, start, end, renderer, team) for start, end in runs)
     return next((problem for problem in found if problem), None)

@@ -14,7 +14,7 @@ from rolecraft.examples import Budget, Example, audit, budget, build, build_all,
 from rolecraft.renderers import Renderer, find
 from rolecraft.team import Role
 from rolecraft.team import find as find_team
-from rolecraft.types import Message, Task, ToolCall, ToolSpec, Trajectory
+from rolecraft.types import Message, Task, ToolCall, ToolSpec, Trajectory, Turn
 
 TOOLS = (ToolSpec("read_debt", "debt of a company", {"type": "object", "properties": {"key": {"type": "string"}}}),)
 MOR = find_team("mor", instructions=False)
@@ -107,6 +107,45 @@ def test_ids_that_a_model_wrote_are_trained_as_they_are(nano: Renderer) -> None:
     message = nano.parse((*spelled, nano.end_id), "reasoner")
     (example,) = build(trajectory((EPISODE[0], message)), MOR, nano)
     assert example.ids[-4:] == (*spelled, nano.end_id)
+
+
+def played(renderer: Renderer, forced: Sequence[bool]) -> Trajectory:
+    """An episode of which the model wrote the call; `forced` are its tokens from the first."""
+    ids = renderer.reply(CALL)
+    call = replace(CALL, ids=ids)
+    flags = (*forced, *[False] * (len(ids) - len(forced)))
+    turn = Turn(call, "executor", token_ids=ids, forced=flags, logprobs=(0.0,) * len(ids))
+    record = trajectory([call if message is CALL else message for message in EPISODE])
+    return replace(record, turns=(turn,))
+
+
+def test_forced_tokens_are_trained_unless_they_are_left_out(renderer: Renderer) -> None:
+    record = played(renderer, [True, True, False, True])
+    (whole,) = build(record, MOR, renderer)
+    (example,) = build(record, MOR, renderer, train_forced=False)
+    ids = renderer.reply(CALL)
+    start = next(i for i in range(len(example.ids)) if example.ids[i : i + len(ids)] == ids)
+    assert whole.forced == ()
+    assert [place - start for place, left_out in enumerate(example.forced) if left_out] == [0, 1, 3]
+    expected = [w if place - start not in (0, 1, 3) else 0.0 for place, w in enumerate(whole.weights)]
+    assert list(example.weights) == expected
+    audit([whole, example], renderer, MOR)
+
+
+def test_a_prefix_before_forced_tokens_is_no_forced_token(nano: Renderer) -> None:
+    record = played(nano, [True])
+    turn = record.turns[0]
+    begun = replace(record, turns=(replace(turn, token_ids=turn.token_ids[2:], forced=(*turn.forced[2:-1], True)),))
+    (example,) = build(begun, MOR, nano, train_forced=False)
+    assert sum(example.forced) == 1
+    assert example.ids[example.forced.index(True)] == nano.end_id
+
+
+def test_a_reply_that_was_forced_whole_trains_nothing(nano: Renderer) -> None:
+    record = played(nano, [True] * len(nano.reply(CALL)))
+    lone = replace(record, messages=tuple(record.messages[i] for i in (0, 2)))
+    assert build(lone, MOR, nano, train_forced=False) == []
+    assert len(build(lone, MOR, nano)) == 1
 
 
 def test_a_reply_of_weight_0_is_context_only(renderer: Renderer) -> None:
