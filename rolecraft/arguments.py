@@ -104,6 +104,14 @@ def _model_flags(parser: argparse.ArgumentParser, max_tokens: int = 160, per: st
     parser.add_argument("--seed", type=int, default=0)
 
 
+def _constrain_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--constrain", action="store_true", help="let no call be written that misfits its tool's schema"
+    )
+    text = "schema keywords that --constrain cannot keep (default: refuse)"
+    parser.add_argument("--on-unsupported", default="refuse", choices=("refuse", "ignore"), help=text)
+
+
 def _tool_flags(parser: argparse.ArgumentParser) -> None:
     text = "a .py file with @tool functions, or python, calculator, ...; may be repeated"
     parser.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
@@ -117,6 +125,7 @@ def _quickstart(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--recipe", default="quickstart", help="quickstart, long, or a YAML file")
     parser.add_argument("--n", type=int, default=210, help="tasks per split (default: 210)")
     parser.add_argument("--seed", type=int, default=13, help="of the held-out tasks (default: 13)")
+    parser.add_argument("--constrain", action="store_true", help="also play the untuned base with constrained calls")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted one")
     return parser
@@ -148,6 +157,7 @@ def _eval(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--against", type=Path, metavar="DIR", help="a run to compare with, task by task")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     _model_flags(parser)
+    _constrain_flags(parser)
     return parser
 
 
@@ -156,6 +166,7 @@ def _run(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("question")
     _tool_flags(parser)
     _model_flags(parser)
+    _constrain_flags(parser)
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object")
     return parser
 
@@ -164,6 +175,7 @@ def _chat(verbs: Any) -> argparse.ArgumentParser:
     parser = _verb(verbs, "chat", "talk with a model that uses your tools")
     _tool_flags(parser)
     _model_flags(parser)
+    _constrain_flags(parser)
     return parser
 
 

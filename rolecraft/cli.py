@@ -20,7 +20,7 @@ from rolecraft import arguments
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rolecraft import agent, team
+    from rolecraft import agent, engine, team
     from rolecraft.tools import Toolbox
     from rolecraft.types import Engine, Message, Trajectory
 
@@ -65,7 +65,7 @@ def _verbs() -> dict[str, Callable[[argparse.Namespace], int | None]]:
 def _quickstart(options: argparse.Namespace) -> None:
     from rolecraft.nano import quickstart
 
-    settings = quickstart.Settings(options.recipe, options.n, options.seed, options.processes)
+    settings = quickstart.Settings(options.recipe, options.n, options.seed, options.processes, options.constrain)
     quickstart.quickstart(settings, options.output, resume=options.resume)
 
 
@@ -260,9 +260,16 @@ def _engine_and_team(options: argparse.Namespace) -> tuple[Callable[[], Abstract
     from rolecraft import engine
 
     base, players = _base_and_team(options)
-    slots = getattr(options, "concurrency", 1)
-    opener = partial(engine.open_local, base, options.adapter, options.dtype, options.device, engine.Settings(slots))
+    opener = partial(engine.open_local, base, options.adapter, options.dtype, options.device, _engines(options))
     return opener, players
+
+
+def _engines(options: argparse.Namespace) -> engine.Settings:
+    from rolecraft import engine, matcher
+
+    grammar = matcher.Settings(on_unsupported=options.on_unsupported)
+    slots = getattr(options, "concurrency", 1)
+    return engine.Settings(slots=slots, constrain="always" if options.constrain else "asked", grammar=grammar)
 
 
 def _playing(options: argparse.Namespace) -> agent.Settings:
@@ -270,7 +277,7 @@ def _playing(options: argparse.Namespace) -> agent.Settings:
     from rolecraft.types import Sampling
 
     sampling = Sampling(temperature=options.temperature, max_tokens=options.max_tokens)
-    return agent.Settings(max_turns=options.max_turns, sampling=sampling)
+    return agent.Settings(max_turns=options.max_turns, sampling=sampling, constrained=options.constrain)
 
 
 def _report(options: argparse.Namespace) -> None:

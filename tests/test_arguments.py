@@ -37,6 +37,13 @@ def test_every_verb_with_overrides_takes_them_beside_its_own_word(line, name, va
     assert options.set == ["size=3"]
 
 
+@pytest.mark.parametrize("verb", ["eval", "run hi", "chat"])
+def test_what_plays_can_be_constrained(verb):
+    free, held = (arguments.read(f"{verb}{flags}".split()) for flags in ("", " --constrain --on-unsupported ignore"))
+    assert (free.constrain, free.on_unsupported) == (False, "refuse")
+    assert (held.constrain, held.on_unsupported) == (True, "ignore")
+
+
 def test_an_options_value_is_no_override():
     options = arguments.read(["train", "lora", "--data", "rows=2.jsonl", "training.seed=1"])
     assert (options.data, options.set) == ("rows=2.jsonl", ["training.seed=1"])

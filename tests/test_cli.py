@@ -136,6 +136,40 @@ def test_run_answers_with_a_users_tools_and_prints_the_record(capsys, tools):
     assert record["messages"][0] == {"role": "user", "content": "What is the stock of Lamp?"}
 
 
+def test_constrained_a_team_of_an_untuned_base_names_roles_and_calls_tools(capsys, tools):
+    words = ("--tools", tools, "--team", "mor", "--bare", "--constrain", "--json", "--max-turns", "4")
+    _, out, _ = call(capsys, "run", "What is the stock of Lamp?", *words, "--max-tokens", "60")
+    record = json.loads(out.splitlines()[-1])
+    replies = [message for message in record["messages"] if message["role"] == "assistant"]
+    for reply in replies:
+        if reply["speaker"] == "reasoner":
+            assert reply["content"].endswith(("Next: executor.", "Next: summarizer."))
+        assert {made["function"]["name"] for made in reply.get("tool_calls", ())} <= {"stock"}
+    assert replies[0]["speaker"] == "reasoner"
+
+
+PICK = """
+from rolecraft.tools import Tool
+from rolecraft.types import ToolSpec
+
+things = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+spec = ToolSpec("pick", "pick one", {"type": "object", "properties": {"things": things}})
+pick = Tool(spec, lambda things: things[0])
+"""
+
+
+def test_a_schema_keyword_that_no_grammar_keeps_is_refused_or_ignored(capsys, tmp_path):
+    path = tmp_path / "pick.py"
+    path.write_text(PICK, encoding="utf-8")
+    words = ("run", "Pick.", "--tools", str(path), "--max-tokens", "4")
+    code, _, err = call(capsys, *words, "--constrain")
+    assert code == 2
+    assert "tools[0].parameters.properties.things.uniqueItems" in err
+    with pytest.warns(UserWarning, match="not held to"):
+        _, out, _ = call(capsys, *words, "--constrain", "--on-unsupported", "ignore")
+    assert "assistant" in out
+
+
 def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):
     questions = iter(["What is the stock of Lamp?", "And of Cup?", ""])
     monkeypatch.setattr("rich.console.Console.input", lambda *_: next(questions))

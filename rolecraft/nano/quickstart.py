@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +27,16 @@ _PLAYING = agent.Settings(max_turns=10, sampling=Sampling(max_tokens=96))
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Which recipe is tuned, and how many held-out tasks of which seed each split has."""
+    """Which recipe is tuned, and how many held-out tasks of which seed each split has.
+
+    `constrain`: the untuned base is also played with constrained calls, a baseline that cannot write a malformed one.
+    """
 
     recipe: str = "quickstart"
     n: int = 210
     seed: int = 13
     processes: int = 2
+    constrain: bool = False
 
 
 @dataclass(slots=True)
@@ -48,7 +52,8 @@ class _Tour:
     def command(self) -> str:
         """The command line that repeats the tour."""
         asked = self.settings
-        return f"rolecraft quickstart --recipe {asked.recipe} --n {asked.n} --seed {asked.seed}"
+        constrain = " --constrain" if asked.constrain else ""
+        return f"rolecraft quickstart --recipe {asked.recipe} --n {asked.n} --seed {asked.seed}{constrain}"
 
     @contextmanager
     def step(self, name: str, says: str) -> Iterator[None]:
@@ -92,13 +97,23 @@ def _clear(output: Path, resume: bool) -> None:
 
 def _untuned(tour: _Tour, recipe: Recipe) -> dict[str, dict[str, Scores]]:
     with tour.step("untuned", f"Playing {tour.settings.n} held-out tasks per split with the untuned base"):
-        return {
+        found = {
             "zero-shot": _play(tour, "zero-shot", recipe),
             "few-shot": _play(tour, "few-shot", recipe, shots=3),
         }
+        if tour.settings.constrain:
+            found["few-shot, constrained"] = _play(tour, "few-shot-constrained", recipe, shots=3, constrained=True)
+        return found
 
 
-def _play(tour: _Tour, name: str, recipe: Recipe, adapter: Path | None = None, shots: int = 0) -> dict[str, Scores]:
+def _play(
+    tour: _Tour,
+    name: str,
+    recipe: Recipe,
+    adapter: Path | None = None,
+    shots: int = 0,
+    constrained: bool = False,
+) -> dict[str, Scores]:
     settings = evaluate.Settings(
         name=name,
         split="+".join(SPLITS),
@@ -112,8 +127,8 @@ def _play(tour: _Tour, name: str, recipe: Recipe, adapter: Path | None = None, s
     )
     opener = partial(engine.open_local, recipe.model.base, adapter, settings=engine.Settings(slots=32))
     players = team.find(recipe.team.preset, instructions=recipe.team.instructions)
-    run = Run(tour.output / name)
-    return evaluate.play_splits(settings, players, opener, run, _PLAYING, console=tour.console)
+    playing = replace(_PLAYING, constrained=constrained)
+    return evaluate.play_splits(settings, players, opener, Run(tour.output / name), playing, console=tour.console)
 
 
 def _policies(tour: _Tour) -> dict[str, dict[str, Scores]]:
