@@ -26,13 +26,16 @@ class Settings:
     """How an answer is drawn where the request does not say, and what bounds it.
 
     `max_tokens` caps what all roles together write for one answer, `max_turns` how often they speak, `max_calls` how
-    many calls of one message are kept.
+    many calls of one message are kept, `max_thought` the tokens of a role that neither calls nor answers.
+    `constrained`: each role is held to its part, and calls to their schemas.
     """
 
     temperature: float = 0.0
     max_tokens: int = 1024
     max_turns: int = 12
     max_calls: int = 16
+    max_thought: int = 160
+    constrained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,7 @@ class _Choice:
 
     async def turn(self, speaker: str) -> Finish | None:
         """Let `speaker` write one message; return how that ends the choice, or None if somebody else goes on."""
-        cap = self.settings.max_tokens
-        room = min(self.asked.max_tokens or cap, cap) - sum(map(written, self.turns))
+        room = self._room(speaker)
         if room < 1 or len(self.turns) == self.settings.max_turns:
             return "length"
         try:
@@ -181,6 +183,14 @@ class _Choice:
         self.said += remarked
         return None
 
+    def _room(self, speaker: str) -> int:
+        """Return how many tokens `speaker` may write; a thought leaves as much for what it leads to."""
+        cap = self.settings.max_tokens
+        left = min(self.asked.max_tokens or cap, cap) - sum(map(written, self.turns))
+        if speaker in (self.served.caller, self.served.closer):
+            return left
+        return min(self.settings.max_thought, (left + 1) // 2)
+
     def _prompt(self, speaker: str, room: int) -> Prompt:
         """Return what `speaker` sees and how it writes; stop strings are for what is heard as content."""
         asked, served = self.asked, self.served
@@ -192,10 +202,12 @@ class _Choice:
             max_tokens=room,
             stop=asked.stop if answers else (),
         )
-        free = "none" if self.asked.choice == "none" else "auto"
-        choice = asked.choice if speaker == served.caller else free
         view = served.team.role(speaker).view(self.said)
-        return Prompt(view, asked.tools, speaker, choice=choice, sampling=sampling)
+        prompt = Prompt(view, asked.tools, speaker, sampling=sampling, parallel=asked.parallel)
+        if not self.settings.constrained:
+            return prompt
+        choice, next_roles = served.part(speaker, self.wish)
+        return replace(prompt, choice=choice, next_roles=next_roles)
 
     async def _write(self, prompt: Prompt) -> Completion:
         """Return the reply to `prompt`, its text heard as it comes where somebody listens."""

@@ -63,6 +63,20 @@ class Served:
         """
         return None if self.alone else self._directed(self.team.next_speaker(last), choice)
 
+    def part(self, speaker: str, wish: Choice) -> tuple[Choice, tuple[str, ...]]:
+        """Return what a constrained reply of `speaker` may be: its `choice` of tools, and the roles it may name next.
+
+        The client's wish is the caller's choice, and the others designate accordingly.
+        """
+        role = self.team.role(speaker)
+        if wish == "auto":
+            return role.choice, role.next_roles
+        if wish == "none":
+            return "none", tuple(name for name in role.next_roles if name != self.caller)
+        if speaker == self.caller:
+            return wish, ()
+        return role.choice, (self.caller,) if self.caller in role.next_roles else role.next_roles
+
     def reading(self, sent: Sent) -> tuple[Message, ...]:
         """Return an assistant message of unknown origin as the team's own words: reasoning, calls, answer.
 

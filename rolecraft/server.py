@@ -45,7 +45,7 @@ _WAITING_CHARACTERS = 64 * 1024  # of a stream, before its writer waits for its 
 _BESIDES = 256  # connections beside those that requests may hold: idle, asking for /health, being refused
 _LEAST = {"request_bytes": 1, "stall_seconds": 0.1, "grace_seconds": 0}
 _LEAST_LIMITS = {"places": 1, "waiting": 0, "seconds": 0.1, "messages": 1, "remembered": 0}
-_LEAST_PLAYING = {"temperature": 0, "max_tokens": 1, "max_turns": 1, "max_calls": 1}
+_LEAST_PLAYING = {"temperature": 0, "max_tokens": 1, "max_thought": 1, "max_turns": 1, "max_calls": 1}
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 _T = TypeVar("_T")

@@ -67,6 +67,12 @@ class Service:
         served = self.served(asked.model)
         if asked.logprobs and served.player.renderer is None:
             raise Refused(400, f"{served.id!r} does not tell log-probabilities", param="logprobs")
+        if asked.tools and asked.choice != "auto" and not self._playing.constrained:
+            raise Refused(
+                400,
+                "this server constrains no replies; use 'auto', or serve without --constrain off",
+                param="tool_choice",
+            )
         messages = self._recall.restore(served, asked.messages)
         seed = self._seeds() if asked.seed is None else asked.seed
         async with self._in_time():

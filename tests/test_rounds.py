@@ -144,8 +144,16 @@ def test_the_limit_is_of_all_roles_together(nano_tokenizer):
 
 
 def test_a_request_cannot_ask_for_more_than_the_server_gives(nano_tokenizer):
-    played, _ = play(scripted(nano_tokenizer), replace(ASKED, max_tokens=1000), settings=Settings(max_tokens=3))
+    asked = replace(ASKED, max_tokens=1000)
+    played, _ = play(scripted(nano_tokenizer), asked, model="nano", settings=Settings(max_tokens=3))
     assert (len(played.turns[0].token_ids), played.finish) == (3, "length")
+
+
+def test_a_thought_leaves_room_for_what_it_leads_to(nano_tokenizer):
+    for most, settings in ((20, Settings()), (100, Settings(max_thought=10))):
+        engine = scripted(nano_tokenizer, lambda prompt: "think " * 50 if prompt.speaker == "reasoner" else CALL)
+        play(engine, replace(ASKED, max_tokens=most), settings=settings)
+        assert engine.prompts[0].sampling.max_tokens == 10
 
 
 def test_one_call_is_kept_where_several_are_not_wanted(nano_tokenizer):
@@ -171,20 +179,36 @@ def test_stop_strings_end_the_answer_and_no_reasoning(nano_tokenizer):
     assert (played.reasoning, played.content, played.finish) == (ENOUGH, "The debt of Plalples ", "stop")
 
 
+REASON, CALLS, ANSWERS = "reasoner", "executor", "summarizer"
+
+
 @pytest.mark.parametrize(
     ("choice", "tools", "asked"),
     [
-        ("auto", (TOOL,), [("reasoner", "auto"), ("executor", "auto")]),
-        ("none", (TOOL,), [("reasoner", "none"), ("summarizer", "none")]),
-        ("required", (TOOL,), [("reasoner", "auto"), ("executor", "required")]),
-        ("read_debt", (TOOL,), [("reasoner", "auto"), ("executor", "read_debt")]),
-        ("auto", (), [("reasoner", "auto"), ("summarizer", "auto")]),
+        ("auto", (TOOL,), [(REASON, "none", (CALLS, ANSWERS)), (CALLS, "required", ())]),
+        ("none", (TOOL,), [(REASON, "none", (ANSWERS,)), (ANSWERS, "none", ())]),
+        ("required", (TOOL,), [(REASON, "none", (CALLS,)), (CALLS, "required", ())]),
+        ("read_debt", (TOOL,), [(REASON, "none", (CALLS,)), (CALLS, "read_debt", ())]),
+        ("auto", (), [(REASON, "none", (ANSWERS,)), (ANSWERS, "none", ())]),
     ],
 )
-def test_the_choice_of_tools_reaches_who_calls(nano_tokenizer, choice, tools, asked):
+def test_each_role_is_held_to_its_part_and_the_clients_wish(nano_tokenizer, choice, tools, asked):
     engine = scripted(nano_tokenizer)
     play(engine, replace(ASKED, choice=choice, tools=tools))
-    assert [(prompt.speaker, prompt.choice) for prompt in engine.prompts] == asked
+    assert [(prompt.speaker, prompt.choice, prompt.next_roles) for prompt in engine.prompts] == asked
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required", "read_debt"])
+def test_a_base_is_held_to_the_clients_wish(nano_tokenizer, choice):
+    engine = scripted(nano_tokenizer)
+    play(engine, replace(ASKED, choice=choice, parallel=False), model="nano")
+    assert [(prompt.choice, prompt.parallel, prompt.next_roles) for prompt in engine.prompts] == [(choice, False, ())]
+
+
+def test_unconstrained_no_role_is_held_to_anything(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    play(engine, settings=Settings(constrained=False))
+    assert {(prompt.choice, prompt.next_roles) for prompt in engine.prompts} == {("auto", ())}
 
 
 def test_a_call_is_demanded_of_a_team_that_would_answer(nano_tokenizer):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 
+import jsonschema
 import openai
 import pytest
 import tiny
@@ -148,3 +150,55 @@ def test_a_follow_up_computes_only_what_is_new(nano_tokenizer):
     assert second.usage.prompt_tokens == whole.starts[4]
     assert second.usage.prompt_tokens_details.cached_tokens == known
     assert first.usage.completion_tokens == sum(len(renderer.reply(message)) for message in messages[1:3])
+
+
+ROOM = {
+    "type": "object",
+    "properties": {"floor": {"type": "integer", "minimum": 1, "maximum": 9}, "side": {"enum": ["left", "right"]}},
+    "required": ["floor", "side"],
+    "additionalProperties": False,
+}
+LOOK = {"type": "function", "function": {"name": "look", "description": "look", "parameters": ROOM}}
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny:executor", "tiny:team"])
+def test_a_random_model_can_only_call_what_fits(client, model):
+    options = {"tools": [*TOOLS, LOOK], "temperature": 1, "n": 4, "seed": 3, "max_tokens": 200}
+    for choice in ("required", {"type": "function", "function": {"name": "look"}}):
+        told = ask(client, model, "rank", tool_choice=choice, parallel_tool_calls=False, **options)
+        for one in told.choices:
+            (call,) = one.message.tool_calls
+            assert one.finish_reason == "tool_calls"
+            if choice != "required" or call.function.name == "look":
+                jsonschema.validate(json.loads(call.function.arguments), ROOM)
+            else:
+                assert json.loads(call.function.arguments).keys() == {"key"}
+
+
+def test_a_random_model_can_be_kept_from_calling(client):
+    told = ask(client, "tiny:team", "rank", tools=[LOOK], tool_choice="none", temperature=1, n=4, max_tokens=80)
+    assert all(one.message.tool_calls is None for one in told.choices)
+
+
+def test_a_schema_that_no_grammar_keeps_is_refused_by_name(client):
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "not": {"const": 7}}}, "required": ["a"]}
+    odd = {"type": "function", "function": {"name": "odd", "parameters": schema}}
+    with pytest.raises(openai.BadRequestError, match=r"a\.not"):
+        ask(client, "tiny", "rank", tools=[odd], tool_choice="required")
+
+
+def test_a_random_teams_follow_up_computes_only_what_is_new(client):
+    asked = {"model": "tiny:team", "tools": [LOOK], "tool_choice": "required", "max_tokens": 200}
+    first = client.chat.completions.create(messages=[QUESTION], **asked)
+    message = first.choices[0].message
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "3809"} for call in message.tool_calls]
+    messages = [
+        QUESTION,
+        {"role": "assistant", "tool_calls": [call.model_dump() for call in message.tool_calls]},
+        *results,
+    ]
+    second = client.chat.completions.create(messages=messages, **asked)
+    assert (
+        second.usage.prompt_tokens_details.cached_tokens
+        >= first.usage.prompt_tokens + first.usage.completion_tokens - 1
+    )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from serving import ANSWER, models, scripted
 
-from rolecraft import served, team
+from rolecraft import rounds, served, team
 from rolecraft.errors import DataError, EngineError
 from rolecraft.protocol import Asked, Refused, Sent
 from rolecraft.service import Limits, Service
@@ -114,6 +114,14 @@ def test_log_probabilities_need_a_renderer(nano_tokenizer):
     blind = served.offered("nano", team.find("mor"), served.Player(scripted(nano_tokenizer)))
     error = refusal(Service(blind), replace(ASKED, logprobs=True))
     assert (error.status, error.param) == (400, "logprobs")
+
+
+@pytest.mark.parametrize("choice", ["none", "required", "read_debt"])
+def test_without_constraint_no_choice_but_auto_can_be_kept(nano_tokenizer, choice):
+    service = Service(models(scripted(nano_tokenizer)), rounds.Settings(constrained=False))
+    error = refusal(service, replace(ASKED, choice=choice))
+    assert (error.status, error.param) == (400, "tool_choice")
+    assert asyncio.run(service.answer(replace(ASKED, choice="none", tools=())))
 
 
 def test_a_follow_up_holds_the_tokens_that_were_written(nano_tokenizer):
