@@ -195,7 +195,10 @@ def _serve(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--max-body", type=int, help="bytes of a request (default: 32 for each token of --max-context)")
     parser.add_argument("--max-messages", type=int, default=512, help="messages of a request (default: 512)")
     parser.add_argument("--max-context", type=int, default=4096, help="tokens of a conversation (default: 4096)")
+    parser.add_argument("--max-thought", type=int, default=160, help="tokens of a role nobody hears (default: 160)")
+    parser.add_argument("--unconstrained", action="store_true", help="hold no reply to its role or to tools' schemas")
     _model_flags(parser, max_tokens=1024, per="answer, all roles together")
+    _constrain_flags(parser)
     return parser
 
 

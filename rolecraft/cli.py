@@ -214,9 +214,17 @@ def _show(message: Message, console: Console) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from rolecraft import engine, offer, rounds, server, service
 
-    playing = rounds.Settings(options.temperature, options.max_tokens, options.max_turns)
+    playing = rounds.Settings(
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        max_thought=options.max_thought,
+        max_turns=options.max_turns,
+        constrained=not options.unconstrained,
+    )
     limits = service.Limits(options.concurrency, options.waiting, options.seconds, options.max_messages)
     # What cannot fit the context is not worth reading: tokenising it would hold up everybody else.
     body = max(1 << 16, 32 * options.max_context) if options.max_body is None else options.max_body
@@ -225,7 +233,9 @@ def _serve(options: argparse.Namespace) -> None:
     )
     key = server.read_key(options.api_key_file)
     base, players = _base_and_team(options)
-    engines = engine.Settings(slots=options.concurrency, max_context=options.max_context, seed=options.seed)
+    engines = replace(_engines(options), max_context=options.max_context, seed=options.seed)
+    if options.unconstrained:
+        engines = replace(engines, constrain="off")
 
     def open_engine(adapter: Path | None) -> engine.LocalEngine:
         return engine.open_local(base, adapter, options.dtype, options.device, engines)

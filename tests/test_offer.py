@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
-import subprocess
-import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import openai
 import pytest
 import tiny
+from serving import until
 
-from rolecraft import offer, team
+from rolecraft import cli, offer, team
 from rolecraft.engine import LocalEngine
+from rolecraft.listener import bind
 
 
 @pytest.fixture
@@ -63,18 +65,35 @@ def test_a_folder_is_called_by_its_name_alone(opening, tmp_path):
         assert models[0].id == "some/hub-name"
 
 
-def test_the_verb_serves_until_it_is_told_to_stop(tmp_path):
+def test_the_verb_serves_until_it_is_told_to_stop(tmp_path, capfd):
     key = tmp_path / "key"
     key.write_text("sk-of-the-file\n")
-    command = [sys.executable, "-m", "rolecraft.cli", "serve", "--port", "0", "--api-key-file", str(key)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        told = process.stdout.readline()
-        assert told.startswith("nano, nano:assistant, nano:team: with a key at http://127.0.0.1:")
-        with openai.OpenAI(base_url=told.split()[-1], api_key="sk-of-the-file", max_retries=0) as client:
-            messages = [{"role": "user", "content": "Hi"}]
-            answer = client.chat.completions.create(model="nano", messages=messages, max_tokens=5)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-        assert answer.usage.completion_tokens == 5
-        assert json.loads(answer.model_dump_json())["model"] == "nano"
-        assert "sk-of-the-file" not in told + process.stdout.read() + process.stderr.read()
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    heard = []
+
+    def client():
+        address = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{address}/health"), seconds=120)
+        try:
+            with openai.OpenAI(base_url=f"{address}/v1", api_key="sk-of-the-file", max_retries=0) as one:
+                messages = [{"role": "user", "content": "Hi"}]
+                heard.append(one.chat.completions.create(model="nano", messages=messages, max_tokens=5))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=client)
+    asking.start()
+    assert cli.main(["serve", "--port", str(port), "--api-key-file", str(key)]) == 0
+    asking.join()
+    told = capfd.readouterr()
+    assert heard[0].usage.completion_tokens == 5
+    assert told.out.splitlines()[-1] == f"nano, nano:assistant, nano:team: with a key at http://127.0.0.1:{port}/v1"
+    assert "sk-of-the-file" not in told.out + told.err
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=60).status_code == 200
+    except httpx2.TransportError:
+        return False
