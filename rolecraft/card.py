@@ -59,7 +59,7 @@ on it. It calls tools with arguments that can be wrong; let it call only what ma
 
 
 _ELSEWHERE = {"lora": "Without Rolecraft, it loads as any PEFT adapter:"}
-_OWN_METHOD = "PEFT loads it once it knows the method, which importing it does; a call then takes `role_ids`, the role of each token:"
+_OWN_METHOD = "PEFT loads it once it knows the method, by the import below; a call takes `role_ids`, each token's role:"
 
 
 @dataclass(frozen=True, slots=True)
