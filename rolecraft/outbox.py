@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 from starlette.responses import Response
@@ -75,7 +75,7 @@ def _size(event: Event) -> int:
 class EventStream(Response):
     """Sends server-sent events as they come; `lines` ends when the answer does.
 
-    A reader that takes nothing for `stall` seconds, or is not done `most` seconds after the start, is cut off by
+    A reader that takes nothing for `stall` seconds, or is not done in the time that `clock` gives, is cut off by
     `abort`. However it ends, `close` is awaited.
     """
 
@@ -86,12 +86,12 @@ class EventStream(Response):
         lines: AsyncGenerator[bytes, None],
         *,
         stall: float,
-        most: float,
+        clock: AbstractAsyncContextManager[Any],
         abort: Callable[[], None],
         close: Callable[[], Awaitable[None]],
     ) -> None:
         """Prepare to send; nothing happens until the response is called."""
-        self._lines, self._stall, self._most, self._abort, self._close = lines, stall, most, abort, close
+        self._lines, self._stall, self._clock, self._abort, self._close = lines, stall, clock, abort, close
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"}, media_type=self.media_type)
         del self.headers["content-length"]
 
@@ -113,7 +113,7 @@ class EventStream(Response):
             sending.result()
 
     async def _send(self, send: Send) -> None:
-        async with asyncio.timeout(self._most):
+        async with self._clock:
             await self._deliver(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with aclosing(self._lines):
                 async for line in self._lines:

@@ -42,6 +42,7 @@ from rolecraft.types import Json
 KEY_VARIABLE = "ROLECRAFT_API_KEY"
 
 _WAITING_CHARACTERS = 64 * 1024  # of a stream, before its writer waits for its reader
+_LAST_WORDS = 1.0  # seconds to tell a stream why it ends, once the grace is over
 _BESIDES = 256  # connections beside those that requests may hold: idle, asking for /health, being refused
 _LEAST = {"request_bytes": 1, "stall_seconds": 0.1, "grace_seconds": 0}
 _LEAST_LIMITS = {"places": 1, "waiting": 0, "seconds": 0.1, "messages": 1, "remembered": 0}
@@ -223,7 +224,7 @@ class _Handlers:
         return EventStream(
             _lines(answer, asked.n, first, outbox, writing),
             stall=self._settings.stall_seconds,
-            most=self._service.limits.seconds + self._settings.stall_seconds,
+            clock=self._service.clock(self._service.limits.seconds + self._settings.stall_seconds, _LAST_WORDS),
             abort=getattr(request.state, "abort", lambda: None),
             close=lambda: end(writing),
         )

@@ -49,7 +49,7 @@ class Service:
         self.admission = Admission(limits.places, limits.waiting)
         self._playing, self._seeds = playing, seeds
         self._recall = Recall(limits.remembered)
-        self._clocks: set[asyncio.Timeout] = set()
+        self._clocks: dict[asyncio.Timeout, float] = {}
         self._stopping = False
 
     def served(self, model: str) -> Served:
@@ -91,18 +91,28 @@ class Service:
         self._stopping = True
         self.admission.stop()
         end = asyncio.get_running_loop().time() + grace
-        for clock in self._clocks:
-            clock.reschedule(min(end, clock.when() or end))
+        for clock, beyond in self._clocks.items():
+            if not clock.expired():
+                clock.reschedule(min(end + beyond, clock.when() or end))
+
+    @asynccontextmanager
+    async def clock(self, seconds: float, beyond: float = 0.0) -> AsyncIterator[asyncio.Timeout]:
+        """Give the body so many seconds, and once the server stops its grace and what is `beyond`.
+
+        Raises TimeoutError.
+        """
+        async with asyncio.timeout(seconds) as clock:
+            self._clocks[clock] = beyond
+            try:
+                yield clock
+            finally:
+                del self._clocks[clock]
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self.limits.seconds) as clock:
-                self._clocks.add(clock)
-                try:
-                    yield
-                finally:
-                    self._clocks.discard(clock)
+            async with self.clock(self.limits.seconds) as clock:
+                yield
         except TimeoutError as error:
             if not clock.expired():
                 raise

@@ -8,7 +8,7 @@ import time
 import httpx2
 import openai
 import pytest
-from serving import until
+from serving import RawClient, until
 from ticker import ticking
 
 from rolecraft.listener import bind, is_local
@@ -56,6 +56,19 @@ def test_answers_that_outlast_the_grace_are_told_so():
                 list(chunks)
         assert process.wait(timeout=60) == 0
         assert time.monotonic() - began < 10
+        assert process.stderr.read() == ""
+
+
+def test_a_reader_who_stalls_does_not_outlast_the_grace():
+    with ticking(times=20_000, grace=0.5) as (process, url), RawClient(url, receive_buffer=4096) as stalled:
+        messages = [{"role": "user", "content": "word " * 10}]
+        stalled.post({"model": "tick", "messages": messages, "stream": True, "max_tokens": 1})
+        stalled._more()
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(timeout=60) == 0
+        assert time.monotonic() - began < 20
         assert process.stderr.read() == ""
 
 

@@ -106,7 +106,7 @@ async def lines(count: int, pause: float = 0.0):
 
 
 async def played(wire: Wire, events, stall: float = 5.0, most: float = 5.0) -> Wire:
-    stream = EventStream(events, stall=stall, most=most, abort=wire.abort, close=wire.close)
+    stream = EventStream(events, stall=stall, clock=asyncio.timeout(most), abort=wire.abort, close=wire.close)
     await stream({"type": "http"}, wire.receive, wire.send)
     return wire
 
