@@ -8,7 +8,7 @@ import pytest
 
 from rolecraft import cli
 
-VERBS = ("quickstart", "train", "eval", "run", "chat", "serve", "report", "params", "nano", "doctor")
+VERBS = ("quickstart", "train", "eval", "run", "chat", "serve", "report", "params", "reproduce", "nano", "doctor")
 
 TOOLS = '''
 from rolecraft.tools import tool
@@ -72,6 +72,7 @@ def test_help_is_instant_because_it_loads_nothing():
         (["eval", "--split", "tools", "sizes=3", "--limit", "2"], "Did you mean 'size'?"),
         (["params", "--base", "absent.json", "--recipe", "lora"], "absent.json"),
         (["report", "absent"], "absent"),
+        (["reproduce", "mor-count-of"], "Did you mean 'mor-count'?"),
         (["serve", "--host", "0.0.0.0"], "no API key is set"),
         (["serve", "--api-key-file", "absent"], "no file 'absent'"),
         (["serve", "--adapter", "absent"], "no adapter in 'absent'"),
