@@ -350,7 +350,7 @@ class LocalEngine:
             self._finish(sequence, sequence.stop)
             return None
         try:
-            return sequence.choice()
+            return sequence.choice(self._decoder.vocabulary, self.settings.fast_forward)
         except EngineError as error:
             self._decoder.slots.release(sequence.row)
             with suppress(InvalidStateError):  # cancelled meanwhile

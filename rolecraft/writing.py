@@ -97,15 +97,18 @@ class Writing:
         seconds = time.perf_counter() - self.began
         return Written(tuple(self.ids), tuple(self.logprobs), tuple(self.forced), stop, self.cached, seconds)
 
-    def choice(self) -> Choice:
-        """Return what may come next; raises EngineError if nothing may."""
+    def choice(self, vocabulary: int, ahead: bool) -> Choice:
+        """Return what may come next; raises EngineError if nothing may.
+
+        `ahead`: what is forced has been taken already, so there is a choice, or one token for more than one reason.
+        """
         if self.matcher is None:
             return Choice()
+        forced = [] if ahead else self.matcher.forced(self.left)[:1]
+        if forced:
+            return Choice(torch.zeros(vocabulary, dtype=torch.bool).index_fill_(0, torch.tensor(forced), True), True)
         allowed = self.matcher.allowed(self.left)
-        forced = self.matcher.forced(self.left)[:1]
-        if forced:  # the only token allowed, but for what a tokenizer's engine holds canonical
-            allowed = torch.zeros_like(allowed).index_fill_(0, torch.tensor(forced), True)
-        return Choice(allowed, forced=bool(forced) or int(allowed.sum()) == 1)
+        return Choice(allowed, forced=int(allowed.count_nonzero()) == 1)
 
     def heeded(self, new: int, computed: int) -> int:
         """Return after how many of the last `new` of `computed` tokens the model's word is wanted."""
