@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rolecraft.adapters import mor
-from rolecraft.decoder import Decoder, keyed
+from rolecraft.engine.decoder import Decoder, keyed
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
 

@@ -22,9 +22,10 @@ from typing import Any
 
 import openai
 
-from rolecraft import agent, contract, engine, listener, rounds, served, server, team, wire
+from rolecraft import agent, contract, engine, server, team, wire
 from rolecraft.benchmarks import toolworld
 from rolecraft.renderers import why_unparsed
+from rolecraft.server import listener, rounds, served
 from rolecraft.types import Message, Sampling, Task, ToolCall, Trajectory
 
 _REPLY = 160

@@ -216,7 +216,8 @@ def _show(message: Message, console: Console) -> None:
 def _serve(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from rolecraft import engine, offer, rounds, server, service
+    from rolecraft import engine, server
+    from rolecraft.server import offer, rounds, service
 
     playing = rounds.Settings(
         temperature=options.temperature,
@@ -275,7 +276,8 @@ def _engine_and_team(options: argparse.Namespace) -> tuple[Callable[[], Abstract
 
 
 def _engines(options: argparse.Namespace) -> engine.Settings:
-    from rolecraft import engine, matcher
+    from rolecraft import engine
+    from rolecraft.engine import matcher
 
     grammar = matcher.Settings(on_unsupported=options.on_unsupported)
     slots = getattr(options, "concurrency", 1)
@@ -310,7 +312,8 @@ def _params(options: argparse.Namespace) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from rolecraft import claim, reproduce
+    from rolecraft import reproduce
+    from rolecraft.reproduce import claim
 
     settings = reproduce.Settings(
         seeds=options.seeds,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rolecraft.matcher import Matcher
+from rolecraft.engine.matcher import Matcher
 
 _NAMES = ("a", "b", "key name", 'qu"ote', "é", "x-y", "name", "arguments", "a.b", "line\nbreak", "<tool_call>")
 _VALUES = ("a", 'b"c', "é\n", 1, 2.5, None, True, [1, "x"], {"k": []}, "</tool_call>", "\\", -0.0, {}, "😀", 10**20)

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from rolecraft import claim
-from rolecraft.cells import Played, Result, Tuning
+from rolecraft.reproduce import claim
+from rolecraft.reproduce.cells import Played, Result, Tuning
 
 FAMILY = {"families": ["hub"]}
 SMALL: dict[str, Any] = {

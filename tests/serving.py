@@ -12,9 +12,11 @@ from contextlib import contextmanager
 
 import openai
 
-from rolecraft import listener, renderers, reply, served, server, team
+from rolecraft import renderers, server, team
+from rolecraft.engine import reply
 from rolecraft.errors import ContextFull
 from rolecraft.renderers import Renderer
+from rolecraft.server import listener, served
 from rolecraft.types import Completion, Delta, Message, Prompt, Turn, Usage
 
 Script = Callable[[Prompt], str]

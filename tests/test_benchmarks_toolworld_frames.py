@@ -8,8 +8,8 @@ from string import Formatter
 import pytest
 
 from rolecraft.benchmarks import toolworld
-from rolecraft.benchmarks.toolworld import Settings, frames, sums, topics
-from rolecraft.benchmarks.toolworld.frames import Frames
+from rolecraft.benchmarks.toolworld import Settings, asking, english, frames, sums, topics
+from rolecraft.benchmarks.toolworld.asking import Frames
 
 CALC = [sums.SYMBOLIC, *(shape.frames for shape in sums.SHAPES)]
 BY_FAMILY = {
@@ -21,7 +21,7 @@ BY_FAMILY = {
     "recover": [frames.LOOKUP],
     "irrelevant": [frames.LOOKUP, frames.OFF_TOPIC],
 }
-EVERY = [*{id(f): f for found in BY_FAMILY.values() for f in found}.values(), frames.OPENERS, frames.CLOSERS]
+EVERY = [*{id(f): f for found in BY_FAMILY.values() for f in found}.values(), asking.OPENERS, asking.CLOSERS]
 TRAINING = [text for found in EVERY for text in found.training]
 HELD_OUT = [text for found in EVERY for text in found.held_out]
 
@@ -77,5 +77,5 @@ def test_only_the_phrasing_split_asks_in_held_out_frames(split):
 
 
 def test_lists_and_plurals_are_english():
-    assert frames.listed(["A", "B", "C"]) == "A, B and C"
-    assert [frames.plural(kind) for kind in ("city", "ship", "volcano")] == ["cities", "ships", "volcanoes"]
+    assert english.listed(["A", "B", "C"]) == "A, B and C"
+    assert [english.plural(kind) for kind in ("city", "ship", "volcano")] == ["cities", "ships", "volcanoes"]

@@ -9,6 +9,7 @@ import pytest
 
 from rolecraft.benchmarks import toolworld
 from rolecraft.benchmarks.toolworld import Settings, sums, working
+from rolecraft.benchmarks.toolworld.asking import Sentences
 
 FACT = re.compile(r"(\d+)([*+-])(\d+)([+-])(\d+)=(\d+)")
 
@@ -25,14 +26,14 @@ def values_of(text: str) -> list[tuple[int, int]]:
 def test_every_column_is_true():
     random = Random(3)
     for _ in range(300):
-        text = working.write(sums.draw(random, "Plalples", unseen=False))
+        text = working.write(sums.draw(random, "Plalples", Sentences()))
         assert all(left == right for left, right in values_of(text)), text
 
 
 def test_every_operation_ends_in_its_result():
     random = Random(4)
     for _ in range(300):
-        problem = sums.draw(random, "Plalples", unseen=False)
+        problem = sums.draw(random, "Plalples", Sentences())
         ends = [int(part.rpartition("= ")[2]) for part in working.write(problem).split(".")[1:-1]]
         assert ends == [step.result for step in problem.steps]
 

@@ -12,10 +12,10 @@ import torch
 from test_mor_play import players
 
 from rolecraft.engine import LocalEngine, Settings
+from rolecraft.engine.matcher import Settings as GrammarSettings
 from rolecraft.errors import DataError, EngineError
 from rolecraft.grammar import OnUnsupported
-from rolecraft.matcher import Settings as GrammarSettings
-from rolecraft.shapes import Limits
+from rolecraft.grammar.shapes import Limits
 from rolecraft.team import called_next
 from rolecraft.types import Completion, Message, Prompt, Sampling, ToolSpec
 

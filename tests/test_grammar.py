@@ -7,11 +7,11 @@ import any_schema
 import pytest
 
 from rolecraft import renderers
+from rolecraft.engine.matcher import Grammars, Settings
 from rolecraft.errors import ContractError, DataError
 from rolecraft.grammar import Wanted, write
-from rolecraft.matcher import Grammars, Settings
+from rolecraft.grammar.shapes import Limits
 from rolecraft.renderers import CallSyntax, Renderer
-from rolecraft.shapes import Limits
 from rolecraft.team import called_next
 from rolecraft.types import Message, ToolCall, ToolSpec
 

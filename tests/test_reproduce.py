@@ -19,9 +19,9 @@ import claims
 import pytest
 from rich.console import Console
 
-from rolecraft import cells, cli
+from rolecraft import cli
 from rolecraft.errors import DataError, Interrupted, SettingsError, UserError
-from rolecraft.reproduce import Settings, report, reproduce
+from rolecraft.reproduce import Settings, cells, report, reproduce
 
 ARMS = {
     "small": {"search": {"training.learning_rate": [1e-3, 5e-3]}},

@@ -11,7 +11,7 @@ import pytest
 from serving import ANSWER, CALL, ENOUGH, QUESTION, THINK, TOOLS, connected, debts, models, running, scripted, until
 
 from rolecraft.server import Settings
-from rolecraft.service import Limits
+from rolecraft.server.service import Limits
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import sys
 import pytest
 from serving import QUESTION, TOOLS, RawClient, models, running, scripted, until
 
-from rolecraft import served, server, team
+from rolecraft import server, team
 from rolecraft.errors import NotFound, SettingsError, UserError
-from rolecraft.server import Settings, read_key
-from rolecraft.service import Limits
+from rolecraft.server import Settings, read_key, served
+from rolecraft.server.service import Limits
 from rolecraft.types import Delta
 
 ASK = {"model": "nano:team", "messages": [QUESTION], "tools": TOOLS}

@@ -12,8 +12,9 @@ import pytest
 import tiny
 from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, connected
 
-from rolecraft import served, team, wire
+from rolecraft import team, wire
 from rolecraft.engine import LocalEngine, Settings
+from rolecraft.server import served
 from rolecraft.types import Message, Prompt, Sampling, ToolCall
 
 

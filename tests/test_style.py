@@ -19,15 +19,15 @@ BANNED_NAMES = frozenset("utils util common helpers helper base manager managers
 
 BOUNDARIES = {
     "cli.py": "the command line: every error is one line and an exit code",
-    "server.py": "HTTP: a request never ends the server",
+    "server/__init__.py": "HTTP: a request never ends the server",
     "remote.py": "a remote endpoint may answer anything",
     "tools/__init__.py": "a tool is someone else's code: its failure is an observation",
     "sandbox/_runner.py": "a process that runs a model's code",
     "sandbox/_server.py": "the process that starts those",
     "workers.py": "a process whose end must be told to its parent",
     "evaluate.py": "the same",
-    "reproduce.py": "the same",
-    "engine.py": "a thread whose death would leave callers waiting for ever",
+    "reproduce/__init__.py": "the same",
+    "engine/__init__.py": "a thread whose death would leave callers waiting for ever",
     "model.py": "the hub's client raises whatever its HTTP library raises",
 }
 """Where `except Exception` may stand, and why."""

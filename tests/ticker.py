@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rolecraft import served, server, team
-from rolecraft.service import Limits
+from rolecraft import server, team
+from rolecraft.server import served
+from rolecraft.server.service import Limits
 from rolecraft.types import Completion, Delta, Message, Prompt, Turn, Usage
 
 

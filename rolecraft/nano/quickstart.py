@@ -14,9 +14,9 @@ from rich.console import Console
 from rolecraft import agent, engine, evaluate, model, report, team, train
 from rolecraft.benchmarks.toolworld import policies
 from rolecraft.errors import UserError
-from rolecraft.recipe import Recipe
 from rolecraft.scores import Scores
 from rolecraft.store import Run
+from rolecraft.train.recipe import Recipe
 from rolecraft.types import Sampling
 
 SPLITS = ("test", "tools", "phrasing")

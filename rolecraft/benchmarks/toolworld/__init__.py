@@ -16,6 +16,7 @@ from random import Random
 
 from rolecraft import catalog
 from rolecraft.benchmarks.toolworld import script, vocabulary, world
+from rolecraft.benchmarks.toolworld.asking import Sentences
 from rolecraft.benchmarks.toolworld.draft import to_task, world_of
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.judge import judge
@@ -38,9 +39,9 @@ class Settings:
     `weights` gives families a share other than 1. `min_functions` and `max_functions` bound the choice in hub and
     irrelevant; `mixed` is the share of tasks where tools of another kind lie about, `shared_heads` that of tasks whose
     nonsense function names all begin alike: the hardest choice, and off by default. Without `tools` only calc can be
-    posed: the model must work in writing. The last two are for training data, and other splits know nothing of them:
-    `open_words` is how often a list of words gives way to an open class, `scattered` that of questions which are no
-    sentence.
+    posed: the model must work in writing. The last three are for training data, and other splits know nothing of them:
+    `open_words` is how often a list of words gives way to an open class, `varied` how often a sentence to another
+    wording, `scattered` that of questions which are no sentence.
     """
 
     size: int = 210
@@ -52,6 +53,7 @@ class Settings:
     shared_heads: float = 0.0
     tools: bool = True
     open_words: float = 0.0
+    varied: float = 0.0
     scattered: float = 0.0
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ class Settings:
         if not 2 <= self.min_functions <= self.max_functions <= 12:
             bounds = (self.min_functions, self.max_functions)
             raise SettingsError(f"min_functions and max_functions must lie in 2..12, in this order; got {bounds!r}")
-        for name in ("mixed", "shared_heads", "open_words", "scattered"):
+        for name in ("mixed", "shared_heads", "open_words", "varied", "scattered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is a share, 0 to 1; got {getattr(self, name)!r}")
         if not self.tools and known != {"calc"}:
@@ -81,7 +83,9 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     """
     training = split == "train"
     words = vocabulary.find(split)
-    words = replace(words, shared_heads=settings.shared_heads, scattered=settings.scattered if training else 0.0)
+    words = replace(words, shared_heads=settings.shared_heads)
+    if training:
+        words = replace(words, scattered=settings.scattered, sentences=Sentences(varied=settings.varied))
     options = Options(settings.min_functions, settings.max_functions, settings.mixed, settings.tools)
     members = {family: catalog.find(_FAMILY_FOLDER, family) for family in settings.families}
     found = []

@@ -2,21 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from random import Random
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """Sentence frames with `{placeholders}`; the held-out ones belong to the `phrasing` split alone."""
-
-    training: tuple[str, ...]
-    held_out: tuple[str, ...]
-
-    def pick(self, random: Random, *, unseen: bool) -> str:
-        """Return one frame of the asked side."""
-        return random.choice(self.held_out if unseen else self.training)
-
+from rolecraft.benchmarks.toolworld.asking import Frames
 
 LOOKUP = Frames(
     training=(
@@ -96,6 +82,7 @@ LOOKUP = Frames(
         "Leave {other} aside; it is {entity} whose {topic} matters.",
         "Kindly state, regarding {entity}, the {topic}.",
     ),
+    wording="lookup",
 )
 """About one topic of one entity: hub, recover, records, and (with no function for the topic) irrelevant."""
 
@@ -134,6 +121,7 @@ OFF_TOPIC = Frames(
         "Play some jazz, would you?",
         "Hold two seats on the night train, my friend.",
     ),
+    wording="off_topic",
 )
 """Requests that look-up functions cannot serve at all."""
 
@@ -182,6 +170,7 @@ HOP = Frames(
         "Could the {topic} of {entity} be different from that of its {relation}? Just give me the latter.",
         "Behind {entity} stands a {relation}, and the {topic} of the latter is what I lack.",
     ),
+    wording="hop",
 )
 """Two look-ups in a chain."""
 
@@ -226,6 +215,7 @@ SEVERAL_ENTITIES = Frames(
         "Could someone dig up, along with {entities}, every {topic}?",
         "The column {topic} is empty for {entities}; please complete it.",
     ),
+    wording="several_entities",
 )
 """One topic of two or three entities."""
 
@@ -260,6 +250,7 @@ SEVERAL_TOPICS = Frames(
         "How does {entity} stand in terms of {topic}, and where on {second}?",
         "Fill both blanks for {entity}: {topic} ___, {second} ___.",
     ),
+    wording="several_topics",
 )
 """Two topics of one entity."""
 
@@ -276,6 +267,7 @@ TABLE_LOOKUP = Frames(
         "The row for {entity} surely holds a {topic}; read it off.",
         "According to our data, which {topic} goes with {entity}?",
     ),
+    wording="table_lookup",
 )
 """Look-ups that name the table; look-ups in the frames of LOOKUP are as common."""
 
@@ -299,6 +291,7 @@ COUNT = Frames(
         "What would be the tally of {kinds}, given a {topic} {than} {number}?",
         "If I keep only {kinds} at {topic} {than} {number}, how many remain?",
     ),
+    wording="count",
 )
 
 BEST = Frames(
@@ -321,6 +314,7 @@ BEST = Frames(
         "Among our {kinds} one reaches the {most} {topic}; what is it called?",
         "Whose {topic} would you call the {most}?",
     ),
+    wording="best",
 )
 
 DIFFERENCE = Frames(
@@ -343,54 +337,10 @@ DIFFERENCE = Frames(
         "Between {first} and {second} there is a gap in {topic}; how wide is it?",
         "Put {first} next to {second}: how unequal are they as to {topic}?",
     ),
+    wording="difference",
 )
 
 ABOVE = ("above", "over", "more than", "greater than", "higher than")
 BELOW = ("below", "under", "less than", "smaller than", "lower than")
 MOST = ("highest", "largest", "biggest", "greatest")
 LEAST = ("lowest", "smallest", "least")
-
-OPENERS = Frames(
-    training=(
-        "Hello. ",
-        "Hi there. ",
-        "Please help me. ",
-        "One question. ",
-        "I have a question. ",
-        "I am in a hurry. ",
-        "This is for a report. ",
-        "We are in a meeting. ",
-        "Quick one: ",
-        "Listen. ",
-        "Good morning. ",
-        "I hope you can help. ",
-    ),
-    held_out=("Sorry to bother you once more. ", "Long story short: ", "Right, so ", "If you have a minute: "),
-)
-CLOSERS = Frames(
-    training=(" Thanks.", " Thank you.", " It is urgent.", " I need it today.", " Be quick.", " Can you help?"),
-    held_out=(" Much appreciated.", " Cheers.", " No need to explain."),
-)
-_OPENED, _CLOSED = 0.15, 0.1
-
-
-def ask(random: Random, frames: Frames, values: dict[str, str], *, unseen: bool) -> str:
-    """Return a question: one frame filled with `values`, now and then with a sentence before or after it."""
-    text = frames.pick(random, unseen=unseen).format(**values)
-    if random.random() < _OPENED:
-        text = OPENERS.pick(random, unseen=unseen) + text
-    if random.random() < _CLOSED and text[-1] in ".?":
-        text += CLOSERS.pick(random, unseen=unseen)
-    return text
-
-
-def listed(items: list[str]) -> str:
-    """Return `A`, `A and B` or `A, B and C`."""
-    return " and ".join((", ".join(items[:-1]), items[-1])) if len(items) > 1 else items[0]
-
-
-def plural(noun: str) -> str:
-    """Return the plural of a kind."""
-    if noun.endswith("y"):
-        return noun[:-1] + "ies"
-    return noun + "es" if noun.endswith("o") else noun + "s"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, topics
-from rolecraft.benchmarks.toolworld.frames import Frames
+from rolecraft.benchmarks.toolworld import asking, frames, topics
+from rolecraft.benchmarks.toolworld.asking import Frames
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
 
 _OWNED = ("{r} of {e}", "{e}'s {r}", "{r} to {e}", "{r} for {e}", "{e} and its {r}", "{r} that {e} has")
@@ -19,7 +19,7 @@ def ask(random: Random, words: Vocabulary, posed: Frames, values: Mapping[str, s
     """Return a question in one of the frames `posed`, filled with `values`."""
     if random.random() < words.scattered and (parts := _parts(random, posed, values)):
         return _scattered(random, parts)
-    return frames.ask(random, posed, dict(values), unseen=words.unseen_frames)
+    return asking.ask(random, posed, dict(values), words.sentences)
 
 
 def _parts(random: Random, posed: Frames, values: Mapping[str, str]) -> list[str]:

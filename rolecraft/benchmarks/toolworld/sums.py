@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
-from rolecraft.benchmarks.toolworld.frames import Frames
+from rolecraft.benchmarks.toolworld.asking import Frames, Sentences
 
 THINGS = "apples coins boxes tickets stamps bricks pens cards tiles nails eggs books seeds lamps cups keys".split()
 
@@ -68,6 +68,7 @@ SHAPES = (
                 "To {a} {things} of {entity} another {b} are joined; what do we arrive at?",
                 "Put {a} and {b} together: what comes out?",
             ),
+            wording="a+b",
         ),
     ),
     Shape(
@@ -87,6 +88,7 @@ SHAPES = (
                 "Out of {a} {things} that {entity} kept, {b} went missing; what is still there?",
                 "Starting with {a}, what remains once {b} is gone?",
             ),
+            wording="a-b",
         ),
     ),
     Shape(
@@ -106,6 +108,7 @@ SHAPES = (
                 "With {a} shelves holding {b} {things} apiece, what stock of {things} does {entity} own?",
                 "If one crate fits {a} {things}, what do {b} crates fit?",
             ),
+            wording="a*b",
         ),
     ),
     Shape(
@@ -124,6 +127,7 @@ SHAPES = (
                 "If {b} friends of {entity} part {a} {things} fairly, what is the portion of one?",
                 "Spread {a} {things} evenly over {b} shelves: what does a single shelf hold?",
             ),
+            wording="a/b",
         ),
     ),
     Shape(
@@ -142,6 +146,7 @@ SHAPES = (
                 "{c} {things} lie around, besides {a} crates that fit {b} each; what is the whole?",
                 "Besides {a} lots of {b} {things}, {entity} holds {c}; what does that make?",
             ),
+            wording="a*b+c",
         ),
     ),
     Shape(
@@ -160,6 +165,7 @@ SHAPES = (
                 "From {a} crates of {b} {things} apiece {entity} threw out {c}; what is still there?",
                 "{c} {things} are gone from a stock of {a} lots of {b}; what does that make?",
             ),
+            wording="a*b-c",
         ),
     ),
     Shape(
@@ -178,6 +184,7 @@ SHAPES = (
                 "Of {a} and another {b} {things}, {entity} threw out {c}; what is still there?",
                 "Begin with {a}, go up by {b} and down by {c}: where do we end?",
             ),
+            wording="a+b-c",
         ),
     ),
     Shape(
@@ -196,6 +203,7 @@ SHAPES = (
                 "Put {a}, {b} and {c} together: what comes out?",
                 "On three visits {entity} left {a}, then {b}, then {c} {things}; what has piled up?",
             ),
+            wording="a+b+c",
         ),
     ),
     Shape(
@@ -213,6 +221,7 @@ SHAPES = (
                 "A crate fits {a} large {things} next to {b} little ones; what do {c} crates fit?",
                 "Put {a} and {b} together and take that {c} times: what comes out?",
             ),
+            wording="(a+b)*c",
         ),
     ),
     Shape(
@@ -230,6 +239,7 @@ SHAPES = (
                 "Every crate of {a} {things} comes {b} short; what do {c} crates fit?",
                 "Once {b} is gone from {a}, take the rest {c} times: what comes out?",
             ),
+            wording="(a-b)*c",
         ),
     ),
     Shape(
@@ -247,6 +257,7 @@ SHAPES = (
                 "Besides {a} crates that fit {b} {things} apiece, {entity} owns {c} that fit {d}; what is the whole?",
                 "{a} lots of {b} {things} go with {c} lots of {d}; what does that make?",
             ),
+            wording="a*b+c*d",
         ),
     ),
     Shape(
@@ -264,6 +275,7 @@ SHAPES = (
                 "On {c} floors {entity} keeps {b} crates that fit {a} {things} apiece; what is the whole?",
                 "Take {a} by {b} by {c}: what comes out?",
             ),
+            wording="a*b*c",
         ),
     ),
 )
@@ -284,6 +296,7 @@ SYMBOLIC = Frames(
         "Which number does {x} come to?",
         "The sum on my sheet reads {x}; please solve it.",
     ),
+    wording="symbolic",
 )
 """Frames that show the expression itself."""
 
@@ -291,15 +304,15 @@ _SYMBOLIC_SHARE = 0.25
 _SIGNS = ("{}", " {} ")
 
 
-def draw(random: Random, entity: str, *, unseen: bool) -> Problem:
-    """Return a problem whose intermediate results are whole and positive; `unseen` picks held-out sentences."""
+def draw(random: Random, entity: str, sentences: Sentences) -> Problem:
+    """Return a problem whose intermediate results are whole and positive."""
     shape = random.choice(SHAPES)
     numbers, steps = _solvable(random, shape)
     expression = shape.expression.format(**numbers)
     if random.random() < _SYMBOLIC_SHARE:
-        question = SYMBOLIC.pick(random, unseen=unseen).format(x=_spaced(random, expression))
+        question = SYMBOLIC.pick(random, sentences).format(x=_spaced(random, expression))
     else:
-        frame = shape.frames.pick(random, unseen=unseen)
+        frame = shape.frames.pick(random, sentences)
         question = frame.format(**numbers, entity=entity, things=random.choice(THINGS))
     return Problem(question, expression, steps)
 

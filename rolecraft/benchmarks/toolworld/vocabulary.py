@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from rolecraft.benchmarks.toolworld import names, topics
+from rolecraft.benchmarks.toolworld.asking import Sentences
+from rolecraft.benchmarks.toolworld.english import with_article
 from rolecraft.errors import SettingsError
 
 SPLITS = ("train", "test", "tools", "phrasing")
@@ -14,7 +16,7 @@ SPLITS = ("train", "test", "tools", "phrasing")
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of one split; the flags choose the side of the hash for names, and of the frames.
+    """The words of one split, and its `sentences`; the flags choose the side of the hash for names.
 
     `shared_heads` is how often the nonsense names of one task all begin with the same word, `scattered` how often a
     question is no sentence at all.
@@ -27,9 +29,9 @@ class Vocabulary:
     verbs: Sequence[str]
     errors: Sequence[str]
     backups: Sequence[str]
+    sentences: Sentences = Sentences()
     unseen_entities: bool = False
     unseen_functions: bool = False
-    unseen_frames: bool = False
     shared_heads: float = 0.0
     scattered: float = 0.0
 
@@ -58,8 +60,8 @@ def find(split: str) -> Vocabulary:
         topics.VERBS,
         topics.ERRORS,
         topics.BACKUPS,
+        Sentences(unseen=split == "phrasing"),
         unseen_entities=split != "train",
-        unseen_frames=split == "phrasing",
     )
 
 
@@ -159,10 +161,3 @@ def descriptions(random: Random, subjects: Sequence[str], kind: str) -> list[str
     return [
         with_article((style or random.choice(_DESCRIPTIONS)).format(subject=subject, kind=kind)) for subject in subjects
     ]
-
-
-def with_article(text: str) -> str:
-    """Write `an` before a vowel."""
-    words = text.split(" ")
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    return " ".join("an" if word == "a" and following[:1] in tuple("aeiou") else word for word, following in pairs)

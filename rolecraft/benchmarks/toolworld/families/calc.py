@@ -15,7 +15,7 @@ from rolecraft.types import ToolCall
 def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
     """Return a problem of one to three operations."""
     names = vocabulary.entities(random, words, 4)
-    problem = sums.draw(random, names[0], unseen=words.unseen_frames)
+    problem = sums.draw(random, names[0], words.sentences)
     value = str(problem.value)
     if not options.tools:
         told = f"The result is {value}."

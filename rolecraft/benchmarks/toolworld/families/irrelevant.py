@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, supply, vocabulary
+from rolecraft.benchmarks.toolworld import asking, frames, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import NO_TOOL, Draft, others
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -27,10 +27,10 @@ def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
         tools[-1] = supply.stranger(random, words, kind, names, [missing, *subjects])
     values = {"topic": missing, "entity": entity, "other": names[1], "kind": kind}
     if random.random() < _OFF_TOPIC:
-        question = frames.ask(random, frames.OFF_TOPIC, values, unseen=words.unseen_frames)
+        question = asking.ask(random, frames.OFF_TOPIC, values, words.sentences)
         thought, answer = NO_TOOL, "No tool can do that."
     else:
-        question = frames.ask(random, frames.LOOKUP, values, unseen=words.unseen_frames)
+        question = asking.ask(random, frames.LOOKUP, values, words.sentences)
         thought = f"I need the {missing} of {entity}. {NO_TOOL}"
         answer = f"No tool can tell the {missing} of {entity}."
     return Draft(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, questions, supply, vocabulary
+from rolecraft.benchmarks.toolworld import english, frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULTS, Draft, Step, look_up, needs, others, signature
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -23,9 +23,9 @@ def _several_entities(random: Random, words: Vocabulary, names: list[str], kind:
     subjects = random.sample(words.topics, random.randint(2, 4))
     functions = supply.functions(random, words, subjects, kind, names)
     asked = names[: random.choice((2, 2, 3))]
-    values = {"topic": subjects[0], "entities": frames.listed(asked), "kind": kind}
+    values = {"topic": subjects[0], "entities": english.listed(asked), "kind": kind}
     question = questions.ask(random, words, frames.SEVERAL_ENTITIES, values)
-    thought = f"I need the {subjects[0]} of {frames.listed(asked)}. Use:{signature(functions[0])}."
+    thought = f"I need the {subjects[0]} of {english.listed(asked)}. Use:{signature(functions[0])}."
     wanted = [(functions[0], subjects[0], entity) for entity in asked]
     return _finish(supply.shuffled(random, functions), question, thought, wanted, tuple(asked))
 

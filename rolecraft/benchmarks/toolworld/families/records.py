@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from rolecraft.benchmarks.toolworld import frames, questions, supply, vocabulary
+from rolecraft.benchmarks.toolworld import asking, english, frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULT, Draft, Needed, Step, others
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -59,7 +59,7 @@ def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
 def _look_up(random: Random, words: Vocabulary, table: Table, topic: str, kind: str) -> _Query:
     entity, other = random.sample([str(row[0]) for row in table.rows], 2)
     posed = frames.LOOKUP if random.random() < 0.6 else frames.TABLE_LOOKUP
-    values = {"topic": topic, "entity": entity, "other": other, "kind": kind}
+    values = {"topic": topic, "entity": entity, "other": other, "kind": kind, "kinds": english.plural(kind)}
     question = questions.ask(random, words, posed, values)
     result = _cell(table, entity, topic)
     return _Query(
@@ -81,8 +81,8 @@ def _count(random: Random, words: Vocabulary, table: Table, topic: str, kind: st
     matching = [row for row in table.rows if (int(row[place]) > limit) == (sign == ">")]
     result = str(len(matching))
     than = random.choice(frames.ABOVE if sign == ">" else frames.BELOW)
-    values = {"topic": topic, "than": than, "number": str(limit), "kinds": frames.plural(kind)}
-    question = frames.ask(random, frames.COUNT, values, unseen=words.unseen_frames)
+    values = {"topic": topic, "than": than, "number": str(limit), "kinds": english.plural(kind)}
+    question = asking.ask(random, frames.COUNT, values, words.sentences)
     return _Query(
         question,
         need=f"the count of {table.name} with {topic}{sign}{limit}",
@@ -99,9 +99,9 @@ def _best(random: Random, words: Vocabulary, table: Table, topic: str, kind: str
     ranked = sorted(table.rows, key=lambda row: int(row[place]))
     highest = random.random() < 0.5
     result = str(ranked[-1 if highest else 0][0])
-    values = {"topic": topic, "kind": kind, "kinds": frames.plural(kind)}
+    values = {"topic": topic, "kind": kind, "kinds": english.plural(kind)}
     values["most"] = random.choice(frames.MOST if highest else frames.LEAST)
-    question = frames.ask(random, frames.BEST, values, unseen=words.unseen_frames)
+    question = asking.ask(random, frames.BEST, values, words.sentences)
     word, order = ("highest", " DESC") if highest else ("lowest", "")
     return _Query(
         question,
@@ -116,8 +116,8 @@ def _best(random: Random, words: Vocabulary, table: Table, topic: str, kind: str
 
 def _difference(random: Random, words: Vocabulary, table: Table, topic: str, kind: str) -> _Query:
     first, second = random.sample([str(row[0]) for row in table.rows], 2)
-    values = {"topic": topic, "first": first, "second": second, "kinds": frames.plural(kind)}
-    question = frames.ask(random, frames.DIFFERENCE, values, unseen=words.unseen_frames)
+    values = {"topic": topic, "first": first, "second": second, "kinds": english.plural(kind)}
+    question = asking.ask(random, frames.DIFFERENCE, values, words.sentences)
     cells = _cell(table, first, topic), _cell(table, second, topic)
     result = str(abs(int(cells[0]) - int(cells[1])))
     return _Query(

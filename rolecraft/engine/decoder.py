@@ -1,0 +1,221 @@
+"""Runs a transformers causal language model over rows of cached tokens, and draws tokens from what it says.
+
+Not covered: models whose attention forgets or is biased by distance; they are refused by a trial run, not by a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from rolecraft.engine.slots import Slots
+from rolecraft.errors import EngineError
+from rolecraft.model import Loaded
+
+_FULL = frozenset({"full_attention", "sliding_attention"})
+
+
+_ROLE = 32
+"""A computed token is its id and, from this bit on, its role id plus one: equal ids of other roles have other keys and
+values."""
+
+
+def keyed(ids: Sequence[int], roles: Sequence[int]) -> list[int]:
+    """Return the tokens of `ids` computed by `roles`, -1 for the base alone, as the slots know them."""
+    return [token | (role + 1) << _ROLE for token, role in zip(ids, roles, strict=True)]
+
+
+class Decoder:
+    """A model and its `Slots`; a decoder made for one architecture would replace `_forward` and nothing else.
+
+    Tokens are those of `keyed`. `limit` is the most tokens the model holds with nothing forgotten (None: unknown),
+    `context` the most it does here; `vocabulary` is the width of the logits.
+    """
+
+    def __init__(self, loaded: Loaded, rows: int, context: int) -> None:
+        """Make room for `rows` sequences of `context` tokens; raises EngineError for a model that cannot be served."""
+        self.model = _plain(loaded)
+        self.model.eval()
+        self.limit = _limit(loaded)
+        self.context = min(context, self.limit or context)
+        parameter = next(self.model.parameters())
+        self._device = parameter.device
+        self._roles = 0 if loaded.gate is None else len(loaded.gate.roles)
+        self._columns = torch.arange(self.context + 1, device=self._device)
+        self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
+        self.slots = Slots(rows, self.context, self._device)
+        self.vocabulary = self._try(loaded.name)
+
+    def fill(self, rows: Sequence[tuple[int, list[int]]], keep: int = 1) -> torch.Tensor:
+        """Append tokens to rows, in ascending order of row; return the logits (B, K, V) after the last `keep` of each.
+
+        Where a row has fewer new tokens, those before them mean nothing.
+        """
+        width = max(len(new) for _, new in rows)
+        ids, columns = [], []
+        for row, new in rows:  # padded on the left, so that the last column is the last token of all
+            padding, known = width - len(new), len(self.slots.tokens[row])
+            ids.append([0] * padding + new)
+            columns.append([-1] * padding + list(range(known, known + len(new))))
+        logits_BKV = self._forward([row for row, _ in rows], ids, columns, keep)
+        for row, new in rows:
+            self.slots.tokens[row] += new
+        return logits_BKV
+
+    def write(self, rows: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Append one token to each row, in ascending order; return the logits (B, V) after it.
+
+        Rows between them are computed too, and discarded: reading neighbouring rows in place beats gathering them.
+        """
+        low, high = rows[0][0], rows[-1][0] + 1
+        ids, columns = [[0]] * (high - low), [[-1]] * (high - low)
+        for row, token in rows:
+            ids[row - low], columns[row - low] = [token], [len(self.slots.tokens[row])]
+        logits_BV = self._forward(range(low, high), ids, columns)[:, 0]
+        for row, token in rows:
+            self.slots.tokens[row].append(token)
+        return logits_BV if len(rows) == high - low else logits_BV[[row - low for row, _ in rows]]
+
+    def _forward(
+        self,
+        rows: Sequence[int],
+        tokens_BQ: Sequence[Sequence[int]],
+        columns_BQ: Sequence[Sequence[int]],
+        keep: int = 1,
+    ) -> torch.Tensor:
+        """Run new tokens, each at its own column of its row (-1: padding); return the last `keep` logits (B, K, V)."""
+        tokens, columns = torch.tensor([tokens_BQ, columns_BQ], device=self._device)
+        positions = columns.clamp(min=0)
+        depth = max(columns[-1] for columns in columns_BQ) + 1
+        self.slots.aim(rows, columns_BQ, depth)
+        hidden = self._columns[:depth] > positions[:, None, :, None]
+        logits: torch.Tensor = self.model(
+            **self._inputs(tokens),
+            attention_mask=torch.where(hidden, self._bias[1], self._bias[0]),  # (B, 1, Q, depth), added to the scores
+            position_ids=positions,
+            past_key_values=self.slots,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        return logits[:, -keep:].float()
+
+    def _inputs(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not self._roles:
+            return {"input_ids": tokens}
+        return {"input_ids": tokens & ((1 << _ROLE) - 1), "role_ids": (tokens >> _ROLE) - 1}
+
+    @torch.inference_mode()
+    def _try(self, name: str) -> int:
+        """Compare cached with uncached computation on a few tokens: it tells whether the model can use these slots.
+
+        Return the width of the logits.
+        """
+        ids = [token % self.model.get_input_embeddings().weight.shape[0] for token in (5, 3, 8, 2, 9, 4)]
+        tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in range(len(ids))])
+        try:
+            expected = (
+                self.model(**self._inputs(torch.tensor([tokens[:4]], device=self._device)), use_cache=False)
+                .logits[0, -1]
+                .float()
+            )
+            self.slots.reserve(2, len(tokens))
+            self.fill([(0, tokens), (1, tokens[:2])])
+            self.fill([(1, tokens[2:3])])
+            got = self.write([(1, tokens[3])])[0]
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+            KeyError,
+            NotImplementedError,
+        ) as error:
+            raise EngineError(
+                f"{name!r} does not work with cached rows ({type(error).__name__}: {error}); {_REMEDY}"
+            ) from error
+        finally:
+            self.slots.clear()
+        tolerance = 1e-3 if self._bias.dtype == torch.float32 else 5e-2
+        if not torch.allclose(got, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max()))):
+            raise EngineError(f"{name!r} computes something else with cached rows than without; {_REMEDY}")
+        return int(expected.shape[-1])
+
+
+_REMEDY = "use a model with plain causal attention, such as Llama, Qwen2, Qwen3 or Phi-3"
+
+
+def draw(
+    logits_BV: torch.Tensor,
+    temperatures: Sequence[float],
+    top_ps: Sequence[float],
+    points: Sequence[float],
+    allowed_BV: torch.Tensor | None = None,
+) -> tuple[list[int], list[float]]:
+    """Draw a token from each row; return the tokens and their log-probabilities at temperature 1, nothing cut off.
+
+    Temperature 0 takes the likeliest. Else the token is where `points[b]`, uniform in [0, 1), falls in row b's
+    cumulative distribution, so a row's draw depends on nothing but its own logits and its own point. Only tokens in
+    `allowed_BV` are drawn; what is not allowed still counts in the log-probabilities.
+    """
+    free_BV = logits_BV
+    if allowed_BV is not None:
+        logits_BV = logits_BV.masked_fill(~allowed_BV.to(logits_BV.device), float("-inf"))
+    ids_B = logits_BV.argmax(-1)
+    warm = [b for b, temperature in enumerate(temperatures) if temperature > 0]
+    if warm:
+        drawn = _sample(
+            logits_BV[warm].double() / _column(temperatures, warm, logits_BV),
+            _column(top_ps, warm, logits_BV),
+            _column(points, warm, logits_BV),
+        )
+        ids_B[warm] = drawn
+    logprobs_B = free_BV.gather(-1, ids_B[:, None])[:, 0] - free_BV.logsumexp(-1)
+    return ids_B.tolist(), logprobs_B.tolist()
+
+
+def _column(values: Sequence[float], chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([[values[b]] for b in chosen], dtype=torch.float64, device=like.device)
+
+
+def _sample(logits_BV: torch.Tensor, top_p_B1: torch.Tensor, point_B1: torch.Tensor) -> torch.Tensor:
+    chances_BV = logits_BV.softmax(-1)
+    if bool((top_p_B1 < 1).any()):
+        sorted_BV, order_BV = chances_BV.sort(dim=-1, descending=True, stable=True)
+        beyond_BV = sorted_BV.cumsum(-1) - sorted_BV >= top_p_B1  # what is likelier makes up top_p without it
+        beyond_BV[:, 0] = False
+        chances_BV = chances_BV.masked_fill(beyond_BV.scatter(-1, order_BV, beyond_BV), 0.0)
+    steps_BV = chances_BV.cumsum(-1)
+    whole_B1 = steps_BV[:, -1:]
+    below_B1 = torch.minimum(point_B1 * whole_B1, whole_B1.nextafter(torch.zeros_like(whole_B1)))  # it may round up
+    ids_B1 = torch.searchsorted(steps_BV, below_B1, right=True)
+    return ids_B1[:, 0].clamp(max=logits_BV.shape[-1] - 1)
+
+
+def _plain(loaded: Loaded) -> Any:
+    """Return the model without peft's wrapper, whose layers stay in place."""
+    if not isinstance(loaded.model, PeftModel):
+        return loaded.model
+    if loaded.model.active_peft_config.is_prompt_learning:
+        raise EngineError(
+            f"the adapter of {loaded.name!r} is learned prompts, which this engine cannot play; tune a LoRA"
+        )
+    return loaded.model.get_base_model()
+
+
+def _limit(loaded: Loaded) -> int | None:
+    """Return how many tokens the model holds with nothing forgotten; a window forgets only what lies outside it."""
+    config = loaded.model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not kinds <= _FULL:
+        raise EngineError(f"{loaded.name!r} has layers of {', '.join(sorted(kinds - _FULL))}; {_REMEDY}")
+    window = getattr(config, "sliding_window", None)
+    slides = window and getattr(config, "use_sliding_window", True) and (not kinds or "sliding_attention" in kinds)
+    rope = getattr(config, "rope_parameters", None) or {}
+    # Beyond its first length, longrope turns all positions by other angles, and the cached keys would be wrong.
+    turns = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    limits = [limit for limit in (loaded.context, window if slides else None, turns) if limit]
+    return min(limits, default=None)

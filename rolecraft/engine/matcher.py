@@ -1,0 +1,313 @@
+"""Lets through only the tokens that keep a reply within its grammar, and tells those that leave no choice.
+
+Not covered: drawing tokens, and a tokenizer without a fast implementation, which is refused.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import re
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import llguidance
+import numpy as np
+import torch
+
+from rolecraft import grammar, wire
+from rolecraft.errors import DataError, EngineError
+from rolecraft.grammar import LONGEST_FREE_KEY, OnUnsupported, Wanted
+from rolecraft.grammar.shapes import Limits
+from rolecraft.renderers import Renderer
+from rolecraft.types import Message
+
+_KEPT = 64
+_SPARE = 4  # tokens that it may take to end a character
+_NEWLINE, _QUOTE, _BACKSLASH, _BRACE = b'\n"\\{'
+_BLANK = b" \t"
+_SPECIAL = b'"\\\n'
+_PIECES = re.compile(rb'[^"\\\n]+|["\\\n]')
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a grammar does beyond the schemas: where it ends what they leave open, and with keywords it cannot keep."""
+
+    limits: Limits = field(default_factory=Limits)
+    on_unsupported: OnUnsupported = "refuse"
+
+
+class Grammars:
+    """The grammars of one renderer and its tokenizer, compiled once and kept; any number of threads may ask."""
+
+    def __init__(self, renderer: Renderer, tokenizer: Any, vocabulary: int, settings: Settings) -> None:
+        """Prepare for masks of `vocabulary` tokens; raises EngineError for a tokenizer that cannot be used."""
+        self._renderer, self._settings = renderer, settings
+        self._words = _Words(_Plain(renderer, tokenizer), vocabulary)
+        self._kept: OrderedDict[str, tuple[Any, bool]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def start(self, wanted: Wanted, begun: Sequence[int] = ()) -> Matcher:
+        """Return a matcher for a reply that begins with the tokens `begun`.
+
+        Raises DataError for tools that cannot be made a grammar, or a beginning that does not fit it. Keywords that are
+        ignored are told in a warning, once for each set of tools.
+        """
+        tools = [{"name": tool.name, "parameters": tool.parameters} for tool in wanted.tools]
+        key = wire.dumps([tools, wanted.choice, wanted.parallel, list(wanted.next_roles)])
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._compile(wanted)
+            self._kept.move_to_end(key)
+            compiled, open_keys = self._kept[key]
+            endings = [self._words.plain(f" Next: {role}.".encode()) for role in wanted.next_roles]
+            ends = tuple((*ending, self._renderer.end_id) for ending in endings)
+            matcher = Matcher(self._words, compiled.deep_copy(), _Scan() if open_keys else None, ends)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        try:
+            for token in begun:
+                matcher.accept(token)
+        except EngineError as error:
+            text = self._renderer.text(begun)
+            raise DataError(f"the reply cannot begin with {text!r} if choice is {wanted.choice!r}") from error
+        return matcher
+
+    def _compile(self, wanted: Wanted) -> tuple[Any, bool]:
+        settings = self._settings
+        written = grammar.write(self._renderer, wanted, settings.limits, settings.on_unsupported, self._words.lead)
+        if written.ignored:
+            warnings.warn(f"calls are not held to {'; '.join(written.ignored)}", stacklevel=2)
+        limits = llguidance.LLParserLimits(verbose_errors=False)
+        text = llguidance.LLMatcher.grammar_from_lark(written.text)
+        compiled = llguidance.LLMatcher(self._words.tokenizer, text, log_level=0, limits=limits)
+        if compiled.is_error():
+            reason = compiled.get_error().partition("\n")[0]
+            raise DataError(f"the {len(wanted.tools)} tools cannot be made a grammar: {reason}; simplify their schemas")
+        return compiled, written.open_keys
+
+
+class Matcher:
+    """One reply's way through its grammar, up to and including the end token."""
+
+    def __init__(self, words: _Words, compiled: Any, scan: _Scan | None, endings: tuple[tuple[int, ...], ...]) -> None:
+        self._words, self._compiled, self._endings = words, compiled, endings
+        self._scans = [scan] if scan is not None else []
+        self._written: list[int] = []
+        self._closing_from: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end token has been written."""
+        return bool(self._compiled.is_stopped())
+
+    def allowed(self, left: int | None = None) -> torch.Tensor:
+        """Return which tokens may come next, (V,) booleans; raises EngineError if none can.
+
+        `left` is how many tokens the reply may still have. A text that has to name the next role does it in the last.
+        """
+        words = self._words
+        mask = np.zeros(words.vocabulary, dtype=bool)
+        if closing := self._closing(left):
+            mask[[ending[0] for ending in closing]] = True
+            return torch.from_numpy(mask)
+        bits = np.frombuffer(self._compiled.compute_bitmask(), dtype=np.uint8)
+        known = np.unpackbits(bits, bitorder="little", count=min(words.vocabulary, 8 * len(bits)))
+        mask[: len(known)] = known
+        if self._scans:
+            for token in self._scans[-1].doubtful(words, mask):
+                mask[token] = not self._scans[-1].after(words.tokens[token]).clash
+        if self._compiled.is_error() or not mask.any():
+            reason = self._compiled.get_error().partition("\n")[0] or "no token of this tokenizer fits"
+            raise EngineError(
+                f"a constrained reply cannot go on: {reason}; simplify the schema, or do not constrain it"
+            )
+        return torch.from_numpy(mask)
+
+    def forced(self, left: int | None = None) -> list[int]:
+        """Return the tokens that come next whatever the model says; none where there is a choice."""
+        if closing := self._closing(left):
+            alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*closing, strict=False))
+            return [tokens[0] for tokens in alike]
+        return list(self._compiled.compute_ff_tokens())
+
+    def accept(self, token: int) -> None:
+        """Take a token; raises EngineError, and takes nothing, if it does not fit."""
+        scan = self._scans[-1].after(self._words.tokens[token]) if self._scans else None
+        if self.finished or (scan and scan.clash) or self._compiled.try_consume_tokens([token]) != 1:
+            raise EngineError(f"token {token} does not fit the grammar of the reply")
+        self._scans += [scan] if scan else []
+        self._written.append(token)
+
+    def rollback(self, count: int) -> None:
+        """Take back the last `count` tokens."""
+        if not 0 <= count <= len(self._written):
+            raise EngineError(f"cannot take back {count} tokens of {len(self._written)}")
+        if count and not self._compiled.rollback(count):
+            raise EngineError(f"cannot take back {count} tokens: {self._compiled.get_error()}")
+        kept = len(self._written) - count
+        del self._written[kept:], self._scans[kept + 1 :]
+        if self._closing_from is not None and self._closing_from > kept:
+            self._closing_from = None
+
+    def copy(self) -> Matcher:
+        """Return a matcher at the same point, which goes its own way."""
+        matcher = Matcher(self._words, self._compiled.deep_copy(), None, self._endings)
+        matcher._scans, matcher._written = self._scans.copy(), self._written.copy()
+        matcher._closing_from = self._closing_from
+        return matcher
+
+    def _closing(self, left: int | None) -> list[tuple[int, ...]]:
+        """Return what is left of each possible ending once there is no room for anything else."""
+        if not self._endings or self.finished:
+            return []
+        if self._closing_from is None:
+            if left is None or left > max(map(len, self._endings)) + _SPARE or not self._can_close():
+                return []
+            self._closing_from = len(self._written)
+        begun = tuple(self._written[self._closing_from :])
+        return [ending[len(begun) :] for ending in self._endings if ending[: len(begun)] == begun]
+
+    def _can_close(self) -> bool:
+        """Tell whether an ending fits here: not within a character, nor within an ending that is being written."""
+        if self._compiled.compute_ff_tokens():
+            return False
+        return all(self._compiled.validate_tokens(list(ending)) == len(ending) for ending in self._endings)
+
+
+class _Plain:
+    """Turns text into ids as a tokenizer does, but never into control tokens; `tokens` are their bytes by id."""
+
+    def __init__(self, renderer: Renderer, tokenizer: Any) -> None:
+        fast = getattr(tokenizer, "backend_tokenizer", None)
+        if fast is None:
+            raise EngineError(f"{type(tokenizer).__name__} has no fast implementation, which constrained replies need")
+        data = json.loads(fast.to_str()) | {"padding": None, "truncation": None}
+        # The end token is in the grammar; what llguidance takes for it is a token that no reply has.
+        end = min(renderer.control_ids - renderer.stop_ids, default=renderer.end_id)
+        self._given = llguidance.LLTokenizer(json.dumps(data), eos_token=end, slices=[])
+        self.tokens = [bytes(self._given.decode_bytes([token])) for token in range(self._given.vocab_size)]
+        self.eos_token_id, self.bos_token_id, self.special_token_ids = end, None, sorted(renderer.control_ids)
+        text = b"".join(map(self.tokens.__getitem__, renderer.reply(Message("assistant", "x"))[:-1]))
+        self.lead = text.removesuffix(b"x").decode()
+        markers = sorted((self.tokens[token] for token in renderer.control_ids), key=len, reverse=True)
+        self._markers = re.compile(b"|".join(map(re.escape, markers)))
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Return the ids of `text`; a marker in it is cut in two."""
+        ids: list[int] = self._given.tokenize_bytes(text)
+        if set(self.special_token_ids).isdisjoint(ids):
+            return ids
+        starts = [0, *(match.start() + 1 for match in self._markers.finditer(text)), len(text)]
+        parts = [text[start:end] for start, end in itertools.pairwise(starts)]
+        return [i for part in parts for i in self._given.tokenize_bytes(part)]
+
+
+class _Words:
+    """A tokenizer as llguidance has it, and the size of the masks."""
+
+    def __init__(self, plain: _Plain, vocabulary: int) -> None:
+        self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(plain))
+        self.plain, self.tokens, self.vocabulary, self.lead = plain, plain.tokens, vocabulary, plain.lead
+
+    @cached_property
+    def quoting(self) -> dict[int, np.ndarray[Any, np.dtype[np.int64]]]:
+        """The tokens with at least two double quotes, and with at least three."""
+        quotes = np.array([token.count(b'"') for token in self.tokens[: self.vocabulary]])
+        return {least: np.flatnonzero(quotes >= least) for least in (2, 3)}
+
+    @cached_property
+    def _sorted(self) -> tuple[list[bytes], list[int]]:
+        places = sorted(range(min(len(self.tokens), self.vocabulary)), key=self.tokens.__getitem__)
+        return [self.tokens[place] for place in places], places
+
+    def beginning(self, text: bytes) -> list[int]:
+        """Return the tokens that begin with `text`."""
+        tokens, places = self._sorted
+        return places[bisect.bisect_left(tokens, text) : bisect.bisect_right(tokens, text + b"\xff" * 64)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """Where in the JSON of a line its writer is, and the keys that each open object has.
+
+    Grammars cannot see to it that the keys which no schema lists are all different: this can. `text` is what of a
+    string is written (None: outside of strings). `clash`: a key is, or can only become, one that is there already.
+    """
+
+    opened: tuple[frozenset[bytes] | None, ...] = ()
+    text: bytes | None = None
+    is_key: bool = False
+    escaped: bool = False
+    expects_key: bool = False
+    at_start: bool = True
+    clash: bool = False
+
+    def after(self, data: bytes) -> _Scan:
+        """Return the state after more bytes."""
+        scan = self
+        for piece in _PIECES.findall(data):
+            if scan.text is None or scan.escaped or piece[0] in _SPECIAL:
+                for byte in piece:
+                    scan = scan._step(byte)
+            elif scan.is_key:
+                scan = replace(scan, text=scan.text + piece)
+        return replace(scan, clash=True) if scan._ends_in_a_clash() else scan
+
+    def doubtful(self, words: _Words, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
+        """Return the allowed tokens after which a key might be there twice."""
+        if not any(self.opened):
+            return []
+        tokens = set(words.quoting[2 if self.text is None else 3].tolist())
+        if self.text is not None and self.is_key:
+            rests = [key.removeprefix(self.text) for key in self.opened[-1] or () if key.startswith(self.text)]
+            tokens.update(token for rest in rests for token in words.beginning(rest or b'"'))
+        return [token for token in tokens if mask[token]]
+
+    def _ends_in_a_clash(self) -> bool:
+        """Tell whether a key as long as can be is there already: nothing but its end can follow."""
+        if self.text is None or not self.is_key or self.text not in (self.opened[-1] or ()):
+            return False
+        return len(self.text.decode("utf-8", "replace")) >= LONGEST_FREE_KEY
+
+    def _step(self, byte: int) -> _Scan:
+        if byte == _NEWLINE:  # none is within a call's JSON
+            return _Scan()
+        if not self.opened:
+            return self._outside(byte)
+        if self.text is None:
+            return self._between(byte)
+        text = self.text + bytes([byte]) if self.is_key else b""
+        if self.escaped or byte != _QUOTE:
+            return replace(self, text=text, escaped=byte == _BACKSLASH and not self.escaped)
+        if not self.is_key:
+            return replace(self, text=None)
+        keys = self.opened[-1] or frozenset()
+        return replace(
+            self, text=None, opened=(*self.opened[:-1], keys | {self.text}), clash=self.clash or self.text in keys
+        )
+
+    def _outside(self, byte: int) -> _Scan:
+        if byte == _BRACE and self.at_start:
+            return replace(self, opened=(frozenset(),), expects_key=True, at_start=False)
+        return replace(self, at_start=self.at_start and byte in _BLANK)
+
+    def _between(self, byte: int) -> _Scan:
+        match byte:
+            case 0x22:
+                return replace(self, text=b"", is_key=self.expects_key)
+            case 0x7B | 0x5B:
+                is_object = byte == _BRACE
+                return replace(self, opened=(*self.opened, frozenset() if is_object else None), expects_key=is_object)
+            case 0x7D | 0x5D:
+                return replace(self, opened=self.opened[:-1], expects_key=False)
+            case 0x2C:
+                return replace(self, expects_key=self.opened[-1] is not None)
+        return replace(self, expects_key=False) if byte == 0x3A else self

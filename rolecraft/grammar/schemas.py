@@ -1,0 +1,340 @@
+"""Reads a tool's JSON Schema into the shapes that a grammar can write.
+
+Whatever the shape admits, the schema does. The other way round it is narrower: keys come in the schema's order,
+unlisted ones only where the schema invites them, and a schema that constrains one kind of value without naming its
+type means that kind. `format` is an annotation. Not covered: `UNSUPPORTED`; where one of them stands is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from rolecraft.errors import DataError
+from rolecraft.grammar import keywords, patterns
+from rolecraft.grammar.keywords import KEYWORDS, Part, Parts, path_step
+from rolecraft.grammar.patterns import Bound
+from rolecraft.grammar.shapes import Arena, Either, Items, Limits, Literals, Number, Record, Shape, Text
+from rolecraft.judges._schemas import Unusable, bounded
+from rolecraft.tools._schema import MAX_DEPTH
+from rolecraft.types import Json
+
+UNSUPPORTED = (
+    "not if contains dependentRequired dependentSchemas propertyNames patternProperties unevaluatedItems "
+    "unevaluatedProperties $dynamicRef uniqueItems"
+).split()
+"""Keywords that no shape keeps. `oneOf`, `multipleOf`, `pattern` and `minProperties` are kept in most uses."""
+
+_MOST_ITEMS = 256
+_MOST_DIGITS = 18
+_MOST_STEP = 1000
+_MOST_ALTERNATIVES = 1000
+_MOST_PAIRS = 100_000
+_MOST_WORK = 6_000
+_LONGEST_KEY = 200
+_EXACT_DIGITS = 15  # decimals of so many digits are all different as floating-point numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One tool's arguments: the place of their shape, and the keywords that it does not keep, by path."""
+
+    place: int
+    unsupported: tuple[str, ...]
+
+
+def read(parameters: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str = "") -> Reading:
+    """Add the shape of a tool's arguments to `arena`; `where` is the path that messages begin with.
+
+    `plain` is one more pattern for texts that have one, to keep a format's tags out of them.
+
+    Raises DataError for a schema that the judges refuse too, that is too large, or that admits nothing.
+    """
+    try:
+        bounded(parameters, {})
+    except Unusable as error:
+        raise DataError(f"{where}: the schema {error}") from error
+    for depth in range(limits.depth, -1, -1):
+        reader = _Reader(parameters, where, replace(limits, depth=depth), arena, plain)
+        try:
+            place = reader.arguments()
+        except (_TooLarge, RecursionError):
+            continue
+        reading = Reading(place, tuple(reader.unsupported))
+        if arena.is_empty(place):
+            ignored = f" (not kept: {', '.join(reading.unsupported)})" if reading.unsupported else ""
+            raise DataError(f"{where}: the schema admits no arguments; check its bounds and required keys{ignored}")
+        return reading
+    raise DataError(f"{where}: the schema is too large to be made a grammar; describe less, or split the tool")
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Reader:
+    """Reads one tool's schema. A schema is a choice of alternatives, each of them parts to be fitted at once."""
+
+    def __init__(self, root: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str) -> None:
+        self.unsupported: dict[str, None] = {}
+        self._root, self._where, self._limits, self._arena, self._plain = root, where, limits, arena, plain
+        self._known: dict[tuple[Parts, int, int], int] = {}
+        self._work = 0
+
+    def arguments(self) -> int:
+        """Return the place of the whole's shape."""
+        whole = (Part({"type": "object"}, ""), Part(self._root, self._where))
+        return self._build(whole, 1, self._limits.depth)
+
+    def _build(self, schemas: Parts, level: int, free: int) -> int:
+        """Return the shape of what fits all `schemas`, `level` deep; `free`: how deep unconstrained values may nest."""
+        if level > MAX_DEPTH:
+            return self._arena.add(Either())
+        key = (schemas, level, free)
+        if key not in self._known:
+            shapes = [shape for parts in self._all(schemas) for shape in self._shapes(parts, level, free)]
+            self._known[key] = self._arena.either(shapes)
+        return self._known[key]
+
+    def _all(self, schemas: Sequence[Part]) -> list[Parts]:
+        found: list[Parts] = [()]
+        for schema in schemas:
+            found = self._joined(found, self._alternatives(schema))
+        return found
+
+    def _joined(self, first: list[Parts], second: list[Parts]) -> list[Parts]:
+        self._count(len(first) * len(second))
+        return [(*one, *other) for one in first for other in second]
+
+    def _count(self, work: int) -> None:
+        self._work += work
+        if work > _MOST_ALTERNATIVES or self._work > _MOST_WORK:
+            raise _TooLarge
+
+    def _alternatives(self, at: Part) -> list[Parts]:
+        schema = at.schema
+        if not isinstance(schema, Mapping):
+            return [()] if schema else []
+        self._count(1)
+        for keyword in UNSUPPORTED:
+            if schema.get(keyword, False) is not False and not (keyword == "uniqueItems" and _few_items(schema)):
+                self._refuse(at, keyword)
+        members = [at.step(member, f".allOf[{i}]") for i, member in enumerate(schema.get("allOf", ()))]
+        if "$ref" in schema:
+            members.append(self._referred(at, schema["$ref"]))
+        found = [(at, *parts) for parts in self._all(members)]
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                found = self._joined(found, self._branches(at, keyword))
+        return found
+
+    def _branches(self, at: Part, keyword: str) -> list[Parts]:
+        branches = [at.step(branch, f".{keyword}[{i}]") for i, branch in enumerate(at.schema[keyword])]
+        if keyword == "oneOf" and not self._exclusive(branches):
+            self._refuse(at, keyword, "two of its branches may hold at once")
+        return [parts for branch in branches for parts in self._alternatives(branch)]
+
+    def _exclusive(self, branches: Sequence[Part]) -> bool:
+        # Followed anew: a reference that has been followed too often would be a branch that nothing fits.
+        choices = [self._alternatives(replace(branch, seen=())) for branch in branches]
+        if sum(map(len, choices)) ** 2 > _MOST_PAIRS:
+            raise _TooLarge
+        pairs = itertools.combinations(choices, 2)
+        return all(keywords.apart(one, other) for first, second in pairs for one in first for other in second)
+
+    def _referred(self, at: Part, reference: str) -> Part:
+        """Return what a reference leads to, or nothing at all where it has been followed too often."""
+        if at.seen.count(reference) > self._limits.depth:
+            return at.step(False, "")
+        found: Json = self._root
+        where = self._where
+        for step in urllib.parse.unquote(reference).split("/")[1:]:
+            key = step.replace("~1", "/").replace("~0", "~")
+            found = found[int(key)] if isinstance(found, list | tuple) else found[key]
+            where += path_step(key)
+        return Part(found, where, tuple(sorted((*at.seen, reference))))
+
+    def _refuse(self, at: Part, keyword: str, why: str = "") -> None:
+        self.unsupported[f"{at.where}.{keyword}" + (f" ({why})" if why else "")] = None
+
+    def _shapes(self, parts: Parts, level: int, free: int) -> Iterator[int]:
+        """Yield the shapes of one alternative: each kind of value has its own."""
+        values = keywords.literals(parts)
+        if values is not None:
+            yield from (self._value(value) for value in values if self._fits(value, parts, level))
+            return
+        kinds = keywords.named_kinds(parts)
+        kinds = keywords.implied_kinds(parts) if kinds is None else kinds
+        if kinds is None:
+            kinds = keywords.KINDS if free else keywords.KINDS - keywords.CONTAINERS
+            free = max(free - 1, 0)
+        makers: dict[str, Callable[[], Shape | None]] = {
+            "null": lambda: Literals(("null",)),
+            "boolean": lambda: Literals(("true", "false")),
+            "integer": lambda: self._number(parts, whole="real" not in kinds),
+            "string": lambda: self._text(parts),
+            "array": lambda: self._items(parts, level, free),
+            "object": lambda: self._record(parts, level, free),
+        }
+        shapes = (make() for kind, make in makers.items() if kind in kinds)
+        yield from (self._arena.add(shape) for shape in shapes if shape is not None)
+
+    def _fits(self, value: Json, parts: Parts, level: int) -> bool:
+        """Tell whether a literal fits what else the parts say; what would take long to check is not kept instead."""
+        kind, kinds = keywords.kind_of(value), keywords.named_kinds(parts)
+        if not keywords.writable(value, MAX_DEPTH - level) or (kinds is not None and kind not in kinds):
+            return False
+        hard = ("pattern",) if kind == "string" else KEYWORDS[kind] if kind in keywords.CONTAINERS else ()
+        for part in parts:
+            for keyword in hard:
+                if keyword in part.schema:
+                    self._refuse(part, keyword, "it stands beside enum or const")
+        if kind == "string":
+            least, most = keywords.counts(parts, "Length", len(value), len(value))
+            return least <= len(value) <= most
+        if kind in ("integer", "real"):
+            exact, step = Decimal(str(value)), self._step(parts)
+            return keywords.within(exact, *keywords.bounds(parts)) and not (step and exact % step)
+        return True
+
+    def _value(self, value: Json) -> int:
+        """Return the shape of one value."""
+        if isinstance(value, Mapping):
+            return self._arena.add(Record(tuple((key, self._value(item), True) for key, item in value.items())))
+        if isinstance(value, list | tuple):
+            first = tuple(map(self._value, value))
+            return self._arena.add(Items(first, None, len(first), len(first)))
+        return self._arena.add(Literals((json.dumps(value, ensure_ascii=False),)))
+
+    def _step(self, parts: Parts) -> int:
+        """Return what a number must be a multiple of, or 0."""
+        step = 0
+        for part in parts:
+            size = part.schema.get("multipleOf", 0)
+            if size != int(size) or math.lcm(step or 1, int(size)) > _MOST_STEP:
+                # the judges divide floating-point numbers, whose multiples are not exact
+                self._refuse(part, "multipleOf", f"only whole numbers up to {_MOST_STEP} are kept")
+            elif size:
+                step = math.lcm(step or 1, int(size))
+        return step
+
+    def _number(self, parts: Parts, whole: bool) -> Number | None:
+        low, high = keywords.bounds(parts)
+        step = self._step(parts)
+        if low is None and high is None and not step:
+            return Number(whole)
+        digits = max((len(str(int(abs(bound.value)))) for bound in (low, high) if bound), default=1)
+        most = Decimal(10) ** min(_MOST_DIGITS, max(self._limits.digits, digits + 1))
+        low = max(low or Bound(-most), Bound(-most), key=lambda bound: bound.value)
+        high = min(high or Bound(most), Bound(most), key=lambda bound: bound.value)
+        if whole or step:
+            ends = keywords.whole(low, high, step)
+            return Number(True, Bound(Decimal(ends[0])), Bound(Decimal(ends[1])), step) if ends else None
+        for places in range(max(0, min(self._limits.places, _EXACT_DIGITS - digits)), _EXACT_DIGITS):
+            if patterns.decimals(low, high, places):
+                return Number(False, low, high, places=places)
+        return None
+
+    def _text(self, parts: Parts) -> Text | None:
+        least, most = keywords.counts(parts, "Length", self._limits.text, patterns.MOST_TEXT)
+        if least > most:
+            return None
+        told = [part for part in parts if "pattern" in part.schema]
+        faults = [patterns.fault(part.schema["pattern"]) for part in told]
+        chosen = tuple(part.schema["pattern"] for part, fault in zip(told, faults, strict=True) if not fault)
+        chosen += (self._plain,) if self._plain and chosen else ()
+        answer = patterns.matching(least, most, chosen) if chosen else True
+        for part, fault in zip(told, faults, strict=True):
+            if why := fault or (answer if isinstance(answer, str) else None):
+                self._refuse(part, "pattern", why)
+        if not answer:
+            return None
+        return Text(least, most, chosen if answer is True else ())
+
+    def _items(self, parts: Parts, level: int, free: int) -> Items | None:
+        least, most = keywords.counts(parts, "Items", self._limits.items, _MOST_ITEMS)
+        leads = max((len(part.schema.get("prefixItems", ())) for part in parts), default=0)
+        first: list[int] = []
+        while len(first) <= leads:  # the last of them is that of all further items
+            shape = self._build(_item(parts, len(first)), level + 1, free)
+            if self._arena.is_empty(shape):
+                most = min(most, len(first))
+                break
+            first.append(shape)
+        if least > most:
+            return None
+        rest = first[leads] if most > leads else None
+        return Items(tuple(first[: min(leads, most)]), rest, least, most)
+
+    def _record(self, parts: Parts, level: int, free: int) -> Record | None:
+        must = keywords.required(parts)
+        keys: list[tuple[str, int, bool]] = []
+        for key in keywords.listed(parts) | must:
+            allowed = self._allows(key, level)
+            shape = self._build(keywords.about(parts, key), level + 1, free) if allowed else self._arena.add(Either())
+            if not self._arena.is_empty(shape):
+                keys.append((key, shape, key in must))
+            elif key in must:
+                return None
+        rest = None
+        if self._invites(parts, level):
+            rest = self._build(keywords.others(parts), level + 1, free)
+            rest = None if self._arena.is_empty(rest) else rest
+        taken = tuple(filter(keywords.writable, keywords.listed(parts) | must))
+        return self._counted(parts, Record(tuple(keys), rest, taken))
+
+    def _counted(self, parts: Parts, record: Record) -> Record | None:
+        """Return `record` with as many keys as the parts ask for; None if it cannot have them."""
+        total, always = len(record.keys), sum(must for _, _, must in record.keys)
+        fewest, most = keywords.counts(parts, "Properties", total + self._limits.items, _MOST_ITEMS)
+        missing = max(0, fewest - always)
+        if most < always or (missing > total - always and record.rest is None):
+            return None
+        some = not always and missing == 1 and record.rest is None
+        self._refuse_counts(parts, total, fewest if missing and record.rest is None and not some else 0)
+        if record.rest is None:
+            return replace(record, taken=(), some=some)
+        most = max(most, total) - total
+        return replace(record, least=missing, most=most) if missing <= most else None
+
+    def _refuse_counts(self, parts: Parts, total: int, fewest: int) -> None:
+        """Refuse what would need counting the optional keys that are there."""
+        for part in parts:
+            if part.schema.get("maxProperties", total) < total:
+                self._refuse(part, "maxProperties", "some keys are optional")
+            if fewest and part.schema.get("minProperties") == fewest:
+                self._refuse(part, "minProperties", "some keys are optional")
+
+    def _allows(self, key: str, level: int) -> bool:
+        """Tell whether a key can be written, and the tools, which are stricter than schemas, would take it."""
+        if level > 1 or "patternProperties" in self._root or self._root.get("additionalProperties"):
+            return keywords.writable(key) and len(key) <= _LONGEST_KEY
+        return key in self._root.get("properties", ()) and keywords.writable(key) and len(key) <= _LONGEST_KEY
+
+    def _invites(self, parts: Parts, level: int) -> bool:
+        """Tell whether keys that nothing describes are wanted: where that is said, or nothing at all is."""
+        told = [part.schema["additionalProperties"] for part in parts if "additionalProperties" in part.schema]
+        if level == 1:
+            return bool(self._root.get("additionalProperties")) and False not in told
+        return False not in told if told else not (keywords.listed(parts) or keywords.required(parts))
+
+
+def _item(parts: Parts, place: int) -> Parts:
+    """Return what the parts say of a list's item."""
+    found = []
+    for part in parts:
+        first = part.schema.get("prefixItems", ())
+        if place < len(first):
+            found.append(part.step(first[place], f".prefixItems[{place}]"))
+        elif "items" in part.schema:
+            found.append(part.step(part.schema["items"], ".items"))
+    return tuple(found)
+
+
+def _few_items(schema: Mapping[str, Json]) -> bool:
+    return bool(schema.get("maxItems", 2) < 2)

@@ -1,0 +1,202 @@
+"""What a claim asks: arms of tuning to compare, how they are tuned and played, and when the comparison bears it out.
+
+Not covered: running anything (`cells`, `reproduce`), and what the cells say (`findings`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rolecraft.errors import NotFound, SettingsError
+from rolecraft.settings import from_dict, read_yaml
+
+Sections = Mapping[str, Mapping[str, Any]]
+"""Settings of a recipe by section and key."""
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of tuning; `says` tells it in a phrase.
+
+    `settings` are laid over the claim's. With `stages` there are several tunings, one after the other: each lays its
+    settings over the arm's and starts from the base with the adapter before it merged in. `search` names settings of
+    the last stage (`training.learning_rate`) with values to try; the best on the development tasks is taken.
+    """
+
+    says: str = ""
+    settings: Sections = field(default_factory=dict)
+    stages: tuple[Sections, ...] = ()
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a search that tries nothing or sets nothing."""
+        for key, values in self.search.items():
+            if not re.fullmatch(r"\w+\.\w+", str(key)):
+                raise SettingsError(f"search has {key!r}; write a setting as section.key")
+            if not isinstance(values, list | tuple) or not values:
+                raise SettingsError(f"search.{key} is {values!r}; give a list of values to try")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What is played: the first `n` tasks of each split at `seed`, greedily.
+
+    Everything that is chosen (a searched setting, when to stop) is chosen on the development tasks, whose seed is
+    another. `options` are the benchmark's own settings.
+    """
+
+    benchmark: str = "toolworld"
+    splits: tuple[str, ...] = ("test", "tools", "phrasing")
+    n: int = 140
+    seed: int = 11
+    development_splits: tuple[str, ...] = ("test", "tools")
+    development_n: int = 70
+    development_seed: int = 7
+    options: Mapping[str, Any] = field(default_factory=dict)
+    max_turns: int = 10
+    max_tokens: int = 96
+
+    def __post_init__(self) -> None:
+        """Refuse to choose on the tasks that are reported."""
+        if self.seed == self.development_seed:
+            raise SettingsError(f"evaluation.development_seed is {self.seed}, the test seed; give another one")
+        if min(self.n, self.development_n) < 1 or not self.splits or not self.development_splits:
+            raise SettingsError("evaluation: n, development_n and both lists of splits need at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long an arm is tuned and what the whole may cost.
+
+    An arm does its `training.max_steps`. With `most_steps` it goes on in chunks of as many, until a chunk raises the
+    development score by less than `least_gain` or all its stages have done `most_steps`; the best chunk's end is
+    played. The learning rate's schedule is stretched to each new end, so every chunk ends where it falls to.
+    `curve` plays the development tasks at so many equal distances of a fixed number of steps. A searched value is tried
+    with `search_share` of the steps at tuning seed `search_seed`. `minutes` bounds the wall time on two cores.
+    """
+
+    most_steps: int | None = None
+    least_gain: float = 0.01
+    curve: int = 0
+    search_share: float = 0.4
+    search_seed: int = 100
+    minutes: float = 45.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        if not 0 < self.search_share <= 1:
+            raise SettingsError(f"budget.search_share is {self.search_share!r}; it is a share, above 0 and at most 1")
+        if self.curve < 0 or (self.curve and self.most_steps):
+            raise SettingsError("budget.curve is a number of points, and with most_steps every chunk is one: set one")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """That arm `better` scores above arm `than`; with `decides`, the verdict asks for it on that split."""
+
+    better: str
+    than: str
+    decides: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The paper's own figures, by arm and column, and of rows that are no arm here; never mixed with ours."""
+
+    says: str = ""
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    also: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A question, the arms that answer it, and the rule for the verdict.
+
+    All arms stand on `recipe` with `settings` over it. `measures` names logged numbers to show beside the scores. The
+    verdict is `reproduced` if every deciding comparison is significant in its direction (exact McNemar over the tasks
+    of all seeds, p < 0.05, and every seed's difference of that sign), `opposite` if one is significant the other way
+    round, else `not at this scale`.
+    """
+
+    name: str
+    title: str
+    question: str
+    source: str
+    recipe: str
+    arms: Mapping[str, Arm]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    settings: Sections = field(default_factory=dict)
+    evaluation: Evaluation = Evaluation()
+    budget: Budget = Budget()
+    comparisons: tuple[Comparison, ...] = ()
+    measures: tuple[str, ...] = ()
+    paper: Paper = Paper()
+
+    def __post_init__(self) -> None:
+        """Refuse names that nothing bears."""
+        for name in self.arms:
+            if not _NAME.fullmatch(name):
+                raise SettingsError(f"arm {name!r} names files; write it with small letters, digits and single hyphens")
+        for one in self.comparisons:
+            for name in (one.better, one.than):
+                require(name, self.arms, "a comparison names arm")
+            if one.decides is not None:
+                require(one.decides, self.evaluation.splits, f"{one.better} against {one.than} is decided on split")
+        if not any(one.decides for one in self.comparisons):
+            raise SettingsError(f"claim {self.name!r} has no comparison with `decides`: no verdict could follow")
+        for name in self.paper.figures:
+            require(name, self.arms, "paper.figures names arm")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SettingsError(f"seeds are {list(self.seeds)}; give at least one, and each once")
+        if self.budget.search_seed in self.seeds:
+            raise SettingsError(f"budget.search_seed {self.budget.search_seed} is one of the seeds; give another one")
+
+
+def names() -> list[str]:
+    """Return the claims in `recipes/claims/`."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
+
+
+def find(name: str) -> Path:
+    """Return the YAML file at path `name`, or of that name in `recipes/claims/`; raises NotFound with the nearest."""
+    for path in (Path(name), *(folder / f"{name}.yaml" for folder in _folders())):
+        if path.is_file():
+            return path
+    raise NotFound(f"no claim {name!r}{_hint(name, names())}")
+
+
+def load(path: Path) -> Claim:
+    """Return the claim in a YAML file; raises SettingsError for an unknown key, or a name that nothing bears."""
+    data = read_yaml(path)
+    if "name" in data:
+        raise SettingsError(f"{path}: unknown key 'name'; a claim is called what its file is")
+    arms = data.get("arms")
+    if not isinstance(arms, Mapping) or not arms:
+        raise SettingsError(f"{path}: arms holds {arms!r}; name at least one arm, with its settings under it")
+    read = {str(name): from_dict(Arm, arm, f"arms.{name}") for name, arm in arms.items()}
+    missing = [key for key in ("title", "question", "source", "recipe") if not data.get(key)]
+    if missing:
+        raise SettingsError(f"{path}: {missing[0]!r} is missing; a claim says its title, question, source and recipe")
+    return from_dict(Claim, {**data, "name": path.stem, "arms": read}, str(path))
+
+
+def require(name: str, known: Collection[str], what: str) -> None:
+    """Raise SettingsError, with the nearest of `known`, if `name` is not among them."""
+    if name not in known:
+        raise SettingsError(f"{what} {name!r}, which is not there{_hint(name, known)}")
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f". Did you mean {near[0]!r}?" if near else f"; there are {', '.join(known) or 'none'}"
+
+
+def _folders() -> list[Path]:
+    return [root / "recipes" / "claims" for root in (Path(), Path(__file__).parents[2])]

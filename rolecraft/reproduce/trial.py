@@ -1,0 +1,338 @@
+"""Runs one cell of a claim: tunes its stages, plays the tasks with what came of it, and writes the result.
+
+Everything is kept in the cell's run folder, so a cell that was stopped or killed goes on from its last checkpoint and
+its last episode. Not covered: which cells there are (`cells`), and running several (`reproduce`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from rich.console import Console
+
+from rolecraft import agent, engine, evaluate, model, team, train
+from rolecraft.errors import DataError, RolecraftError
+from rolecraft.reproduce.cells import Cell, Played, Point, Result, Tuning, configuration, hash_json, write
+from rolecraft.scores import Scores
+from rolecraft.settings import to_dict
+from rolecraft.store import Run
+from rolecraft.team import Team
+from rolecraft.train import checkpoints
+from rolecraft.train.recipe import Recipe, recipe_to_dict
+from rolecraft.types import Sampling, Task
+
+_REFERENCES = "references.jsonl"
+_SLOTS = 32
+_PACE = ("step", "epoch", "learning_rate", "grad_norm", "tokens_per_second", "seconds_left")
+_PROBED = 9
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A tuned stage: its recipe for one chunk, its run folder, and the step at which it is looked at."""
+
+    recipe: Recipe
+    folder: Path
+    steps: int
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / f"checkpoint-{self.steps}"
+
+
+@dataclass(slots=True)
+class _Clock:
+    """How long it took to play how many tasks."""
+
+    seconds: float = 0.0
+    tasks: int = 0
+
+
+def run(cell: Cell, folder: Path, results: Path, *, side_by_side: int = 1) -> Result:
+    """Run the cell in `folder/<its name>`, or go on with it there, and write its result into `results`.
+
+    `side_by_side` tells how many cells share the machine, and is recorded. A search cell whose tuning goes wrong is a
+    result with the reason. Raises Interrupted when a signal stopped it after a checkpoint, and what `train` raises.
+    """
+    started, place, clock = time.monotonic(), folder / cell.name, _Clock()
+    result = Result(
+        cell.claim, cell.arm, cell.seed, cell.search, configuration(cell), {}, machine=_machine(side_by_side)
+    )
+    kept = None
+    try:
+        result, kept = _run(cell, place, clock, result)
+    except RolecraftError as error:
+        # The plain class is a training that went wrong, such as a loss that is not finite: an answer to a search.
+        if cell.search is None or type(error) is not RolecraftError:
+            raise
+        result = replace(result, failed=str(error))
+    result = replace(result, seconds=round(time.monotonic() - started, 1))
+    write(cell, result, results)
+    for checkpoint in place.glob("stage-*/checkpoint-*"):
+        if checkpoint != kept:
+            shutil.rmtree(checkpoint)
+    return result
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Let what is printed inside go to a file, at its end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        yield
+
+
+def check_tasks(cell: Cell) -> None:
+    """Raise DataError if a split has fewer tasks than the cell plays, before anything is tuned for them."""
+    asked = cell.evaluation
+    wanted = [(split, asked.development_n, asked.development_seed) for split in asked.development_splits]
+    if cell.search is None:
+        wanted += [(split, asked.n, asked.seed) for split in asked.splits]
+    for split, n, seed in wanted:
+        found = len(evaluate.tasks(_settings(cell, (split,), n, seed), _team(cell.stages[-1])))
+        if found < n:
+            raise DataError(
+                f"{asked.benchmark!r} has {found} tasks in split {split!r}, not {n}; raise its size in "
+                "evaluation.options, or ask for fewer"
+            )
+
+
+def probe(recipe: Recipe, folder: Path) -> Tuning:
+    """Tune a few steps on a few tasks to learn a recipe's speed; `folder` is removed. The scores mean nothing."""
+    data = recipe.data
+    if data.benchmark:
+        data = replace(data, size=_PROBED * recipe.training.per_device_train_batch_size)
+    training = replace(recipe.training, max_steps=_PROBED, logging_steps=_PROBED // 3, save_steps=0)
+    recipe = replace(recipe, training=training, data=data)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        train.train(recipe, folder)
+        seconds, tokens = _paces(Run(folder).metrics(), _PROBED)[-1]  # the first one compiles kernels
+        trainable = train.count_parameters(recipe.model.base, recipe)["trainable"]
+        return Tuning(trainable, _PROBED, round(_PROBED * tokens), _PROBED * seconds)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(cell: Cell, place: Path, clock: _Clock, result: Result) -> tuple[Result, Path]:
+    """Return the result with everything filled in, and the adapter that was played."""
+    stages, points = _tune_all(cell, place, clock)
+    asked, tuning = cell.evaluation, _tuning(stages)
+    if cell.search is None:
+        scores = _play(cell, stages[-1], place / "test", asked.splits, (asked.n, asked.seed), clock)
+    else:
+        scores = _develop(cell, stages[-1], place / "development", clock)
+    found = replace(
+        result,
+        scores=scores,
+        # a step costs the same wherever in the run it is
+        development=tuple(replace(one, seconds=round(one.steps * tuning.seconds / tuning.steps, 1)) for one in points),
+        tuning=tuning,
+        seconds_per_task=round(clock.seconds / max(1, clock.tasks), 4),
+    )
+    return found, stages[-1].adapter
+
+
+def _machine(side_by_side: int) -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "architecture": platform.machine(),
+        "side_by_side": side_by_side,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
+
+
+# ---- tuning
+
+
+def _tune_all(cell: Cell, place: Path, clock: _Clock) -> tuple[list[_Stage], list[Point]]:
+    """Tune one stage after the other, each on the base with those before it merged in; return the last one's scores."""
+    base, done = cell.stages[0].model.base, list[_Stage]()
+    for number, recipe in enumerate(cell.stages, start=1):
+        recipe = replace(recipe, model=replace(recipe.model, base=base))
+        stage = _Stage(recipe, place / f"stage-{number}", recipe.training.max_steps)
+        if number < len(cell.stages):
+            base = _merge(stage, place / f"base-{number + 1}")
+            done.append(stage)
+    before = sum(one.steps for one in done)
+    ends = list(range(stage.steps, cell.most_steps - before + 1, stage.steps))
+    if len(ends) > 1:
+        stage, points = _grow(cell, stage, ends, before, clock)
+    else:
+        _tune(stage)
+        points = _curve(cell, stage, before, clock) if cell.search is None and cell.budget.curve else []
+    return [*done, stage], points
+
+
+def _tune(stage: _Stage) -> None:
+    """Train the stage to its step, going on from what is in its folder."""
+    recipe = replace(stage.recipe, training=replace(stage.recipe.training, max_steps=stage.steps))
+    found = checkpoints.last_checkpoint(stage.folder)
+    if found and found[1]["step"] >= stage.steps:
+        return
+    if found and found[1]["of"] < stage.steps:
+        # The settings first: after a kill in between, the run is extended again.
+        Run(stage.folder).write_settings(recipe_to_dict(recipe))
+        checkpoints.extend(found[0], stage.steps)
+    with _shared_references(recipe, stage.folder):
+        train.train(recipe, stage.folder, resume=True)
+
+
+def _grow(cell: Cell, stage: _Stage, ends: Sequence[int], before: int, clock: _Clock) -> tuple[_Stage, list[Point]]:
+    """Tune chunk after chunk while the development score rises; return the best chunk's end, and all their scores."""
+    points, best, highest = list[Point](), stage, -1.0
+    for steps in ends:
+        tuned = replace(stage, steps=steps)
+        _tune(tuned)
+        points.append(_point(cell, tuned, before, clock))
+        gained = points[-1].score - highest
+        if gained > 0:
+            best, highest = tuned, points[-1].score
+        if gained < cell.budget.least_gain:
+            break
+    return best, points
+
+
+def _curve(cell: Cell, stage: _Stage, before: int, clock: _Clock) -> list[Point]:
+    steps = [int(folder.name.rpartition("-")[2]) for folder in checkpoints.folders(stage.folder)]
+    return [_point(cell, replace(stage, steps=step), before, clock) for step in steps]
+
+
+def _point(cell: Cell, stage: _Stage, before: int, clock: _Clock) -> Point:
+    scores = _develop(cell, stage, stage.folder / f"development-{stage.steps}", clock)
+    mean = statistics.fmean(one.score for one in scores.values())
+    return Point(before + stage.steps, 0.0, round(mean, 6), sum(one.n for one in scores.values()))
+
+
+def _merge(stage: _Stage, into: Path) -> str:
+    """Tune the stage and write its base with its adapter merged in, whole or not at all; return the folder's name."""
+    if not into.exists():
+        _tune(stage)
+        settings, unfinished = stage.recipe.model, into.with_name(f"{into.name}.partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        loaded = model.load(settings.base, dtype=settings.dtype, adapter=stage.adapter, merge=True)
+        loaded.model.save_pretrained(str(unfinished))
+        loaded.tokenizer.save_pretrained(str(unfinished))
+        unfinished.rename(into)
+    return str(into)
+
+
+@contextmanager
+def _shared_references(recipe: Recipe, folder: Path) -> Iterator[None]:
+    """Lend the references that another cell has played to this one, and this one's to the others: one file, linked."""
+    told = hash_json({"data": to_dict(recipe.data), "team": recipe.team.preset})
+    own, shared = folder / _REFERENCES, folder.parents[1] / f"references-{told}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    if shared.exists() and not own.exists():
+        os.link(shared, own)
+    yield
+    if own.exists():
+        with suppress(FileExistsError):
+            os.link(own, shared)
+
+
+def _tuning(stages: Sequence[_Stage]) -> Tuning:
+    seconds = tokens = 0.0
+    for stage in stages:
+        paces = _paces(Run(stage.folder).metrics(), stage.recipe.training.max_steps, stage.steps)
+        seconds += stage.steps * statistics.fmean(pace for pace, _ in paces) if paces else 0.0
+        tokens += stage.steps * statistics.fmean(tokens for _, tokens in paces) if paces else 0.0
+    last = stages[-1]
+    logged = [entry for entry in Run(last.folder).metrics() if entry["step"] <= last.steps]
+    return Tuning(
+        trainable=train.count_parameters(last.recipe.model.base, last.recipe)["trainable"],
+        steps=sum(stage.steps for stage in stages),
+        tokens=round(tokens),
+        seconds=round(seconds, 1),
+        losses=tuple((entry["step"], round(entry["loss"], 5)) for entry in logged),
+        logged={key: float(f"{value:.5g}") for key, value in logged[-1].items() if key not in _PACE},
+    )
+
+
+def _paces(logged: Sequence[dict[str, Any]], chunk: int, until: int | None = None) -> list[tuple[float, float]]:
+    """Return the seconds and tokens of one step at each log but those at a chunk's end, where no time is left."""
+    found = []
+    for entry in logged:
+        left = -entry["step"] % chunk
+        if left and entry["step"] <= (until or chunk):
+            seconds = entry["seconds_left"] / left
+            found.append((seconds, entry["tokens_per_second"] * seconds))
+    return found
+
+
+# ---- playing
+
+
+def _develop(cell: Cell, stage: _Stage, folder: Path, clock: _Clock) -> dict[str, Played]:
+    asked = cell.evaluation
+    return _play(cell, stage, folder, asked.development_splits, (asked.development_n, asked.development_seed), clock)
+
+
+def _play(
+    cell: Cell, stage: _Stage, folder: Path, splits: Sequence[str], drawn: tuple[int, int], clock: _Clock
+) -> dict[str, Played]:
+    """Play the splits with the stage's adapter; `drawn` is how many tasks of which seed."""
+    base, players = stage.recipe.model, _team(stage.recipe)
+    what = replace(_settings(cell, splits, *drawn), model=model.identity(base.base, stage.adapter))
+    opener = partial(engine.open_local, base.base, stage.adapter, base.dtype, settings=engine.Settings(_SLOTS))
+    playing = agent.Settings(
+        max_turns=cell.evaluation.max_turns, sampling=Sampling(max_tokens=cell.evaluation.max_tokens)
+    )
+    held = sum(len(Run(folder / split).finished()) for split in splits)
+    started = time.monotonic()
+    scores = evaluate.play_splits(what, players, opener, Run(folder), playing, console=Console(quiet=True))
+    clock.seconds += time.monotonic() - started
+    clock.tasks += sum(one.n for one in scores.values()) - held
+    return {
+        split: _played(found, evaluate.tasks(replace(what, split=split), players), Run(folder / split), drawn[1])
+        for split, found in scores.items()
+    }
+
+
+def _settings(cell: Cell, splits: Sequence[str], n: int, seed: int) -> evaluate.Settings:
+    return evaluate.Settings(
+        name=cell.title,
+        benchmark=cell.evaluation.benchmark,
+        split="+".join(splits),
+        seed=seed,
+        limit=n,
+        concurrency=_SLOTS,
+        options=cell.evaluation.options,
+        command=f"rolecraft reproduce {cell.claim}",
+    )
+
+
+def _team(recipe: Recipe) -> Team:
+    return team.find(recipe.team.preset, instructions=recipe.team.instructions)
+
+
+def _played(scores: Scores, tasks: Sequence[Task], run: Run, seed: int) -> Played:
+    verdicts = {one.task.id: one.verdict.score for one in run.trajectories() if one.verdict is not None}
+    outcomes = tuple(verdicts[task.id] for task in tasks)
+    binary = all(outcome in (0.0, 1.0) for outcome in outcomes)
+    return Played(
+        score=round(scores.score, 6),
+        n=scores.n,
+        interval=tuple(round(bound, 6) for bound in scores.interval),
+        seed=seed,
+        tasks=hash_json([[task.id, [message.content for message in task.messages]] for task in tasks]),
+        outcomes="".join(str(int(outcome)) for outcome in outcomes) if binary else outcomes,
+        families={name: {"score": round(one.score, 6), "n": one.n} for name, one in scores.families.items()},
+        failures=scores.failures,
+    )

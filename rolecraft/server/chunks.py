@@ -1,0 +1,141 @@
+"""Answers in OpenAI's JSON: a whole completion, the chunks of a stream, and what both cost.
+
+A stream's deltas come in the order role, reasoning or content, calls, finish, usage. A call's arguments come whole in
+one delta, once the call is parsed, so that joined they are JSON even if the model was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rolecraft import wire
+from rolecraft.server.rounds import Called, Piece, Played, written
+from rolecraft.server.served import Served
+from rolecraft.types import Json, ToolCall
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What all parts of one answer say alike; `created` is in seconds since 1970."""
+
+    id: str
+    created: int
+    served: Served
+    logprobs: bool = False
+    include_usage: bool = False
+
+    def whole(self, choices: Sequence[Played]) -> dict[str, Json]:
+        """Return the answer that is sent at once."""
+        told = [
+            {
+                "index": index,
+                "message": _message(played),
+                "logprobs": self._logprobs(played),
+                "finish_reason": played.finish,
+            }
+            for index, played in enumerate(choices)
+        ]
+        return self._body("chat.completion", told) | {"usage": _usage(self.served, choices)}
+
+    def opening(self, choice: int) -> dict[str, Json]:
+        """Return a choice's first chunk."""
+        return self._chunk(choice, {"role": "assistant", "content": ""})
+
+    def heard(self, event: Piece | Called) -> Iterator[dict[str, Json]]:
+        """Yield the chunks of new text, or of calls: each announced and then its arguments."""
+        if isinstance(event, Piece):
+            yield self._chunk(event.choice, _text(event.channel, event.text))
+            return
+        for number, call in enumerate(event.calls):
+            for delta in _call_deltas(number, call):
+                yield self._chunk(event.choice, {"tool_calls": [delta]})
+
+    def closing(self, choices: Sequence[Played]) -> Iterator[dict[str, Json]]:
+        """Yield the chunks that end each choice, and the usage if it was asked for."""
+        for index, played in enumerate(choices):
+            yield self._chunk(index, {}, played)
+        if self.include_usage:
+            yield self._body("chat.completion.chunk", []) | {"usage": _usage(self.served, choices)}
+
+    def _chunk(self, choice: int, delta: dict[str, Json], played: Played | None = None) -> dict[str, Json]:
+        told = {
+            "index": choice,
+            "delta": delta,
+            "logprobs": self._logprobs(played) if played else None,
+            "finish_reason": played.finish if played else None,
+        }
+        usage = {"usage": None} if self.include_usage else {}
+        return self._body("chat.completion.chunk", [told]) | usage
+
+    def _body(self, kind: str, choices: list[dict[str, Json]]) -> dict[str, Json]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.served.id,
+            "system_fingerprint": self.served.player.fingerprint,
+            "choices": choices,
+        }
+
+    def _logprobs(self, played: Played) -> Json:
+        """Return the tokens of the last reply, the one that answers or calls, its end token left out."""
+        renderer = self.served.player.renderer
+        if not self.logprobs or renderer is None or not played.turns:
+            return None
+        turn = played.turns[-1]
+        pairs = zip(turn.token_ids, turn.logprobs, strict=True)
+        told = ((renderer.text((token,)), logprob) for token, logprob in pairs if token not in renderer.stop_ids)
+        return {"content": [_token(text, logprob) for text, logprob in told], "refusal": None}
+
+
+def event(data: Json) -> bytes:
+    """Return `data` as one server-sent event."""
+    return f"data: {wire.dumps(data)}\n\n".encode()
+
+
+def _message(played: Played) -> dict[str, Json]:
+    content = None if played.calls and not played.content else played.content
+    message: dict[str, Json] = {"role": "assistant", "content": content, "refusal": None}
+    if played.reasoning:
+        message |= _text("reasoning", played.reasoning)
+    if played.calls:
+        message["tool_calls"] = [wire.call_to_json(call) for call in played.calls]
+    return message
+
+
+def _text(channel: str, text: str) -> dict[str, Json]:
+    """Return text under its key; reasoning under both names that servers give it."""
+    return {"content": text} if channel == "content" else {"reasoning_content": text, "reasoning": text}
+
+
+def _call_deltas(number: int, call: ToolCall) -> Iterator[dict[str, Json]]:
+    whole = wire.call_to_json(call)
+    arguments = whole["function"]["arguments"]
+    yield {"index": number, **whole, "function": {"name": call.name, "arguments": ""}}
+    yield {"index": number, "function": {"arguments": arguments}}
+
+
+def _token(text: str, logprob: float) -> dict[str, Json]:
+    # A token may be part of a character; what its bytes are, text cannot tell.
+    known = None if "\ufffd" in text else list(text.encode("utf-8", "surrogatepass"))
+    # JSON has no infinity; OpenAI writes -9999 for what is as good as impossible.
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": known, "top_logprobs": []}
+
+
+def _usage(served: Served, choices: Sequence[Played]) -> dict[str, Json]:
+    """Return the cost: the prompt is what the first role read, once for all choices; the rest was written."""
+    first = [played.turns[0].usage for played in choices if played.turns]
+    turns = [turn for played in choices for turn in played.turns]
+    prompt, cached = max((u.prompt for u in first), default=0), min((u.cached for u in first), default=0)
+    wrote = sum(map(written, turns))
+    thought = sum(written(turn) for turn in turns if turn.speaker not in (served.closer, served.caller))
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": wrote,
+        "total_tokens": prompt + wrote,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": thought},
+    }

@@ -1,0 +1,48 @@
+"""Opens the engines that a server plays on: the team's, with its adapter, and the untuned base's beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from rolecraft.engine import LocalEngine
+from rolecraft.model import Loaded, identity
+from rolecraft.server.served import Player, Served, offered
+from rolecraft.team import Team
+
+OpenEngine = Callable[[Path | None], AbstractContextManager[LocalEngine]]
+"""Opens an engine on the base, with the adapter if there is one."""
+
+
+@contextmanager
+def opened(
+    base: str, adapter: Path | None, team: Team, open_engine: OpenEngine, *, with_base: bool = True
+) -> Iterator[tuple[Served, ...]]:
+    """Yield what is offered, and close the engines after it.
+
+    An adapter changes the base it is put on, so that offering the base as well takes the memory of a second one;
+    without `with_base` it is left out.
+    """
+    with ExitStack() as stack:
+        tuned = _player(stack.enter_context(open_engine(adapter)))
+        untuned = tuned if adapter is None else None
+        if adapter is not None and with_base:
+            untuned = _player(stack.enter_context(open_engine(None)))
+        yield offered(_name(base), team, tuned, untuned)
+
+
+def _name(base: str) -> str:
+    """Return what a model is called to clients: of a folder only its name, wherever it lies."""
+    folder = Path(base).expanduser()
+    return folder.resolve().name if folder.is_dir() else base
+
+
+def _player(engine: LocalEngine) -> Player:
+    return Player(engine, engine.loaded.renderer, _fingerprint(engine.loaded))
+
+
+def _fingerprint(loaded: Loaded) -> str:
+    weights = f"{loaded.weights} {identity(loaded.name, loaded.adapter)}"
+    return f"fp_{hashlib.sha256(weights.encode()).hexdigest()[:12]}"

@@ -1,0 +1,369 @@
+"""Supervised training of an adapter: from a recipe to a folder that PEFT and every verb of ours can load.
+
+Not covered: evaluation while training (play held-out tasks afterwards), and training a base without an adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
+
+from rolecraft import adapters, attention, catalog, contract, examples, model, store, team, wire, workers
+from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError
+from rolecraft.examples import Example
+from rolecraft.gate import Gate
+from rolecraft.model import Loaded
+from rolecraft.renderers import Renderer
+from rolecraft.settings import from_dict
+from rolecraft.store import Run
+from rolecraft.team import Team
+from rolecraft.train import card
+from rolecraft.train.batches import Cut, Schedule
+from rolecraft.train.checkpoints import last_checkpoint, remove_broken
+from rolecraft.train.recipe import DataSettings, Recipe, differences, load_recipe, read_recipe, recipe_to_dict
+from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckpoints, arguments_for
+from rolecraft.types import Trajectory
+
+__all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe", "train"]
+
+_REFERENCES = "references.jsonl"
+_MAY_CHANGE = ("training.report_to", "training.save_total_limit")
+_PLAYERS = 4
+_SHOWN = 5
+_EAGER_LENGTH = 512
+"""Up to this many tokens eager attention beats torch's fused one in bf16 on a CPU, whose backward pass is slow."""
+
+
+def find_recipe(name: str) -> Path:
+    """Return the YAML file at path `name`, or of that name in `recipes/`; raises NotFound with the names there are."""
+    folders = [folder for folder in (Path("recipes"), Path(__file__).parents[2] / "recipes") if folder.is_dir()]
+    for path in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise NotFound(f"no recipe {name!r}: give a YAML file, or one of {', '.join(known) or '(recipes/ is not here)'}")
+
+
+def launch(path: Path, output_dir: Path, *, flags: Sequence[str] = (), resume: bool = False) -> Path:
+    """Train as the recipe file says, with `section.key=value` flags; see `train`."""
+    return train(load_recipe(path, flags), output_dir, resume)
+
+
+def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
+    """Train the recipe's adapter and return `output_dir`, which then holds it; in several processes if it says so.
+
+    `resume` goes on from the last whole checkpoint, to the same weights as a run that never stopped. Raises UserErrors
+    for settings, data and folders that do not fit, and Interrupted when a signal stopped it after saving a checkpoint.
+    """
+    if recipe.training.processes > 1 and not workers.is_worker():
+        _resumable(recipe, output_dir, resume)
+        Run(output_dir).write_settings(recipe_to_dict(recipe))
+        arguments = [str(output_dir / "settings.yaml"), str(output_dir), "resume" if resume else "new"]
+        workers.launch("rolecraft.train:_work", arguments, recipe.training.processes)
+        return output_dir
+    arguments = arguments_for(recipe.training, output_dir)
+    recipe = replace(recipe, training=replace(recipe.training, processes=arguments.world_size))
+    checkpoint = _resumable(recipe, output_dir, resume)
+    with arguments.main_process_first(desc="clearing the folder"):
+        if arguments.process_index == 0:
+            Run(output_dir).write_settings(recipe_to_dict(recipe))
+            _write_references(recipe, output_dir)
+            _say_where(checkpoint, remove_broken(output_dir), resume)
+    work = _prepare(recipe, output_dir)
+    if arguments.process_index == 0:
+        _show_first(work, output_dir)
+    try:
+        _run(work, arguments, output_dir, checkpoint)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return output_dir
+
+
+def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
+    """Return the `trainable` parameters and those of the `base` (a config, a folder or `nano`); loads no weights."""
+    place = Path(__file__).parents[1] / "nano" / "weights" if base == "nano" else Path(base)
+    if not place.exists():
+        raise NotFound(f"no file or folder {base!r}; give a config.json, a model's folder, or nano")
+    config = AutoConfig.from_pretrained(str(place))
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    total = sum(parameter.numel() for parameter in empty.parameters())
+    attached = adapters.find(recipe.adapter.name).attach(empty, recipe.adapter.settings)
+    return {"trainable": adapters.count_trainable(attached), "base": total}
+
+
+def _work(settings: str, output_dir: str, resume: str) -> None:
+    train(load_recipe(Path(settings)), Path(output_dir), resume == "resume")
+
+
+# ---- the run folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    folder: Path
+    facts: dict[str, Any]
+
+
+def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | None:
+    """Return the checkpoint to go on from (None: begin anew); raises SettingsError if the folder is not ours to use."""
+    found = last_checkpoint(output_dir)
+    if not resume:
+        if found or (output_dir / "adapter_config.json").exists():
+            raise SettingsError(f"{str(output_dir)!r} holds a run already; resume it, or choose another output folder")
+        return None
+    if found is None:
+        return None
+    changed = differences(read_recipe(Run(output_dir).settings()), recipe, _MAY_CHANGE)
+    if changed:
+        raise SettingsError(f"cannot resume {str(output_dir)!r} with other settings ({'; '.join(changed)}); undo that, "
+                            "or begin anew in another folder")  # fmt: skip
+    return _Checkpoint(*found)
+
+
+def _say_where(checkpoint: _Checkpoint | None, broken: Sequence[str], resume: bool) -> None:
+    for name in broken:
+        print(f"{name} was not written to its end and is removed")
+    if checkpoint:
+        print(f"going on after step {checkpoint.facts['step']} from {checkpoint.folder}")
+    elif resume:
+        print("there is no whole checkpoint to go on from: beginning anew")
+
+
+# ---- data
+
+
+def _write_references(recipe: Recipe, output_dir: Path) -> None:
+    """Write the right solutions of a benchmark's tasks as the run's data, unless a resumed run has them already."""
+    data, path = recipe.data, output_dir / _REFERENCES
+    if not data.benchmark or path.exists():
+        return
+    benchmark = catalog.find("benchmarks", data.benchmark)
+    options = dict(data.options) | ({} if data.size is None else {"size": data.size})
+    settings = from_dict(benchmark.Settings, options, f"{data.benchmark} options")
+    chosen = benchmark.tasks(settings, data.split, data.seed)
+    with ThreadPoolExecutor(_PLAYERS) as players:  # each waits for its sandbox most of the time
+        played = players.map(lambda task: benchmark.reference(task, recipe.team.preset), chosen)
+        store.write_jsonl(path, map(wire.trajectory_to_json, played))
+
+
+def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
+    if data.benchmark:
+        return tuple(store.read_trajectories(output_dir / _REFERENCES))
+    if not data.path:
+        raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
+    return tuple(store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is trained on what: everything a run needs besides transformers' arguments."""
+
+    recipe: Recipe
+    loaded: Loaded
+    team: Team
+    gate: Gate | None
+    examples: tuple[Example, ...]
+    trajectories: int
+    dropped: int
+    refused: tuple[str, ...]
+    fingerprint: str
+
+
+def _prepare(recipe: Recipe, output_dir: Path) -> _Work:
+    """Load the base, make and audit the examples; raises DataError for what must not be trained."""
+    settings, data = recipe.model, recipe.data
+    loaded = model.load(settings.base, dtype=settings.dtype, renderer=settings.renderer)
+    chosen = team.find(recipe.team.preset, instructions=recipe.team.instructions)
+    gate = adapters.find(recipe.adapter.name).gate(recipe.adapter.settings)
+    if gate is not None:
+        gate.check(chosen)
+    if loaded.context and data.max_length > loaded.context:
+        data = replace(data, max_length=loaded.context)
+    bad_rows = store.BadRows()
+    trajectories = _read(data, output_dir, bad_rows)
+    refused = [str(bad_rows)] if bad_rows.count else []
+    if recipe.team.divide:
+        trajectories = tuple(replace(one, messages=team.divided(one.messages, chosen)) for one in trajectories)
+    built = [_examples(one, chosen, loaded.renderer, data, gate, refused) for one in trajectories]
+    rows = tuple(itertools.chain.from_iterable(part.examples for part in built))
+    examples.audit(rows[:1], loaded.renderer, chosen, data.max_length)  # refuses to train nothing at all
+    dropped = sum(part.dropped for part in built)
+    return _Work(recipe, loaded, chosen, gate, rows, len(trajectories), dropped, tuple(refused), _fingerprint(rows))
+
+
+def _examples(
+    trajectory: Trajectory, chosen: Team, renderer: Renderer, data: DataSettings, gate: Gate | None, refused: list[str]
+) -> examples.Built:
+    """Return a trajectory's examples; with `on_bad_row` "skip" none, and the reason, if they must not be trained."""
+    try:
+        built = examples.build_all((trajectory,), chosen, renderer, data.max_length, data.on_long, gate)
+        if built.examples:
+            examples.audit(built.examples, renderer, chosen, data.max_length)
+    except DataError as error:
+        if data.on_bad_row == "stop":
+            raise DataError(f"{error}; or leave such rows out (--on-bad-row skip)") from error
+        refused.append(str(error))
+        return examples.Built(())
+    return built
+
+
+def _fingerprint(rows: Sequence[Example]) -> str:
+    """Return a digest of every id, weight and role id, so that a resumed run knows its data again."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(array("q", [len(row.ids), *row.ids]).tobytes())
+        digest.update(array("d", row.weights).tobytes())
+        digest.update(array("q", row.roles).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _show_first(work: _Work, output_dir: Path) -> None:
+    """Print the first example token by token, and leave it in `labels.txt`."""
+    text = examples.label_text(work.examples, work.loaded.tokenizer)
+    (output_dir / "labels.txt").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    print(f"{len(work.examples):,} examples of {work.trajectories:,} trajectories")
+    if work.dropped:
+        print(f"{work.dropped:,} replies are left out: too long, or cut before their end token")
+    for reason in work.refused[:_SHOWN]:
+        print(f"left out: {reason}")
+    if len(work.refused) > _SHOWN:
+        print(f"left out: {len(work.refused) - _SHOWN:,} more")
+
+
+# ---- the run
+
+
+def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint: _Checkpoint | None) -> None:
+    if checkpoint and checkpoint.facts["data"] != work.fingerprint:
+        raise DataError(f"the data is not what {checkpoint.folder} was trained on; restore it, or begin anew elsewhere")
+    with StopOnSignal() as signals:
+        trainer = _trainer(work, arguments, output_dir, signals)
+        if checkpoint and checkpoint.facts["step"] >= checkpoint.facts["of"]:
+            trainer.model.load_adapter(str(checkpoint.folder), "default", is_trainable=True)
+            trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    if signals.stopped:
+        step, steps = trainer.state.global_step, trainer.state.max_steps
+        raise Interrupted(f"stopped after step {step} of {steps}, which is saved; repeat the command with --resume")
+    _save(trainer, work, output_dir)
+
+
+def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signals: StopOnSignal) -> RoleTrainer:
+    recipe, loaded, training = work.recipe, work.loaded, work.recipe.training
+    adapter = adapters.find(recipe.adapter.name)
+    lengths = [len(example.ids) for example in work.examples]
+    weights = [sum(example.weights[1:]) for example in work.examples]
+    _choose_attention(loaded.model, recipe, arguments, max(lengths))
+    transformers.set_seed(training.seed)
+    tuned = adapter.attach(loaded.model, recipe.adapter.settings)
+    whole = WholeCheckpoints(training.save_total_limit, partial(_accompany, work), {"data": work.fingerprint})
+    return RoleTrainer(
+        tuned,
+        arguments,
+        Rows(work.examples, work.team.speakers, loaded.tokenizer.pad_token_id or 0, loaded.context),
+        Schedule(lengths, weights, _cut(recipe), training.seed, arguments.process_index),
+        adapter,
+        work.team.speakers,
+        [signals, whole, _Display(Run(output_dir))],
+    )
+
+
+def _cut(recipe: Recipe) -> Cut:
+    training = recipe.training
+    return Cut(training.per_device_train_batch_size, training.gradient_accumulation_steps, training.processes)
+
+
+def _choose_attention(base: Any, recipe: Recipe, arguments: TrainingArguments, longest: int) -> None:
+    named = recipe.model.attn_implementation
+    slow = arguments.device.type == "cpu" and recipe.training.bf16 and longest <= _EAGER_LENGTH
+    if named or slow:
+        fast = attention.register() if attention.serves(base) else "eager"
+        base.set_attn_implementation(named or fast)
+
+
+def _accompany(work: _Work, folder: Path) -> None:
+    """Put beside an adapter what it takes to load and check it anywhere."""
+    work.loaded.tokenizer.save_pretrained(str(folder))
+    told = work.recipe.team
+    made = model.make_contract(work.loaded, team=told.preset, instructions=told.instructions, gate=work.gate)
+    contract.save(made, folder)
+
+
+def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
+    """Write the adapter and its papers to the top of the folder, `adapter_config.json` last: it makes it an adapter."""
+    finished = output_dir / "finished.partial"
+    trainer.save_model(str(finished))
+    if not trainer.is_world_process_zero():
+        return
+    _accompany(work, finished)
+    trainer.state.save_to_json(str(finished / "trainer_state.json"))
+    if loads := adapters.find(work.recipe.adapter.name).loads(trainer.model):
+        (finished / adapters.ROUTER_LOAD).write_text(json.dumps(loads) + "\n", encoding="utf-8")
+    (finished / "README.md").write_text(card.write(work.recipe, _facts(trainer, work, output_dir)), encoding="utf-8")
+    for path in sorted(finished.iterdir(), key=lambda path: path.name == "adapter_config.json"):
+        path.replace(output_dir / path.name)
+    finished.rmdir()
+    print(f"the adapter is in {output_dir}")
+
+
+def _facts(trainer: RoleTrainer, work: _Work, output_dir: Path) -> card.Facts:
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    last = logged[-1] if logged else {}
+    return card.Facts(
+        folder=str(output_dir),
+        renderer=model.make_contract(work.loaded).renderer,
+        speakers=work.team.speakers,
+        trajectories=work.trajectories,
+        examples=len(work.examples),
+        dropped=work.dropped,
+        budget=examples.budget(work.examples),
+        steps=trainer.state.global_step,
+        step_size=_cut(work.recipe).step_size,
+        trainable=adapters.count_trainable(trainer.model),
+        losses={key.removeprefix("loss/"): value for key, value in last.items() if key.startswith("loss")},
+        versions={"peft": peft.__version__, "torch": str(torch.__version__), "transformers": transformers.__version__},
+    )
+
+
+class _Display(TrainerCallback):  # type: ignore[misc]
+    """Prints a line for each log, and adds it to `metrics.jsonl`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Drop what was logged after the checkpoint that this run goes on from: those steps are done again."""
+        logged = self._run.metrics() if state.is_world_process_zero else []
+        if logged:
+            kept = [entry for entry in logged if entry["step"] <= state.global_step]
+            store.write_jsonl(self._run.path / "metrics.jsonl", kept)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        self._run.log({"step": state.global_step, **logs})
+        speakers = ", ".join(f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("loss/"))
+        left = timedelta(seconds=round(logs["seconds_left"]))
+        print(
+            f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.2f}  loss {logs['loss']:.4f} "
+            f"({speakers})  lr {logs['learning_rate']:.2e}  {logs['tokens_per_second']:,.0f} tokens/s  {left} left",
+            flush=True,
+        )

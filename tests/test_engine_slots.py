@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rolecraft.engine.slots import Slots, longest
+
+_TOKENS = st.lists(st.integers(0, 2), max_size=12)
+
+
+def _filled(lengths: list[int], rows: int = 4, columns: int = 16) -> Slots:
+    """Rows of the given lengths in two layers; the key of row r, column c is 100 r + c, its value the negative."""
+    slots = Slots(rows, columns)
+    slots.reserve(len(lengths), max(lengths))
+    for row, length in enumerate(lengths):
+        _append(slots, row, length)
+    return slots
+
+
+def _append(slots: Slots, row: int, count: int) -> None:
+    start = len(slots.tokens[row])
+    columns = list(range(start, start + count))
+    slots.aim([row], [columns], start + count)
+    keys = torch.tensor([100.0 * row + column for column in columns]).reshape(1, 1, count, 1).expand(1, 3, count, 2)
+    for layer in range(2):
+        slots.update(keys, -keys, layer)
+    slots.tokens[row] += columns
+
+
+def _keys(slots: Slots, row: int, layer: int = 0) -> list[float]:
+    """What row `row` holds now, read by a forward call that writes nothing."""
+    length = len(slots.tokens[row])
+    slots.aim([row], [[-1]], max(length, 1))
+    nothing = torch.full((1, 3, 1, 2), 7.0)
+    keys, values = slots.update(nothing, nothing, layer)
+    assert torch.equal(keys, -values) or length == 0
+    assert torch.equal(keys[:, 0], keys[:, 2])
+    return keys[0, 1, :length, 0].tolist()
+
+
+@given(_TOKENS, st.lists(_TOKENS, max_size=4))
+def test_longest_is_the_longest_common_beginning(prompt, rows):
+    def alike(tokens):
+        return next(
+            (i for i, (a, b) in enumerate(zip(prompt, tokens, strict=False)) if a != b), min(len(prompt), len(tokens))
+        )
+
+    row, length = longest(prompt, enumerate(rows))
+    assert length == max(map(alike, rows), default=0)
+    assert row == -1 if length == 0 else alike(rows[row]) == length
+
+
+def test_rows_of_different_lengths_keep_their_own_keys():
+    slots = _filled([3, 5, 1])
+    _append(slots, 0, 2)
+    assert _keys(slots, 0) == [0, 1, 2, 3, 4]
+    assert _keys(slots, 1, layer=1) == [100, 101, 102, 103, 104]
+    assert _keys(slots, 2) == [200]
+
+
+def test_a_batch_writes_each_row_at_its_own_column():
+    slots = _filled([3, 5, 1])
+    new = torch.arange(2.0).reshape(2, 1, 1, 1).expand(2, 3, 1, 2) + 50
+    slots.aim([0, 2], [[3], [1]], 4)
+    keys, _ = slots.update(new, -new, 0)
+    assert keys[:, 0, :, 0].tolist() == [[0, 1, 2, 50], [200, 51, 0, 0]]
+
+
+def test_padding_is_written_where_nobody_reads():
+    slots = _filled([15, 16])
+    before = [_keys(slots, row) for row in range(2)]
+    slots.aim([0, 1], [[-1, -1], [-1, -1]], 16)
+    slots.update(torch.full((2, 3, 2, 2), 9.0), torch.full((2, 3, 2, 2), 9.0), 0)
+    assert [_keys(slots, row) for row in range(2)] == before
+
+
+def test_growing_keeps_what_is_cached():
+    slots = _filled([3, 5], rows=40, columns=500)
+    slots.reserve(20, 300)
+    assert len(slots.tokens) >= 20
+    assert slots.columns > 300
+    assert _keys(slots, 1) == [100, 101, 102, 103, 104]
+
+
+def test_growing_stops_at_the_limits():
+    slots = _filled([3], rows=5, columns=200)
+    slots.reserve(5, 129)
+    slots.reserve(5, 200)
+    assert (len(slots.tokens), slots.columns) == (5, 201)
+
+
+def test_a_prompt_that_extends_a_row_stays_in_it():
+    slots = _filled([3, 5])
+    assert slots.place([0, 1, 2, 3, 4, 9], taken=[]) == (1, 5)
+    assert _keys(slots, 1) == [100, 101, 102, 103, 104]
+
+
+def test_a_row_in_use_is_copied_not_taken():
+    slots = _filled([3, 5])
+    assert slots.place([0, 1, 2, 3, 9], taken=[1]) == (2, 4)
+    assert _keys(slots, 2) == [100, 101, 102, 103]
+    assert _keys(slots, 1) == [100, 101, 102, 103, 104]
+
+
+def test_a_short_common_beginning_does_not_cost_a_long_row():
+    slots = _filled([3, 9])
+    row, known = slots.place([0, 1, 2, 7], taken=[0])
+    assert (row, known) == (2, 3)
+    assert len(slots.tokens[1]) == 9
+
+
+def test_the_last_token_of_a_prompt_is_always_computed():
+    slots = _filled([3])
+    assert slots.place([0, 1, 2], taken=[]) == (0, 2)
+    assert slots.tokens[0] == [0, 1]
+
+
+def test_the_row_released_longest_ago_goes_first():
+    slots = _filled([3, 3, 3], rows=3)
+    for row in (1, 2, 0):
+        slots.release(row)
+    assert slots.place([8, 8], taken=[])[0] == 1
+
+
+def test_swapped_rows_exchange_all_they_hold():
+    slots = _filled([2, 5])
+    slots.swap(0, 1)
+    assert slots.tokens == [[0, 1, 2, 3, 4], [0, 1], [], []]
+    assert _keys(slots, 0, layer=1) == [100, 101, 102, 103, 104]
+    assert _keys(slots, 1) == [0, 1]
+
+
+def test_cleared_rows_know_nothing():
+    slots = _filled([3, 5])
+    slots.clear()
+    assert slots.place([0, 1, 2, 3], taken=[])[1] == 0
+    assert slots.nbytes > 0

@@ -1,0 +1,57 @@
+"""A claim's file says all that its verdict rests on, and a name that nothing bears is refused."""
+
+from __future__ import annotations
+
+import claims
+import pytest
+
+from rolecraft.errors import NotFound, SettingsError
+from rolecraft.reproduce import claim
+
+
+def test_a_claim_is_called_what_its_file_is(tmp_path):
+    read = claim.load(claims.write(tmp_path, "mine"))
+    assert read.name == "mine"
+    assert list(read.arms) == ["small", "large"]
+    assert read.arms["large"].settings == {"adapter": {"r": 4}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"qestion": "?"}, "unknown key 'qestion' .* Did you mean 'question'"),
+        ({"name": "other"}, "unknown key 'name'"),
+        ({"source": ""}, "'source' is missing"),
+        ({"arms": {}}, "name at least one arm"),
+        ({"arms": {"small": {"setings": {}}, "large": {}}}, "unknown key 'setings' in arms.small"),
+        ({"arms": {"small": {}, "large": {}, "Big one": {}}}, "'Big one'"),
+        ({"arms": {"small": {"search": {"learning_rate": [1]}}, "large": {}}}, "write a setting as section.key"),
+        ({"arms": {"small": {"search": {"training.learning_rate": []}}, "large": {}}}, "give a list"),
+        ({"evaluation": {"split": ["test"]}}, "Did you mean 'splits'"),
+        ({"evaluation": {"seed": 7}}, "development_seed is 7, the test seed"),
+        ({"evaluation": {"n": 0}}, "at least 1"),
+        ({"budget": {"search_share": 0}}, "search_share"),
+        ({"budget": {"curve": 2, "most_steps": 9}}, "set one"),
+        ({"seeds": [1, 1]}, "each once"),
+        ({"seeds": [100]}, "search_seed 100 is one of the seeds"),
+        ({"comparisons": [{"better": "lage", "than": "small", "decides": "test"}]}, "'lage'.*Did you mean 'large'"),
+        ({"comparisons": [{"better": "large", "than": "smal", "decides": "test"}]}, "'smal'.*Did you mean 'small'"),
+        ({"comparisons": [{"better": "large", "than": "small", "decides": "tests"}]}, "'tests'.*Did you mean 'test'"),
+        ({"comparisons": [{"better": "large", "than": "small"}]}, "no comparison with `decides`"),
+        ({"paper": {"figures": {"huge": {"accuracy": 1}}}}, "paper.figures names arm 'huge'"),
+    ],
+)
+def test_a_name_or_number_that_cannot_be_meant_is_refused(tmp_path, changes, told):
+    with pytest.raises(SettingsError, match=told):
+        claims.make(tmp_path, **changes)
+
+
+def test_an_unknown_claim_is_answered_with_the_nearest():
+    with pytest.raises(NotFound, match="Did you mean 'mor-vs-lora'"):
+        claim.find("mor-vs-lor")
+
+
+def test_every_claim_file_reads():
+    assert {"assignment", "mor-count", "mor-losses", "mor-vs-lora"} <= set(claim.names())
+    for name in claim.names():
+        assert claim.load(claim.find(name)).name == name

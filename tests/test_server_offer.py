@@ -1,0 +1,100 @@
+"""What is loaded is what is offered, and the verb serves it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import openai
+import pytest
+import tiny
+from serving import until
+
+from rolecraft import cli, team
+from rolecraft.engine import LocalEngine
+from rolecraft.server import offer
+from rolecraft.server.listener import bind
+
+
+@pytest.fixture
+def opening(nano_tokenizer):
+    """Return what opens tiny engines, and the adapters it was asked for."""
+    asked: list[Path | None] = []
+
+    def open_engine(adapter):
+        asked.append(adapter)
+        return LocalEngine(replace(tiny.loaded(nano_tokenizer), adapter=adapter))
+
+    return open_engine, asked
+
+
+def test_a_base_alone_is_loaded_once(opening):
+    open_engine, asked = opening
+    with offer.opened("nano", None, team.find("mor"), open_engine) as models:
+        assert [one.id for one in models] == ["nano", "nano:reasoner", "nano:executor", "nano:summarizer", "nano:team"]
+        assert len({one.player.fingerprint for one in models}) == 1
+    assert asked == [None]
+
+
+def test_a_base_beside_an_adapter_is_another_model(opening, tmp_path):
+    open_engine, asked = opening
+    with offer.opened("nano", tmp_path, team.find("single"), open_engine) as models:
+        base, role, whole = models
+        assert base.player.engine is not whole.player.engine
+        assert role.player.engine is whole.player.engine
+        assert base.player.fingerprint != whole.player.fingerprint
+    assert asked == [tmp_path, None]
+
+
+def test_a_base_may_be_left_out(opening, tmp_path):
+    open_engine, asked = opening
+    with offer.opened("nano", tmp_path, team.find("single"), open_engine, with_base=False) as models:
+        assert [one.id for one in models] == ["nano:assistant", "nano:team"]
+    assert asked == [tmp_path]
+
+
+def test_a_folder_is_called_by_its_name_alone(opening, tmp_path):
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    with offer.opened(str(folder), None, team.find("single"), opening[0]) as models:
+        assert models[0].id == "my-model"
+    with offer.opened("some/hub-name", None, team.find("single"), opening[0]) as models:
+        assert models[0].id == "some/hub-name"
+
+
+def test_the_verb_serves_until_it_is_told_to_stop(tmp_path, capfd):
+    key = tmp_path / "key"
+    key.write_text("sk-of-the-file\n")
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    heard = []
+
+    def client():
+        address = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{address}/health"), seconds=120)
+        try:
+            with openai.OpenAI(base_url=f"{address}/v1", api_key="sk-of-the-file", max_retries=0) as one:
+                messages = [{"role": "user", "content": "Hi"}]
+                heard.append(one.chat.completions.create(model="nano", messages=messages, max_tokens=5))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=client)
+    asking.start()
+    assert cli.main(["serve", "--port", str(port), "--api-key-file", str(key)]) == 0
+    asking.join()
+    told = capfd.readouterr()
+    assert heard[0].usage.completion_tokens == 5
+    assert told.out.splitlines()[-1] == f"nano, nano:assistant, nano:team: with a key at http://127.0.0.1:{port}/v1"
+    assert "sk-of-the-file" not in told.out + told.err
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=60).status_code == 200
+    except httpx2.TransportError:
+        return False

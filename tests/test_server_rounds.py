@@ -1,0 +1,253 @@
+"""One answer: who speaks, what is heard of it, what is remembered, and where it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from serving import ANSWER, CALL, ENOUGH, THINK, debts, models, scripted
+
+from rolecraft.errors import ContextFull
+from rolecraft.server import rounds
+from rolecraft.server.protocol import Asked, Refused, Sent
+from rolecraft.server.rounds import Called, Piece, Settings
+from rolecraft.types import Message, ToolSpec
+
+USER = Message("user", "What is the debt of Plalples?")
+TOOL = ToolSpec("read_debt", "debt of a person")
+ASKED = Asked("nano:team", (Sent(USER),), (TOOL,))
+TWO_CALLS = f"{CALL}\n{CALL.replace('Plalples', 'Grontif')}"
+
+
+def play(engine, asked=ASKED, messages=(USER,), model="nano:team", settings=Settings(), listen=False):
+    """Return what was played and, if somebody listens, what was heard."""
+    offered = {one.id: one for one in models(engine)}
+    heard = []
+
+    async def say(event):
+        heard.append(event)
+
+    async def run():
+        return await rounds.play(offered[model], asked, messages, settings, seed=5, say=say if listen else None)
+
+    return asyncio.run(run()), heard
+
+
+def spoken(played) -> list[tuple[str | None, str]]:
+    return [(message.speaker or message.role, message.content) for message in played.messages]
+
+
+def test_a_round_ends_with_the_calls(nano_tokenizer):
+    played, _ = play(scripted(nano_tokenizer))
+    assert spoken(played) == [("reasoner", THINK), ("executor", "")]
+    assert (played.reasoning, played.content, played.finish) == (THINK, "", "tool_calls")
+    assert [(call.name, call.arguments) for call in played.calls] == [("read_debt", {"key": "Plalples"})]
+
+
+def test_a_round_ends_with_the_answer(nano_tokenizer):
+    observed = (USER, Message("assistant", THINK, speaker="reasoner"), Message("tool", "3809"))
+    played, _ = play(scripted(nano_tokenizer), messages=observed)
+    assert spoken(played) == [("reasoner", ENOUGH), ("summarizer", ANSWER)]
+    assert (played.reasoning, played.content, played.finish) == (ENOUGH, ANSWER, "stop")
+
+
+def test_every_message_keeps_the_ids_that_were_written(nano_tokenizer):
+    played, _ = play(scripted(nano_tokenizer))
+    assert [message.ids for message in played.messages] == [turn.token_ids for turn in played.turns]
+
+
+def test_call_ids_are_never_the_same(nano_tokenizer):
+    engine = scripted(nano_tokenizer, lambda prompt: THINK if prompt.speaker == "reasoner" else TWO_CALLS)
+    ids = [call.id for _ in range(3) for call in play(engine)[0].calls]
+    assert len(set(ids)) == 6
+
+
+@pytest.mark.parametrize(
+    ("model", "messages"),
+    [
+        ("nano:team", (USER,)),
+        ("nano:team", (USER, Message("tool", "3809"))),
+        ("nano:executor", (USER,)),
+        ("nano", (USER,)),
+    ],
+)
+def test_what_is_heard_joined_is_what_is_told_at_once(nano_tokenizer, model, messages):
+    plain, _ = play(scripted(nano_tokenizer), messages=messages, model=model)
+    streamed, heard = play(scripted(nano_tokenizer), messages=messages, model=model, listen=True)
+    texts = {"reasoning": "", "content": ""}
+    for event in heard:
+        if isinstance(event, Piece):
+            texts[event.channel] += event.text
+    assert texts == {"reasoning": plain.reasoning, "content": plain.content}
+    assert (streamed.reasoning, streamed.content, streamed.finish) == (plain.reasoning, plain.content, plain.finish)
+    assert [event.calls for event in heard if isinstance(event, Called)] == ([streamed.calls] if streamed.calls else [])
+
+
+def test_no_part_of_a_call_is_heard_as_text(nano_tokenizer):
+    engine = scripted(nano_tokenizer, lambda prompt: f"Look.\n{CALL}")
+    played, heard = play(engine, model="nano", listen=True)
+    assert "".join(event.text for event in heard if isinstance(event, Piece)) == played.content == "Look."
+    assert isinstance(heard[-1], Called)
+
+
+def test_a_team_is_told_of_a_broken_call_and_mends_it(nano_tokenizer):
+    def script(prompt):
+        if prompt.speaker == "executor":
+            mended = any("error" in message.content for message in prompt.messages)
+            return CALL if mended else CALL[:-1]
+        return THINK
+
+    for listen in (False, True):
+        played, heard = play(scripted(nano_tokenizer, script), listen=listen)
+        assert [who for who, _ in spoken(played)] == ["reasoner", "executor", "tool", "reasoner", "executor"]
+        assert played.messages[2].content == "error: not JSON: a closing } is missing"
+        assert played.finish == "tool_calls"
+        assert played.reasoning == f"{THINK}\n{THINK}"
+        assert "".join(event.text for event in heard if isinstance(event, Piece)) in ("", played.reasoning)
+
+
+def test_an_executor_that_writes_no_call_is_told_so(nano_tokenizer):
+    script = lambda prompt: "Well." if prompt.speaker == "executor" else THINK  # noqa: E731
+    played, _ = play(scripted(nano_tokenizer, script), settings=Settings(max_turns=4))
+    assert [who for who, _ in spoken(played)] == ["reasoner", "executor", "tool", "reasoner", "executor", "tool"]
+    assert played.messages[2].content == "error: no call was written"
+
+
+def test_a_team_that_never_ends_is_ended(nano_tokenizer):
+    played, _ = play(scripted(nano_tokenizer, lambda prompt: THINK), settings=Settings(max_turns=5))
+    assert (played.finish, len(played.turns)) == ("length", 5)
+
+
+def test_what_was_wrong_beside_good_calls_is_told_after_their_answers(nano_tokenizer):
+    script = lambda prompt: THINK if prompt.speaker == "reasoner" else f"{CALL}\n{CALL[:-2]}"  # noqa: E731
+    played, _ = play(scripted(nano_tokenizer, script))
+    assert len(played.calls) == 1
+    assert [message.content for message in played.trailing] == ["error: not JSON: a closing } is missing"]
+
+
+def test_a_role_alone_is_heard_as_it_wrote(nano_tokenizer):
+    for listen in (False, True):
+        engine = scripted(nano_tokenizer, lambda prompt: f"Look.\n{CALL[:-1]}")
+        played, heard = play(engine, model="nano:executor", listen=listen)
+        assert (played.content, played.finish, len(played.turns)) == (f"Look.\n{CALL[:-1]}", "stop", 1)
+        assert "".join(event.text for event in heard) in ("", played.content)
+
+
+def test_the_limit_is_of_all_roles_together(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    whole = sum(len(turn.token_ids) for turn in play(engine)[0].turns)
+    for most in (1, whole - 2, whole):
+        played, _ = play(engine, replace(ASKED, max_tokens=most))
+        assert sum(len(turn.token_ids) for turn in played.turns) <= most
+        assert played.finish == ("tool_calls" if most == whole else "length")
+
+
+def test_a_request_cannot_ask_for_more_than_the_server_gives(nano_tokenizer):
+    asked = replace(ASKED, max_tokens=1000)
+    played, _ = play(scripted(nano_tokenizer), asked, model="nano", settings=Settings(max_tokens=3))
+    assert (len(played.turns[0].token_ids), played.finish) == (3, "length")
+
+
+def test_a_thought_leaves_room_for_what_it_leads_to(nano_tokenizer):
+    for most, settings in ((20, Settings()), (100, Settings(max_thought=10))):
+        engine = scripted(nano_tokenizer, lambda prompt: "think " * 50 if prompt.speaker == "reasoner" else CALL)
+        play(engine, replace(ASKED, max_tokens=most), settings=settings)
+        assert engine.prompts[0].sampling.max_tokens == 10
+
+
+def test_one_call_is_kept_where_several_are_not_wanted(nano_tokenizer):
+    engine = scripted(nano_tokenizer, lambda prompt: THINK if prompt.speaker == "reasoner" else TWO_CALLS)
+    assert len(play(engine)[0].calls) == 2
+    played, _ = play(engine, replace(ASKED, parallel=False))
+    assert [call.arguments for call in played.calls] == [{"key": "Plalples"}]
+    assert played.messages[-1].ids is None  # the ids hold both calls
+
+
+def test_sampling_is_the_requests_where_it_says_and_the_servers_where_not(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    play(engine, replace(ASKED, temperature=0.5, top_p=0.9), settings=Settings(temperature=0.1))
+    play(engine, settings=Settings(temperature=0.1))
+    first, second, third, _ = (prompt.sampling for prompt in engine.prompts)
+    assert (first.temperature, first.top_p, first.seed, second.seed) == (0.5, 0.9, 5, 6)
+    assert (third.temperature, third.top_p) == (0.1, 1.0)
+
+
+def test_stop_strings_end_the_answer_and_no_reasoning(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    played, _ = play(engine, replace(ASKED, stop=("is", "Next")), messages=(USER, Message("tool", "3809")))
+    assert (played.reasoning, played.content, played.finish) == (ENOUGH, "The debt of Plalples ", "stop")
+
+
+REASON, CALLS, ANSWERS = "reasoner", "executor", "summarizer"
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "asked"),
+    [
+        ("auto", (TOOL,), [(REASON, "none", (CALLS, ANSWERS)), (CALLS, "required", ())]),
+        ("none", (TOOL,), [(REASON, "none", (ANSWERS,)), (ANSWERS, "none", ())]),
+        ("required", (TOOL,), [(REASON, "none", (CALLS,)), (CALLS, "required", ())]),
+        ("read_debt", (TOOL,), [(REASON, "none", (CALLS,)), (CALLS, "read_debt", ())]),
+        ("auto", (), [(REASON, "none", (ANSWERS,)), (ANSWERS, "none", ())]),
+    ],
+)
+def test_each_role_is_held_to_its_part_and_the_clients_wish(nano_tokenizer, choice, tools, asked):
+    engine = scripted(nano_tokenizer)
+    play(engine, replace(ASKED, choice=choice, tools=tools))
+    assert [(prompt.speaker, prompt.choice, prompt.next_roles) for prompt in engine.prompts] == asked
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required", "read_debt"])
+def test_a_base_is_held_to_the_clients_wish(nano_tokenizer, choice):
+    engine = scripted(nano_tokenizer)
+    play(engine, replace(ASKED, choice=choice, parallel=False), model="nano")
+    assert [(prompt.choice, prompt.parallel, prompt.next_roles) for prompt in engine.prompts] == [(choice, False, ())]
+
+
+def test_unconstrained_no_role_is_held_to_anything(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    play(engine, settings=Settings(constrained=False))
+    assert {(prompt.choice, prompt.next_roles) for prompt in engine.prompts} == {("auto", ())}
+
+
+def test_a_call_is_demanded_of_a_team_that_would_answer(nano_tokenizer):
+    script = lambda prompt: ENOUGH if prompt.speaker == "reasoner" else debts(prompt)  # noqa: E731
+    played, _ = play(scripted(nano_tokenizer, script), replace(ASKED, choice="required"))
+    assert played.finish == "tool_calls"
+
+
+def test_a_conversation_that_is_over_is_refused(nano_tokenizer):
+    over = (USER, Message("assistant", ANSWER, speaker="summarizer"))
+    with pytest.raises(Refused, match="the last message is an answer"):
+        play(scripted(nano_tokenizer), messages=over)
+
+
+def test_a_team_goes_on_where_a_reasoner_stopped(nano_tokenizer):
+    played, _ = play(scripted(nano_tokenizer), messages=(USER, Message("assistant", THINK, speaker="reasoner")))
+    assert [who for who, _ in spoken(played)] == ["executor"]
+
+
+def test_a_prompt_that_leaves_no_room_is_an_error_but_a_later_one_an_end(nano_tokenizer):
+    with pytest.raises(ContextFull):
+        play(scripted(nano_tokenizer, context=4))
+    asked = len(scripted(nano_tokenizer).renderer.prompt((USER,), (TOOL,), "reasoner"))
+    played, _ = play(scripted(nano_tokenizer, context=asked + 4))
+    assert (played.finish, len(played.turns)) == ("length", 1)
+
+
+def test_whoever_stops_listening_stops_the_writing(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+
+    async def run():
+        async def deaf(event):
+            await asyncio.Event().wait()
+
+        team = {one.id: one for one in models(engine)}["nano:team"]
+        task = asyncio.create_task(rounds.play(team, ASKED, (USER,), Settings(), seed=0, say=deaf))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return engine.running, engine.cancelled
+
+    assert asyncio.run(run()) == (0, 1)

@@ -1,0 +1,69 @@
+"""What a stream lets through early is always a beginning of what the parsed message says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rolecraft import catalog
+from rolecraft.renderers import CallSyntax
+from rolecraft.renderers._calls import parse
+from rolecraft.server.screen import Screen
+
+CALL = '{"name": "look", "arguments": {"at": "{it}"}}'
+SYNTAXES = {name: catalog.find("renderers", name).FORMAT.calls for name in catalog.names("renderers")}
+SYNTAXES["words"] = CallSyntax(begins=r"Action:")
+TAGS = '{ } <tool_call> </tool_call> <tool _call> < Action: {"name" ü text'.split()
+PIECES = st.sampled_from(
+    [
+        *TAGS,
+        CALL,
+        CALL.replace("arguments", "args"),
+        "\n",
+        " ",
+        "\n\n",
+        "\t",
+        "a {b} c",
+        "\n<tool_call>\n",
+        "\n</tool_call>",
+    ]
+)
+
+
+def content(text: str, syntax: CallSyntax) -> str:
+    return parse([(text, False)], syntax, tags_are_tokens=False).content
+
+
+@pytest.mark.parametrize("family", sorted(SYNTAXES))
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=12))
+def test_what_is_let_through_begins_the_content(family, pieces):
+    screen = Screen(SYNTAXES[family])
+    out = "".join(screen.read(piece) for piece in pieces)
+    assert content("".join(pieces), SYNTAXES[family]).startswith(out)
+
+
+@pytest.mark.parametrize("family", sorted(SYNTAXES.keys() - {"words"}))
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["Some ", "text", ".", "\n", "\n\n", " more", "ü", "4"]), max_size=12))
+def test_plain_text_waits_for_nothing_but_its_last_line_break(family, pieces):
+    screen = Screen(SYNTAXES[family])
+    out = "".join(screen.read(piece) for piece in pieces)
+    assert out.rstrip() == "".join(pieces).rstrip()
+
+
+@pytest.mark.parametrize("family", ["hermes", "phi3"])
+def test_a_tag_is_noticed_in_pieces(family):
+    screen = Screen(SYNTAXES[family])
+    assert [screen.read(piece) for piece in ("Look.\n", "<tool", "_call", ">\n", CALL)] == ["Look.", "", "", "", ""]
+
+
+def test_what_only_began_like_a_tag_comes_after_all():
+    screen = Screen(SYNTAXES["hermes"])
+    assert [screen.read(piece) for piece in ("a <", "tool", "box>")] == ["a ", "", "<toolbox>"]
+
+
+def test_without_calls_all_text_comes_at_once():
+    screen = Screen(None)
+    assert screen.read(CALL) + screen.read("\n") == CALL + "\n"

@@ -1,0 +1,97 @@
+"""Who answers, who is heard as what, and how answers of unknown origin are read."""
+
+from __future__ import annotations
+
+import pytest
+
+from rolecraft import team
+from rolecraft.server import served
+from rolecraft.server.protocol import Sent
+from rolecraft.types import Message, ToolCall
+
+MOR, SINGLE = team.find("mor"), team.find("single")
+PLAYER = served.Player(engine=None)
+USER = Message("user", "Hi")
+
+
+def offer(chosen: team.Team, alone: str | None = None) -> served.Served:
+    return served.Served("m", PLAYER, chosen, alone)
+
+
+def test_a_base_its_roles_and_the_team_are_offered():
+    offered = served.offered("m", MOR, PLAYER, served.Player(engine=None, fingerprint="base"))
+    assert [one.id for one in offered] == ["m", "m:reasoner", "m:executor", "m:summarizer", "m:team"]
+    assert [one.player.fingerprint for one in offered] == ["base", None, None, None, None]
+
+
+def test_a_base_that_is_not_loaded_is_not_offered():
+    assert [one.id for one in served.offered("m", SINGLE, PLAYER)] == ["m:assistant", "m:team"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "alone", "cast"),
+    [
+        (MOR, None, ("reasoner", "executor", "summarizer")),
+        (SINGLE, None, (None, "assistant", "assistant")),
+        (MOR, "executor", (None, "executor", "executor")),
+    ],
+)
+def test_the_cast_follows_from_who_may_end_an_episode(chosen, alone, cast):
+    one = offer(chosen, alone)
+    assert (one.thinker, one.caller, one.closer) == cast
+
+
+@pytest.mark.parametrize(
+    ("message", "choice", "speaker"),
+    [
+        (Message("assistant", "Next: executor.", speaker="reasoner"), "auto", "executor"),
+        (Message("assistant", "Next: executor.", speaker="reasoner"), "none", "summarizer"),
+        (Message("assistant", "Next: summarizer.", speaker="reasoner"), "auto", "summarizer"),
+        (Message("assistant", "Next: summarizer.", speaker="reasoner"), "required", "executor"),
+        (Message("assistant", "Next: summarizer.", speaker="reasoner"), "look", "executor"),
+        (Message("assistant", "So.", speaker="summarizer"), "required", None),
+        (Message("tool", "seen"), "required", "reasoner"),
+    ],
+)
+def test_what_the_client_wants_of_calls_decides_who_may_speak(message, choice, speaker):
+    assert offer(MOR).follows(message, choice) == speaker
+
+
+@pytest.mark.parametrize(
+    ("chosen", "alone", "last", "speaker"),
+    [
+        (MOR, None, USER, "reasoner"),
+        (MOR, None, Message("tool", "seen"), "reasoner"),
+        (MOR, None, Message("assistant", "Next: executor.", speaker="reasoner"), "executor"),
+        (MOR, None, Message("assistant", "So.", speaker="summarizer"), None),
+        (SINGLE, None, USER, "assistant"),
+        (SINGLE, None, Message("system", "Be brief."), "assistant"),
+        (MOR, "executor", Message("assistant", "So.", speaker="summarizer"), "executor"),
+    ],
+)
+def test_the_last_message_decides_who_opens(chosen, alone, last, speaker):
+    assert offer(chosen, alone).opens(last, "auto") == speaker
+
+
+CALLS = (ToolCall("look", {}, "call_1"),)
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (Sent(Message("assistant", "So.")), [("summarizer", "So.", ())]),
+        (Sent(Message("assistant", "So."), "Hm."), [("reasoner", "Hm.", ()), ("summarizer", "So.", ())]),
+        (Sent(Message("assistant", "", CALLS), "Hm."), [("reasoner", "Hm.", ()), ("executor", "", CALLS)]),
+        (Sent(Message("assistant", "So.", CALLS)), [("executor", "So.", CALLS)]),
+        (Sent(Message("assistant", ""), "Hm."), [("reasoner", "Hm.", ())]),
+        (Sent(Message("assistant", "Hm.", speaker="reasoner")), [("reasoner", "Hm.", ())]),
+    ],
+)
+def test_an_answer_of_unknown_origin_is_given_to_the_roles(sent, read):
+    assert [(one.speaker, one.content, one.tool_calls) for one in offer(MOR).reading(sent)] == read
+
+
+@pytest.mark.parametrize(("chosen", "alone"), [(SINGLE, None), (MOR, "summarizer")])
+def test_reasoning_that_no_role_speaks_is_read_as_data_files_have_it(chosen, alone):
+    (one,) = offer(chosen, alone).reading(Sent(Message("assistant", "So."), "Hm."))
+    assert (one.speaker, one.content) == (alone or "assistant", "<think>\nHm.\n</think>\n\nSo.")

@@ -1,0 +1,163 @@
+"""Requests share places, time and memory, and every fault of theirs has a status."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from serving import ANSWER, models, scripted
+
+from rolecraft import team
+from rolecraft.errors import DataError, EngineError
+from rolecraft.server import rounds, served
+from rolecraft.server.protocol import Asked, Refused, Sent
+from rolecraft.server.service import Limits, Service
+from rolecraft.types import Message, ToolSpec
+
+USER = Sent(Message("user", "What is the debt of Plalples?"))
+ASKED = Asked("nano:team", (USER,), (ToolSpec("read_debt", "debt"),))
+
+
+def refusal(service: Service, asked: Asked = ASKED) -> Refused:
+    with pytest.raises(Refused) as caught:
+        asyncio.run(service.answer(asked))
+    return caught.value
+
+
+def raising(error: Exception):
+    def script(prompt):
+        raise error
+
+    return script
+
+
+def test_an_unknown_model_is_told_with_those_there_are(nano_tokenizer):
+    error = refusal(Service(models(scripted(nano_tokenizer))), replace(ASKED, model="gpt"))
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert "nano:team" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (EngineError("no memory"), 500, "engine_error"),
+        (DataError("no such speaker"), 400, None),
+    ],
+)
+def test_what_an_engine_raises_on_purpose_is_told(nano_tokenizer, error, status, code):
+    told = refusal(Service(models(scripted(nano_tokenizer, raising(error)))))
+    assert (told.status, told.code, str(told)) == (status, code, str(error))
+
+
+def test_a_full_context_has_openais_code(nano_tokenizer):
+    told = refusal(Service(models(scripted(nano_tokenizer, context=4))))
+    assert (told.status, told.code, told.param) == (400, "context_length_exceeded", "messages")
+
+
+def test_another_fault_is_left_to_the_caller(nano_tokenizer):
+    service = Service(models(scripted(nano_tokenizer, raising(ZeroDivisionError()))))
+    for n in (1, 3):
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(service.answer(replace(ASKED, n=n)))
+
+
+def test_too_slow_an_answer_is_given_up_and_its_writing_cancelled(nano_tokenizer):
+    engine = scripted(nano_tokenizer, delay=0.05)
+    error = refusal(Service(models(engine), limits=Limits(seconds=0.1)))
+    assert (error.status, error.code) == (408, "timeout")
+    assert (engine.running, engine.cancelled) == (0, 1)
+
+
+def test_waiting_counts_as_time(nano_tokenizer):
+    engine = scripted(nano_tokenizer, delay=10)
+    service = Service(models(engine), limits=Limits(places=1, seconds=0.1))
+
+    async def run():
+        return await asyncio.gather(*(service.answer(ASKED) for _ in range(3)), return_exceptions=True)
+
+    assert [error.status for error in asyncio.run(run())] == [408] * 3
+    assert (engine.most_running, service.admission.busy) == (1, (0, 0))
+
+
+def test_no_more_choices_are_written_at_once_than_there_are_places(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    service = Service(models(engine), limits=Limits(places=4))
+
+    async def run():
+        return await asyncio.gather(*(service.answer(replace(ASKED, n=1 + number % 3)) for number in range(12)))
+
+    assert [len(choices) for choices in asyncio.run(run())] == [1, 2, 3] * 4
+    assert engine.most_running <= 4
+
+
+def test_choices_are_drawn_from_seeds_of_their_own(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    asyncio.run(Service(models(engine)).answer(replace(ASKED, n=3, seed=7)))
+    seeds = [prompt.sampling.seed for prompt in engine.prompts]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[0] == 7
+
+
+def test_a_request_without_a_seed_gets_a_fresh_one(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    service = Service(models(engine), seeds=iter((100, 200)).__next__)
+
+    async def run():
+        await service.answer(ASKED)
+        await service.answer(ASKED)
+
+    asyncio.run(run())
+    assert [prompt.sampling.seed for prompt in engine.prompts] == [100, 101, 200, 201]
+
+
+def test_log_probabilities_need_a_renderer(nano_tokenizer):
+    blind = served.offered("nano", team.find("mor"), served.Player(scripted(nano_tokenizer)))
+    error = refusal(Service(blind), replace(ASKED, logprobs=True))
+    assert (error.status, error.param) == (400, "logprobs")
+
+
+@pytest.mark.parametrize("choice", ["none", "required", "read_debt"])
+def test_without_constraint_no_choice_but_auto_can_be_kept(nano_tokenizer, choice):
+    service = Service(models(scripted(nano_tokenizer)), rounds.Settings(constrained=False))
+    error = refusal(service, replace(ASKED, choice=choice))
+    assert (error.status, error.param) == (400, "tool_choice")
+    assert asyncio.run(service.answer(replace(ASKED, choice="none", tools=())))
+
+
+def test_a_follow_up_holds_the_tokens_that_were_written(nano_tokenizer):
+    engine = scripted(nano_tokenizer)
+    service = Service(models(engine))
+
+    async def run():
+        (called,) = await service.answer(ASKED)
+        seen = Sent(Message("assistant", "", called.calls))
+        result = Sent(Message("tool", "3809", tool_call_id=called.calls[0].id))
+        (answered,) = await service.answer(replace(ASKED, messages=(USER, seen, result)))
+        thanks = Sent(Message("user", "Thanks."))
+        await service.answer(replace(ASKED, messages=(USER, seen, result, Sent(Message("assistant", ANSWER)), thanks)))
+        return called, answered
+
+    called, answered = asyncio.run(run())
+    prompts = [engine.renderer.prompt(p.messages, p.tools, p.speaker) for p in engine.prompts]
+    written = [*called.turns, *answered.turns]
+    for turn, following in zip(written, prompts[1:], strict=False):
+        assert following[: len(turn.prompt_ids) + len(turn.token_ids)] == (*turn.prompt_ids, *turn.token_ids)
+
+
+def test_stopping_gives_those_who_are_in_some_time(nano_tokenizer):
+    slow = scripted(nano_tokenizer, delay=0.5)
+    engines = {"fast": scripted(nano_tokenizer, delay=0.005), "slow": slow}
+    both = [replace(models(engine)[-1], id=name) for name, engine in engines.items()]
+    service = Service(both, limits=Limits(places=2))
+
+    async def run():
+        asking = [asyncio.create_task(service.answer(replace(ASKED, model=name))) for name in ("fast", "slow", "fast")]
+        await asyncio.sleep(0.02)
+        service.stop(grace=1.5)
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    fast, slow_one, waited = asyncio.run(run())
+    assert fast[0].finish == "tool_calls"
+    assert (slow_one.status, waited.status) == (503, 503)
+    assert slow.running == 0
