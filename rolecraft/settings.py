@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import types
@@ -33,16 +34,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def override(data: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
-    """Return `data` with `section.key=value` flags applied; values are read as YAML."""
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    """Return `data` with `section.key=value` flags applied, at any depth; values are read as YAML."""
+    merged = copy.deepcopy(dict(data))
     for flag in flags:
         path, equals, value = flag.partition("=")
-        section, dot, key = path.partition(".")
-        if not equals or not dot or not key:
+        *sections, key = path.split(".")
+        if not equals or not sections or not all((*sections, key)):
             raise SettingsError(f"cannot read override {flag!r}; write it as section.key=value")
-        target = merged.setdefault(section, {})
-        if not isinstance(target, dict):
-            raise SettingsError(f"cannot set {path!r}: {section!r} holds {target!r}, not a section")
+        target = merged
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise SettingsError(f"cannot set {path!r}: {section!r} holds {target!r}, not a section")
         try:
             target[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:

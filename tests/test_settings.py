@@ -173,6 +173,13 @@ def test_yaml_makes_no_objects(tmp_path):
         read_yaml(path)
 
 
+def test_a_flag_reaches_values_at_any_depth_and_leaves_their_neighbours():
+    data = {"data": {"options": {"open_words": 0.2, "weights": {"calc": 2}}}}
+    changed = override(data, ["data.options.weights.hop=3"])
+    assert changed == {"data": {"options": {"open_words": 0.2, "weights": {"calc": 2, "hop": 3}}}}
+    assert data["data"]["options"]["weights"] == {"calc": 2}
+
+
 def test_flags_override_values_and_make_sections():
     data = {"train": {"epochs": 1, "name": "x"}, "seed": 3}
     changed = override(data, ["train.epochs=5", "eval.n=7", "train.words=[a, b]", "train.name=a=b"])
