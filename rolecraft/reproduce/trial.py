@@ -30,11 +30,10 @@ from rolecraft.scores import Scores
 from rolecraft.settings import to_dict
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import checkpoints
+from rolecraft.train import checkpoints, references
 from rolecraft.train.recipe import Recipe, recipe_to_dict
 from rolecraft.types import Sampling, Task
 
-_REFERENCES = "references.jsonl"
 _SLOTS = 32
 _PACE = ("step", "epoch", "learning_rate", "grad_norm", "tokens_per_second", "seconds_left")
 _PROBED = 9
@@ -237,7 +236,7 @@ def _merge(stage: _Stage, into: Path) -> str:
 def _shared_references(recipe: Recipe, folder: Path) -> Iterator[None]:
     """Lend the references that another cell has played to this one, and this one's to the others: one file, linked."""
     told = hash_json({"data": to_dict(recipe.data), "team": recipe.team.preset})
-    own, shared = folder / _REFERENCES, folder.parents[1] / f"references-{told}.jsonl"
+    own, shared = folder / references.NAME, folder.parents[1] / f"references-{told}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     if shared.exists() and not own.exists():
         os.link(shared, own)

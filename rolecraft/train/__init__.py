@@ -10,7 +10,6 @@ import itertools
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -22,16 +21,15 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, catalog, contract, examples, model, store, team, wire, workers
+from rolecraft import adapters, attention, contract, examples, model, store, team, workers
 from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError
 from rolecraft.examples import Example
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
 from rolecraft.renderers import Renderer
-from rolecraft.settings import from_dict
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import card
+from rolecraft.train import card, references
 from rolecraft.train.batches import Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.recipe import DataSettings, Recipe, differences, load_recipe, read_recipe, recipe_to_dict
@@ -40,9 +38,7 @@ from rolecraft.types import Trajectory
 
 __all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe", "train"]
 
-_REFERENCES = "references.jsonl"
 _MAY_CHANGE = ("training.report_to", "training.save_total_limit")
-_PLAYERS = 4
 _SHOWN = 5
 _EAGER_LENGTH = 512
 """Up to this many tokens eager attention beats torch's fused one in bf16 on a CPU, whose backward pass is slow."""
@@ -81,8 +77,8 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
     with arguments.main_process_first(desc="clearing the folder"):
         if arguments.process_index == 0:
             Run(output_dir).write_settings(recipe_to_dict(recipe))
-            _write_references(recipe, output_dir)
             _say_where(checkpoint, remove_broken(output_dir), resume)
+    _play_references(recipe, output_dir, arguments)
     work = _prepare(recipe, output_dir)
     if arguments.process_index == 0:
         _show_first(work, output_dir)
@@ -148,23 +144,20 @@ def _say_where(checkpoint: _Checkpoint | None, broken: Sequence[str], resume: bo
 # ---- data
 
 
-def _write_references(recipe: Recipe, output_dir: Path) -> None:
-    """Write the right solutions of a benchmark's tasks as the run's data, unless a resumed run has them already."""
-    data, path = recipe.data, output_dir / _REFERENCES
-    if not data.benchmark or path.exists():
+def _play_references(recipe: Recipe, output_dir: Path, arguments: TrainingArguments) -> None:
+    if not references.is_wanted(recipe.data, output_dir):
         return
-    benchmark = catalog.find("benchmarks", data.benchmark)
-    options = dict(data.options) | ({} if data.size is None else {"size": data.size})
-    settings = from_dict(benchmark.Settings, options, f"{data.benchmark} options")
-    chosen = benchmark.tasks(settings, data.split, data.seed)
-    with ThreadPoolExecutor(_PLAYERS) as players:  # each waits for its sandbox most of the time
-        played = players.map(lambda task: benchmark.reference(task, recipe.team.preset), chosen)
-        store.write_jsonl(path, map(wire.trajectory_to_json, played))
+    processes = arguments.world_size
+    references.write_share(recipe.data, recipe.team.preset, output_dir, arguments.process_index, processes)
+    arguments.distributed_state.wait_for_everyone()
+    with arguments.main_process_first(desc="joining the references"):
+        if arguments.process_index == 0:
+            references.join(output_dir, processes)
 
 
 def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
     if data.benchmark:
-        return tuple(store.read_trajectories(output_dir / _REFERENCES))
+        return tuple(store.read_trajectories(output_dir / references.NAME))
     if not data.path:
         raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
     return tuple(store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows))
