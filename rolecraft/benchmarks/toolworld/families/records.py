@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from rolecraft.benchmarks.toolworld import asking, english, frames, questions, supply, vocabulary
+from rolecraft.benchmarks.toolworld import english, frames, questions, supply, vocabulary
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULT, Draft, Needed, Step, others
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
@@ -82,7 +82,7 @@ def _count(random: Random, words: Vocabulary, table: Table, topic: str, kind: st
     result = str(len(matching))
     than = random.choice(frames.ABOVE if sign == ">" else frames.BELOW)
     values = {"topic": topic, "than": than, "number": str(limit), "kinds": english.plural(kind)}
-    question = asking.ask(random, frames.COUNT, values, words.sentences)
+    question = questions.ask(random, words, frames.COUNT, values)
     return _Query(
         question,
         need=f"the count of {table.name} with {topic}{sign}{limit}",
@@ -101,7 +101,7 @@ def _best(random: Random, words: Vocabulary, table: Table, topic: str, kind: str
     result = str(ranked[-1 if highest else 0][0])
     values = {"topic": topic, "kind": kind, "kinds": english.plural(kind)}
     values["most"] = random.choice(frames.MOST if highest else frames.LEAST)
-    question = asking.ask(random, frames.BEST, values, words.sentences)
+    question = questions.ask(random, words, frames.BEST, values)
     word, order = ("highest", " DESC") if highest else ("lowest", "")
     return _Query(
         question,
@@ -117,7 +117,7 @@ def _best(random: Random, words: Vocabulary, table: Table, topic: str, kind: str
 def _difference(random: Random, words: Vocabulary, table: Table, topic: str, kind: str) -> _Query:
     first, second = random.sample([str(row[0]) for row in table.rows], 2)
     values = {"topic": topic, "first": first, "second": second, "kinds": english.plural(kind)}
-    question = asking.ask(random, frames.DIFFERENCE, values, words.sentences)
+    question = questions.ask(random, words, frames.DIFFERENCE, values)
     cells = _cell(table, first, topic), _cell(table, second, topic)
     result = str(abs(int(cells[0]) - int(cells[1])))
     return _Query(
