@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rolecraft import model, wire
-from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError
+from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError, UserError
 from rolecraft.store import Run
 from rolecraft.train import Recipe, count_parameters, find_recipe, launch, load_recipe, train
 from rolecraft.types import Message, Task, ToolCall, ToolSpec, Trajectory
@@ -143,6 +143,14 @@ def test_every_step_logs_the_loss_of_every_speaker(finished):
         assert {"loss/reasoner", "loss/executor", "loss/summarizer", "tokens_per_second", "learning_rate"} <= set(entry)
 
 
+def test_a_run_shorter_than_its_logging_steps_logs_its_last_step(place, finished, tmp_path, capsys):
+    run = train(recipe_of(place, tmp_path, logging_steps=10), tmp_path / "run")
+    assert "step 3/3" in capsys.readouterr().out
+    (entry,) = Run(run).metrics()
+    assert entry["loss"] == pytest.approx(sum(one["loss"] for one in Run(finished).metrics()) / 3)
+    assert same(weights(run), weights(finished))
+
+
 def test_the_logged_loss_is_the_mean_over_trained_tokens(place, tmp_path):
     run = train(recipe_of(place, tmp_path, max_steps=1, per_device_train_batch_size=8), tmp_path / "run")
     (entry,) = Run(run).metrics()
@@ -194,8 +202,21 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(place, finished, tmp
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(place, finished):
-    with pytest.raises(SettingsError, match="holds a run already"):
+    with pytest.raises(SettingsError, match=r"holds a run already.*--resume.*--output"):
         train(recipe_of(place, finished.parent, save_steps=2), finished)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [(None, "no file"), ('{"messages": 3}\n', "data.jsonl:1"), ("", "data.jsonl")],
+)
+def test_bad_data_are_told_before_a_folder_that_holds_a_run(place, finished, tmp_path, rows, told):
+    data = tmp_path / "data.jsonl"
+    if rows is not None:
+        data.write_text(rows)
+    recipe = recipe_of(place, tmp_path)
+    with pytest.raises(UserError, match=told):
+        train(replace(recipe, data=replace(recipe.data, path=str(data))), finished)
 
 
 def test_a_run_is_not_resumed_with_other_settings(place, finished):

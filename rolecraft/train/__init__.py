@@ -9,7 +9,8 @@ import hashlib
 import itertools
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -119,16 +120,17 @@ class _Checkpoint:
 def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | None:
     """Return the checkpoint to go on from (None: begin anew); raises SettingsError if the folder is not ours to use."""
     found = last_checkpoint(output_dir)
-    if not resume:
-        if found or (output_dir / "adapter_config.json").exists():
-            raise SettingsError(f"{str(output_dir)!r} holds a run already; resume it, or choose another output folder")
-        return None
-    if found is None:
+    if not resume and (found or (output_dir / "adapter_config.json").exists()):
+        _read_through(recipe.data)  # another folder would not help against bad data: they are told first
+        raise SettingsError(
+            f"{str(output_dir)!r} holds a run already; go on with it (--resume), or name another folder (--output)"
+        )
+    if not resume or found is None:
         return None
     changed = differences(read_recipe(Run(output_dir).settings()), recipe, _MAY_CHANGE)
     if changed:
         raise SettingsError(f"cannot resume {str(output_dir)!r} with other settings ({'; '.join(changed)}); undo that, "
-                            "or begin anew in another folder")  # fmt: skip
+                            "or begin anew in another folder (--output)")  # fmt: skip
     return _Checkpoint(*found)
 
 
@@ -155,12 +157,18 @@ def _play_references(recipe: Recipe, output_dir: Path, arguments: TrainingArgume
             references.join(output_dir, processes)
 
 
-def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
+def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> Iterator[Trajectory]:
     if data.benchmark:
-        return tuple(store.read_trajectories(output_dir / references.NAME))
+        return store.read_trajectories(output_dir / references.NAME)
     if not data.path:
         raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
-    return tuple(store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows))
+    return store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows)
+
+
+def _read_through(data: DataSettings) -> None:
+    """Raise what reading the user's file of trajectories raises; a benchmark's are made, not read."""
+    if not data.benchmark:
+        deque(_read(data, Path(), store.BadRows()), maxlen=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +197,7 @@ def _prepare(recipe: Recipe, output_dir: Path) -> _Work:
     if loaded.context and data.max_length > loaded.context:
         data = replace(data, max_length=loaded.context)
     bad_rows = store.BadRows()
-    trajectories = _read(data, output_dir, bad_rows)
+    trajectories = tuple(_read(data, output_dir, bad_rows))
     refused = [str(bad_rows)] if bad_rows.count else []
     if recipe.team.divide:
         trajectories = tuple(replace(one, messages=team.divided(one.messages, chosen)) for one in trajectories)
@@ -337,7 +345,7 @@ def _facts(trainer: RoleTrainer, work: _Work, output_dir: Path) -> card.Facts:
 
 
 class _Display(TrainerCallback):  # type: ignore[misc]
-    """Prints a line for each log, and adds it to `metrics.jsonl`."""
+    """Prints a line for each log, and adds it to `metrics.jsonl`; the last step is always logged."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -348,6 +356,10 @@ class _Display(TrainerCallback):  # type: ignore[misc]
         if logged:
             kept = [entry for entry in logged if entry["step"] <= state.global_step]
             store.write_jsonl(self._run.path / "metrics.jsonl", kept)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         if not state.is_world_process_zero or not logs or "loss" not in logs:
