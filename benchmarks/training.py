@@ -21,8 +21,8 @@ import transformers
 from rolecraft import adapters, model
 from rolecraft.adapters import lora
 from rolecraft.examples import Example
+from rolecraft.recipe import TrainingSettings
 from rolecraft.train.batches import Cut, Schedule
-from rolecraft.train.recipe import TrainingSettings
 from rolecraft.train.trainer import RoleTrainer, Rows, arguments_for
 
 VOCABULARY = 1024

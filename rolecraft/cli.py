@@ -1,6 +1,7 @@
 """The verbs: each calls the part that does the work; errors become one line and an exit code.
 
-Imports of Rolecraft's own parts are local to the verbs, so that `--help` is instant.
+Imports of Rolecraft's own parts are local to the verbs, so that `--help` is instant; and what loads torch, which takes
+seconds, is imported after everything that can be told without it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rolecraft import agent, engine, team
+    from rolecraft.server import served
     from rolecraft.tools import Toolbox
     from rolecraft.types import Engine, Message, Trajectory
 
@@ -63,6 +66,9 @@ def _verbs() -> dict[str, Callable[[argparse.Namespace], int | None]]:
 
 
 def _quickstart(options: argparse.Namespace) -> None:
+    from rolecraft import recipe
+
+    recipe.check(recipe.find_recipe(options.recipe))
     from rolecraft.nano import quickstart
 
     settings = quickstart.Settings(options.recipe, options.n, options.seed, options.processes, options.constrain)
@@ -70,24 +76,26 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from rolecraft import train
+    from rolecraft import recipe
 
     short = {"model.base": options.base, "data.path": options.data, "data.importer": options.importer}
     short |= {"data.on_bad_row": options.on_bad_row, "training.processes": options.processes}
     flags = [f"{key}={value}" for key, value in short.items() if value is not None] + options.set
-    recipe = train.find_recipe(options.recipe)
-    output = options.output or Path("runs") / recipe.stem
-    train.launch(recipe, output, flags=flags, resume=options.resume)
+    path = recipe.find_recipe(options.recipe)
+    recipe.check(path, flags)
+    from rolecraft import train
+
+    train.launch(path, options.output or Path("runs") / path.stem, flags=flags, resume=options.resume)
 
 
 def _eval(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from rolecraft import evaluate, model, settings
+    from rolecraft import bases, evaluate, settings
     from rolecraft.store import Run
 
     console = Console(stderr=options.json)
-    chosen, adapter_team = _engine_and_team(options)
+    base, players = _base_and_team(options)
     extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
     output = options.output or Path("runs") / f"eval-{options.benchmark}-{options.split}-{options.seed}"
     what = evaluate.Settings(
@@ -99,11 +107,11 @@ def _eval(options: argparse.Namespace) -> None:
         concurrency=options.concurrency,
         workers=options.workers,
         options=extra,
-        model=model.identity(options.base or "nano", options.adapter),
+        model=bases.identity(base, options.adapter),
         command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )
     run = Run(output)
-    scores = evaluate.run(what, adapter_team, chosen, run, _playing(options), console=console)
+    scores = evaluate.run(what, players, _opener(base, options), run, _playing(options), console=console)
     console.print(evaluate.score_table({what.name: {options.split: scores}}))
     console.print(evaluate.family_table({options.split: scores}))
     console.print(evaluate.failure_table({options.split: scores}))
@@ -122,9 +130,9 @@ def _run(options: argparse.Namespace) -> int:
     from rolecraft import wire
 
     console = Console(stderr=options.json)
-    opener, chosen = _engine_and_team(options)
-    with opener() as engine, _toolbox(options) as box:
-        record = asyncio.run(_answer(options, engine, chosen, box, _opening(options, options.question), console))
+    base, players = _base_and_team(options)
+    with _toolbox(options) as box, _opener(base, options)() as engine:
+        record = asyncio.run(_answer(options, engine, players, box, _opening(options, options.question), console))
     if options.json:
         print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
     if record.stop != "answered":
@@ -141,13 +149,13 @@ def _chat(options: argparse.Namespace) -> None:
     from rolecraft.types import Message
 
     console = Console()
-    opener, chosen = _engine_and_team(options)
-    console.print("Ask; an empty line ends the chat.", style="dim")
-    with opener() as engine, _toolbox(options) as box:
+    base, players = _base_and_team(options)
+    with _toolbox(options) as box, _opener(base, options)() as engine:
+        console.print("Ask; an empty line ends the chat.", style="dim")
         messages: tuple[Message, ...] = ()
         while question := _ask(console):
             messages = (*messages, Message("user", question)) if messages else _opening(options, question)
-            messages = asyncio.run(_answer(options, engine, chosen, box, messages, console)).messages
+            messages = asyncio.run(_answer(options, engine, players, box, messages, console)).messages
 
 
 def _ask(console: Console) -> str:
@@ -179,7 +187,7 @@ def _toolbox(options: argparse.Namespace) -> AbstractContextManager[Toolbox]:
 async def _answer(
     options: argparse.Namespace,
     engine: Engine,
-    chosen: team.Team,
+    players: team.Team,
     box: Toolbox,
     messages: tuple[Message, ...],
     console: Console,
@@ -192,7 +200,7 @@ async def _answer(
     environment = Environment(Task("chat", messages, box.specs), box, lambda record: Verdict(0.0, "nobody judged it"))
     return await agent.episode(
         environment,
-        chosen,
+        players,
         engine,
         _playing(options),
         seed=options.seed,
@@ -214,10 +222,8 @@ def _show(message: Message, console: Console) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from dataclasses import replace
-
-    from rolecraft import engine, server
-    from rolecraft.server import offer, rounds, service
+    from rolecraft import server
+    from rolecraft.server import rounds, served, service
 
     playing = rounds.Settings(
         temperature=options.temperature,
@@ -234,6 +240,21 @@ def _serve(options: argparse.Namespace) -> None:
     )
     key = server.read_key(options.api_key_file)
     base, players = _base_and_team(options)
+    # The address is taken before the models are loaded: that it cannot be had is told at once.
+    with server.bind(settings, key) as bound, _offered(base, players, options) as models:
+        told = f"{served.in_words(models)}: {'with' if key else 'without'} a key at "
+        server.serve(models, settings, key, bound=bound, ready=lambda _, url: print(told + url, flush=True))
+
+
+def _offered(
+    base: str, players: team.Team, options: argparse.Namespace
+) -> AbstractContextManager[tuple[served.Served, ...]]:
+    """Return what opens the models that are served."""
+    from dataclasses import replace
+
+    from rolecraft import engine
+    from rolecraft.server import offer
+
     engines = replace(_engines(options), max_context=options.max_context, seed=options.seed)
     if options.unconstrained:
         engines = replace(engines, constrain="off")
@@ -241,38 +262,39 @@ def _serve(options: argparse.Namespace) -> None:
     def open_engine(adapter: Path | None) -> engine.LocalEngine:
         return engine.open_local(base, adapter, options.dtype, options.device, engines)
 
-    # The address is taken before the models are loaded: that it cannot be had is told at once.
-    with (
-        server.bind(settings, key) as bound,
-        offer.opened(base, options.adapter, players, open_engine, with_base=not options.no_base) as models,
-    ):
-        told = f"{', '.join(served.id for served in models)}: {'with' if key else 'without'} a key at "
-        server.serve(models, settings, key, bound=bound, ready=lambda _, url: print(told + url, flush=True))
+    return offer.opened(base, options.adapter, players, open_engine, with_base=not options.no_base)
 
 
 def _base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
-    """Return the base's name and the team that plays: what the adapter was trained for, unless the user says else."""
-    from rolecraft import team
+    """Return the base's name and the team that plays: what the adapter was trained for, unless the user says else.
+
+    Raises NotFound if the base or the adapter is not there.
+    """
+    from rolecraft import bases, team
     from rolecraft.contract import read
 
+    if options.adapter:
+        bases.require_adapter(options.adapter)
     contract = read(options.adapter) if options.adapter else None
     name = options.team or (contract.team if contract else None) or "single"
     instructions = contract.instructions if contract else True
     players = team.find(name, instructions=instructions and not options.bare)
     if contract and contract.gate:
         contract.gate.check(players)
-    return options.base or (contract.base if contract else "nano"), players
+    base = options.base or (contract.base if contract else "nano")
+    bases.find(base)
+    return base, players
 
 
-def _engine_and_team(options: argparse.Namespace) -> tuple[Callable[[], AbstractContextManager[Engine]], team.Team]:
-    """Return what opens the engine, in this process or in a worker, and the team that plays."""
-    from functools import partial
+def _opener(base: str, options: argparse.Namespace) -> Callable[[], AbstractContextManager[Engine]]:
+    """Return what opens the engine, in this process or in a worker; torch is not loaded before."""
+    return partial(_open, base, options)
 
+
+def _open(base: str, options: argparse.Namespace) -> AbstractContextManager[Engine]:
     from rolecraft import engine
 
-    base, players = _base_and_team(options)
-    opener = partial(engine.open_local, base, options.adapter, options.dtype, options.device, _engines(options))
-    return opener, players
+    return engine.open_local(base, options.adapter, options.dtype, options.device, _engines(options))
 
 
 def _engines(options: argparse.Namespace) -> engine.Settings:
@@ -299,9 +321,13 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _params(options: argparse.Namespace) -> None:
+    from rolecraft import bases, recipe
+
+    bases.find_config(options.base)
+    chosen = recipe.load_recipe(recipe.find_recipe(options.recipe), options.set)
     from rolecraft import train
 
-    counted = train.count_parameters(options.base, train.load_recipe(train.find_recipe(options.recipe), options.set))
+    counted = train.count_parameters(options.base, chosen)
     if options.json:
         print(json.dumps(counted))
         return
@@ -332,7 +358,11 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _nano(options: argparse.Namespace) -> int:
-    from rolecraft import model, settings
+    from rolecraft import bases, settings
+
+    if options.action == "check":
+        bases.find(options.base)
+    from rolecraft import model
     from rolecraft.nano import checks, pretrain
 
     if options.action == "pretrain":

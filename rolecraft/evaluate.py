@@ -41,7 +41,7 @@ class Settings:
 
     `name` is the row of the score table that the run fills, such as the model's. `shots` is how many solved tasks
     stand before each question, for baselines. Each of `workers` processes plays `concurrency` episodes at once.
-    `model` tells what plays (see `model.identity`), `command` how to repeat it; both are recorded with the run.
+    `model` tells what plays (see `bases.identity`), `command` how to repeat it; both are recorded with the run.
     """
 
     name: str = "model"

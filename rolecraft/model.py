@@ -18,13 +18,11 @@ from typing import Any, Literal
 
 import peft
 import torch
-from huggingface_hub import errors as hub_errors
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from rolecraft import catalog, contract, renderers
+from rolecraft import bases, catalog, contract, renderers
 from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
 from rolecraft.gate import Gate
@@ -32,7 +30,6 @@ from rolecraft.renderers import Renderer
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-_NANO = Path(__file__).parent / "nano" / "weights"
 _SHAPE = (
     "model_type",
     "hidden_size",
@@ -98,7 +95,7 @@ def load(
     there is one. `merge` folds the adapter into the weights: the same model to rounding, faster, no longer trainable.
     Raises NotFound for a model that is not there, ContractError where base, adapter and renderer do not fit together.
     """
-    place = _find(base)
+    place = bases.find(base)
     tokenizer = _load_tokenizer(base, place)
     model = _load_model(base, place, dtype).to(_device(device))
     _check_vocabulary(base, model, tokenizer)
@@ -116,50 +113,12 @@ def load(
     return dataclasses.replace(loaded, model=tuned, gate=_gate(tuned, made))
 
 
-def identity(base: str, adapter: Path | None = None) -> str:
-    """Return in words what is loaded from `base` and `adapter`; other weights in the same folder read differently."""
-    if adapter is None:
-        return base
-    weights = next((file for file in sorted(adapter.glob("adapter_model.*"))), None)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights else "no weights"
-    return f"{base} with {adapter} ({digest})"
-
-
 def make_contract(
     loaded: Loaded, *, team: str | None = None, instructions: bool = True, gate: Gate | None = None
 ) -> Contract:
     """Return the contract of an adapter trained on `loaded`."""
     base = (loaded.name, loaded.config, loaded.weights)
     return contract.make(base, loaded.renderer, team=team, instructions=instructions, gate=gate)
-
-
-def _find(base: str) -> str:
-    """Return what transformers is to load; raises NotFound early, since its own search for a name takes a minute."""
-    if base == "nano":
-        if not (_NANO / "config.json").is_file():
-            raise NotFound(f"the nano base is not at {str(_NANO)!r}; make it with: rolecraft nano pretrain")
-        return str(_NANO)
-    folder = Path(base).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            hint = "; it is an adapter: give it as the adapter, with its base" if _is_adapter(folder) else ""
-            raise NotFound(f"folder {base!r} holds no model (no config.json){hint}")
-        return str(folder)
-    if folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1 or "\\" in base:
-        raise NotFound(f"no folder {base!r}; give a folder with config.json, 'nano', or a name on the Hugging Face hub")
-    _ask_hub(base)
-    return base
-
-
-def _ask_hub(base: str) -> None:
-    remedy = "give a folder with the model's files, or 'nano', the base that is built in"
-    try:
-        if not isinstance(try_to_load_from_cache(base, "config.json"), str):
-            get_hf_file_metadata(hf_hub_url(base, "config.json"), timeout=10)
-    except (hub_errors.RepositoryNotFoundError, hub_errors.EntryNotFoundError, hub_errors.HFValidationError) as error:
-        raise NotFound(f"no folder {base!r}, and no such model on the Hugging Face hub; {remedy}") from error
-    except Exception as error:  # the hub's client has changed its HTTP library, and so its errors, before
-        raise NotFound(f"no folder {base!r}, and the Hugging Face hub cannot be reached; {remedy}") from error
 
 
 def _load_tokenizer(base: str, place: str) -> Any:
@@ -223,17 +182,8 @@ def _device(name: str) -> torch.device:
         raise SettingsError(f"device is {name!r}; it must be 'auto', 'cpu', or one of torch's, like 'cuda'") from error
 
 
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
-
-
-def _check_adapter(adapter: Path) -> None:
-    if not _is_adapter(adapter):
-        raise NotFound(f"no adapter in {str(adapter)!r} (no adapter_config.json); give the folder that tuning wrote")
-
-
 def _contract_of(adapter: Path, renderer: str | None) -> Contract | None:
-    _check_adapter(adapter)
+    bases.require_adapter(adapter)
     made = contract.read(adapter)
     if made is not None and made.renderer == contract.OWN and renderer is None:
         raise ContractError(f"the adapter in {str(adapter)!r} was tuned with a renderer of your own; name its file")
@@ -253,7 +203,7 @@ def merges(adapter: Path) -> bool:
 
 def _peft_config(adapter: Path) -> Any:
     """Return PEFT's configuration of an adapter, after making PEFT know the method if it is one of ours."""
-    _check_adapter(adapter)
+    bases.require_adapter(adapter)
     try:
         kind = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
         method = str(kind).partition(":")[0].lower()

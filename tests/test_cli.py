@@ -56,6 +56,50 @@ def test_help_is_instant_because_it_loads_nothing():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+MISTAKES = (
+    "train absent.yaml",
+    "train lora",
+    "train lora training.learning_rat=1",
+    "train lora adapter.rank=1",
+    "train lora team.preset=mro",
+    "train lora data.benchmark=toolwrold",
+    "train lora --data absent.jsonl",
+    "train lora --data absent.jsonl --output .",
+    "train mor --data absent.jsonl",
+    "train lora --data here.jsonl --importer glaiv",
+    "train lora --data here.jsonl --base ./absent",
+    "quickstart --recipe absent",
+    "params --base absent --recipe lora",
+    "params --base nano --recipe lor",
+    "params --base nano --recipe lora adapter.rank=1",
+    "eval toolwrold",
+    "eval toolworld sizes=3",
+    "eval --split tests",
+    "eval --adapter absent",
+    "run hi --tools absent.py",
+    "run hi --base ./absent",
+    "chat --adapter absent",
+    "nano check --base ./absent",
+    "serve --base ./absent",
+    "serve --host 0.0.0.0",
+)
+
+
+def test_mistakes_are_told_before_torch_is_loaded(tmp_path):
+    (tmp_path / "here.jsonl").write_text("{}")
+    program = f"""
+import sys
+from rolecraft import cli
+for line in {MISTAKES!r}:
+    code = cli.main(line.split())
+    print(code, line, [name for name in ("torch", "transformers", "peft") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == [f"2 {line} []" for line in MISTAKES]
+    assert done.stderr.count("\n") == len(MISTAKES)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -12,8 +12,8 @@ import yaml
 
 from rolecraft import store
 from rolecraft.importers import openai
+from rolecraft.recipe import Recipe, load_recipe
 from rolecraft.train import find_recipe, train
-from rolecraft.train.recipe import Recipe, load_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 GLAIVE = Path(__file__).parents[2] / "shared/evaldata/glaive_demo/glaive_toolcall_en_demo.json"

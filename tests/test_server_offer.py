@@ -47,6 +47,7 @@ def test_a_base_beside_an_adapter_is_another_model(opening, tmp_path):
         assert base.player.engine is not whole.player.engine
         assert role.player.engine is whole.player.engine
         assert base.player.fingerprint != whole.player.fingerprint
+        assert [one.player.tuned for one in models] == [False, True, True]
     assert asked == [tmp_path, None]
 
 
@@ -89,7 +90,7 @@ def test_the_verb_serves_until_it_is_told_to_stop(tmp_path, capfd):
     asking.join()
     told = capfd.readouterr()
     assert heard[0].usage.completion_tokens == 5
-    assert told.out.splitlines()[-1] == f"nano, nano:assistant, nano:team: with a key at http://127.0.0.1:{port}/v1"
+    assert told.out.splitlines()[-1] == f"nano, nano:assistant, nano:team (the bare base): with a key at http://127.0.0.1:{port}/v1"
     assert "sk-of-the-file" not in told.out + told.err
 
 

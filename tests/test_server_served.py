@@ -28,6 +28,13 @@ def test_a_base_that_is_not_loaded_is_not_offered():
     assert [one.id for one in served.offered("m", SINGLE, PLAYER)] == ["m:assistant", "m:team"]
 
 
+def test_it_is_told_which_ids_the_bare_base_answers_and_which_a_tuned_model():
+    tuned = served.Player(engine=None, tuned=True)
+    beside = served.offered("m", SINGLE, tuned, PLAYER)
+    assert served.in_words(beside) == "m (the bare base); m:assistant, m:team (tuned)"
+    assert served.in_words(served.offered("m", SINGLE, PLAYER, PLAYER)) == "m, m:assistant, m:team (the bare base)"
+
+
 @pytest.mark.parametrize(
     ("chosen", "alone", "cast"),
     [

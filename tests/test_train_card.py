@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from rolecraft.examples import Budget
+from rolecraft.recipe import read_recipe
 from rolecraft.train import card
-from rolecraft.train.recipe import read_recipe
 
 FACTS = card.Facts(
     folder="runs/x",

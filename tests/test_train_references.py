@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rolecraft.recipe import DataSettings
 from rolecraft.train import references
-from rolecraft.train.recipe import DataSettings
 
 DATA = DataSettings(benchmark="toolworld", split="train", seed=3, size=11)
 

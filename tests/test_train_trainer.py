@@ -10,8 +10,8 @@ from transformers import TrainingArguments
 
 from rolecraft.errors import MissingExtra, SettingsError
 from rolecraft.examples import Example
+from rolecraft.recipe import TrainingSettings
 from rolecraft.train.batches import Batch
-from rolecraft.train.recipe import TrainingSettings
 from rolecraft.train.trainer import Rows, arguments_for
 
 EXAMPLES = (

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rolecraft import agent, engine, evaluate, model, report, team, train
+from rolecraft import agent, bases, engine, evaluate, report, team, train
 from rolecraft.benchmarks.toolworld import policies
 from rolecraft.errors import UserError
+from rolecraft.recipe import Recipe
 from rolecraft.scores import Scores
 from rolecraft.store import Run
-from rolecraft.train.recipe import Recipe
 from rolecraft.types import Sampling
 
 SPLITS = ("test", "tools", "phrasing")
@@ -122,7 +122,7 @@ def _play(
         concurrency=32,
         workers=tour.settings.processes,
         options={"size": tour.settings.n},
-        model=model.identity(recipe.model.base, adapter),
+        model=bases.identity(recipe.model.base, adapter),
         command=tour.command,
     )
     opener = partial(engine.open_local, recipe.model.base, adapter, settings=engine.Settings(slots=32))

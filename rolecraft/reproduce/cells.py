@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from rolecraft.errors import DataError, SettingsError
+from rolecraft.recipe import Recipe, read_recipe, recipe_to_dict
 from rolecraft.reproduce.claim import Budget, Claim, Evaluation, Sections
 from rolecraft.settings import from_dict, read_yaml, to_dict
 from rolecraft.store import atomic
 from rolecraft.train import find_recipe
-from rolecraft.train.recipe import Recipe, read_recipe, recipe_to_dict
 from rolecraft.types import Json
 
 VERSION = 1

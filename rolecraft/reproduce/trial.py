@@ -23,15 +23,15 @@ import torch
 import transformers
 from rich.console import Console
 
-from rolecraft import agent, engine, evaluate, model, team, train
+from rolecraft import agent, bases, engine, evaluate, model, team, train
 from rolecraft.errors import DataError, RolecraftError
+from rolecraft.recipe import Recipe, recipe_to_dict
 from rolecraft.reproduce.cells import Cell, Played, Point, Result, Tuning, configuration, hash_json, write
 from rolecraft.scores import Scores
 from rolecraft.settings import to_dict
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train import checkpoints, references
-from rolecraft.train.recipe import Recipe, recipe_to_dict
 from rolecraft.types import Sampling, Task
 
 _SLOTS = 32
@@ -288,7 +288,7 @@ def _play(
 ) -> dict[str, Played]:
     """Play the splits with the stage's adapter; `drawn` is how many tasks of which seed."""
     base, players = stage.recipe.model, _team(stage.recipe)
-    what = replace(_settings(cell, splits, *drawn), model=model.identity(base.base, stage.adapter))
+    what = replace(_settings(cell, splits, *drawn), model=bases.identity(base.base, stage.adapter))
     opener = partial(engine.open_local, base.base, stage.adapter, base.dtype, settings=engine.Settings(_SLOTS))
     playing = agent.Settings(
         max_turns=cell.evaluation.max_turns, sampling=Sampling(max_tokens=cell.evaluation.max_tokens)

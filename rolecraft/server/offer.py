@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from rolecraft.bases import identity
 from rolecraft.engine import LocalEngine
-from rolecraft.model import Loaded, identity
+from rolecraft.model import Loaded
 from rolecraft.server.served import Player, Served, offered
 from rolecraft.team import Team
 
@@ -40,7 +41,8 @@ def _name(base: str) -> str:
 
 
 def _player(engine: LocalEngine) -> Player:
-    return Player(engine, engine.loaded.renderer, _fingerprint(engine.loaded))
+    loaded = engine.loaded
+    return Player(engine, loaded.renderer, _fingerprint(loaded), tuned=loaded.adapter is not None)
 
 
 def _fingerprint(loaded: Loaded) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rolecraft.renderers import Renderer
@@ -12,11 +13,15 @@ from rolecraft.types import Choice, Engine, Message
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """A model under way: what writes, how its tokens read (None: unknown), and a name that changes with its weights."""
+    """A model under way: what writes, how its tokens read (None: unknown), and a name that changes with its weights.
+
+    `tuned` tells that an adapter is on its base.
+    """
 
     engine: Engine
     renderer: Renderer | None = None
     fingerprint: str | None = None
+    tuned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +127,11 @@ def offered(base: str, team: Team, tuned: Player, untuned: Player | None = None)
     bases = () if untuned is None else (Served(base, untuned, plain, plain.first),)
     roles = (Served(f"{base}:{speaker}", tuned, team, speaker) for speaker in team.speakers)
     return (*bases, *roles, Served(f"{base}:team", tuned, team))
+
+
+def in_words(models: Sequence[Served]) -> str:
+    """Return the ids in one line, and which of them the bare base answers and which a tuned model."""
+    bare = [served.id for served in models if not served.player.tuned]
+    tuned = [served.id for served in models if served.player.tuned]
+    parts = ((bare, "the bare base"), (tuned, "tuned"))
+    return "; ".join(f"{', '.join(ids)} ({what})" for ids, what in parts if ids)

@@ -10,7 +10,7 @@ import itertools
 import json
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -22,18 +22,27 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, contract, examples, model, store, team, workers
-from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError
+from rolecraft import adapters, attention, bases, contract, examples, model, store, team, workers
+from rolecraft.errors import DataError, Interrupted, SettingsError
 from rolecraft.examples import Example
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
+from rolecraft.recipe import (
+    DataSettings,
+    Recipe,
+    differences,
+    find_recipe,
+    load_recipe,
+    read_recipe,
+    read_rows,
+    recipe_to_dict,
+)
 from rolecraft.renderers import Renderer
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train import card, references
 from rolecraft.train.batches import Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
-from rolecraft.train.recipe import DataSettings, Recipe, differences, load_recipe, read_recipe, recipe_to_dict
 from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckpoints, arguments_for
 from rolecraft.types import Trajectory
 
@@ -43,16 +52,6 @@ _MAY_CHANGE = ("training.report_to", "training.save_total_limit")
 _SHOWN = 5
 _EAGER_LENGTH = 512
 """Up to this many tokens eager attention beats torch's fused one in bf16 on a CPU, whose backward pass is slow."""
-
-
-def find_recipe(name: str) -> Path:
-    """Return the YAML file at path `name`, or of that name in `recipes/`; raises NotFound with the names there are."""
-    folders = [folder for folder in (Path("recipes"), Path(__file__).parents[2] / "recipes") if folder.is_dir()]
-    for path in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
-        if path.is_file():
-            return path
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise NotFound(f"no recipe {name!r}: give a YAML file, or one of {', '.join(known) or '(recipes/ is not here)'}")
 
 
 def launch(path: Path, output_dir: Path, *, flags: Sequence[str] = (), resume: bool = False) -> Path:
@@ -93,10 +92,7 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
 
 def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
     """Return the `trainable` parameters and those of the `base` (a config, a folder or `nano`); loads no weights."""
-    place = Path(__file__).parents[1] / "nano" / "weights" if base == "nano" else Path(base)
-    if not place.exists():
-        raise NotFound(f"no file or folder {base!r}; give a config.json, a model's folder, or nano")
-    config = AutoConfig.from_pretrained(str(place))
+    config = AutoConfig.from_pretrained(bases.find_config(base))
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
     total = sum(parameter.numel() for parameter in empty.parameters())
@@ -121,7 +117,8 @@ def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | 
     """Return the checkpoint to go on from (None: begin anew); raises SettingsError if the folder is not ours to use."""
     found = last_checkpoint(output_dir)
     if not resume and (found or (output_dir / "adapter_config.json").exists()):
-        _read_through(recipe.data)  # another folder would not help against bad data: they are told first
+        if not recipe.data.benchmark:  # another folder would not help against bad rows: they are told first
+            deque(read_rows(recipe.data, store.BadRows()), maxlen=0)
         raise SettingsError(
             f"{str(output_dir)!r} holds a run already; go on with it (--resume), or name another folder (--output)"
         )
@@ -157,18 +154,10 @@ def _play_references(recipe: Recipe, output_dir: Path, arguments: TrainingArgume
             references.join(output_dir, processes)
 
 
-def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> Iterator[Trajectory]:
+def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
     if data.benchmark:
-        return store.read_trajectories(output_dir / references.NAME)
-    if not data.path:
-        raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
-    return store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows)
-
-
-def _read_through(data: DataSettings) -> None:
-    """Raise what reading the user's file of trajectories raises; a benchmark's are made, not read."""
-    if not data.benchmark:
-        deque(_read(data, Path(), store.BadRows()), maxlen=0)
+        return tuple(store.read_trajectories(output_dir / references.NAME))
+    return tuple(read_rows(data, bad_rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +186,7 @@ def _prepare(recipe: Recipe, output_dir: Path) -> _Work:
     if loaded.context and data.max_length > loaded.context:
         data = replace(data, max_length=loaded.context)
     bad_rows = store.BadRows()
-    trajectories = tuple(_read(data, output_dir, bad_rows))
+    trajectories = _read(data, output_dir, bad_rows)
     refused = [str(bad_rows)] if bad_rows.count else []
     if recipe.team.divide:
         trajectories = tuple(replace(one, messages=team.divided(one.messages, chosen)) for one in trajectories)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rolecraft.examples import Budget
-from rolecraft.train.recipe import Recipe, recipe_to_dict
+from rolecraft.recipe import Recipe, recipe_to_dict
 
 _BODY = """# {title}
 

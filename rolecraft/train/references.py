@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from rolecraft import catalog, store, wire
-from rolecraft.settings import from_dict
-from rolecraft.train.recipe import DataSettings
+from rolecraft import store, wire
+from rolecraft.recipe import DataSettings, open_benchmark
 
 NAME = "references.jsonl"
 _PLAYERS = 4
@@ -23,9 +22,7 @@ def is_wanted(data: DataSettings, folder: Path) -> bool:
 
 def write_share(data: DataSettings, team: str, folder: Path, process: int, processes: int) -> None:
     """Play every `processes`-th task, from the `process`-th on, and write the solutions to a file of their own."""
-    benchmark = catalog.find("benchmarks", str(data.benchmark))
-    options = dict(data.options) | ({} if data.size is None else {"size": data.size})
-    settings = from_dict(benchmark.Settings, options, f"{data.benchmark} options")
+    benchmark, settings = open_benchmark(data)
     chosen = benchmark.tasks(settings, data.split, data.seed)[process::processes]
     with ThreadPoolExecutor(_PLAYERS) as players:  # each waits for its sandbox most of the time
         played = players.map(lambda task: benchmark.reference(task, team), chosen)

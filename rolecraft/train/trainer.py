@@ -30,9 +30,9 @@ from rolecraft import objectives, workers
 from rolecraft.adapters import Adapter
 from rolecraft.errors import MissingExtra, RolecraftError, SettingsError
 from rolecraft.examples import Example
+from rolecraft.recipe import TrainingSettings
 from rolecraft.train import checkpoints
 from rolecraft.train.batches import Batch, Schedule
-from rolecraft.train.recipe import TrainingSettings
 
 _ROUND = 8
 _REPORTERS = ("tensorboard", "wandb", "trackio")

@@ -1,16 +1,21 @@
-"""What a training run is told: one frozen dataclass per section of a recipe's YAML, checked before torch is loaded."""
+"""What a training run is told: one frozen dataclass per section of a recipe's YAML, checked before torch is loaded.
+
+Not covered: an adapter's own section where its module needs torch, and what the data's rows hold.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
-from rolecraft import adapters
-from rolecraft.errors import SettingsError
+from rolecraft import adapters, bases, catalog, store, team
+from rolecraft.errors import NotFound, SettingsError
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
+from rolecraft.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +140,51 @@ class Recipe:
     training: TrainingSettings
 
 
+def find_recipe(name: str) -> Path:
+    """Return the YAML file at path `name`, or of that name in `recipes/`; raises NotFound with the names there are."""
+    folders = [folder for folder in (Path("recipes"), Path(__file__).parents[1] / "recipes") if folder.is_dir()]
+    for path in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise NotFound(f"no recipe {name!r}: give a YAML file, or one of {', '.join(known) or '(recipes/ is not here)'}")
+
+
 def load_recipe(path: Path, flags: Sequence[str] = ()) -> Recipe:
     """Return the recipe in a YAML file with `section.key=value` flags applied; see `read_recipe` for its errors."""
     return read_recipe(override(read_yaml(path), flags), str(path))
+
+
+def check(path: Path, flags: Sequence[str] = ()) -> None:
+    """Raise what `load_recipe` and the start of a training would raise, as far as it can be told without torch.
+
+    That is: any setting that is unknown or cannot be meant, and a team, a base, an importer, a benchmark or a data file
+    that is not there.
+    """
+    data = override(read_yaml(path), flags)
+    model, told, rows, _ = _plain_sections(data, str(path))
+    team.find(told.preset)
+    bases.find(model.base)
+    if rows.benchmark:
+        open_benchmark(rows)
+    else:
+        read_rows(rows)
+    _adapter(data)  # the last: some adapters' settings need torch
+
+
+def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iterator[Trajectory]:
+    """Return the trajectories of the user's file, to be read one by one; raises NotFound at once if it is not there."""
+    if not data.path:
+        raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
+    return store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows)
+
+
+def open_benchmark(data: DataSettings) -> tuple[ModuleType, Any]:
+    """Return the benchmark that makes the data, and its own settings."""
+    name = str(data.benchmark)
+    benchmark = catalog.find("benchmarks", name)
+    options = dict(data.options) | ({} if data.size is None else {"size": data.size})
+    return benchmark, from_dict(benchmark.Settings, options, f"{name} options")
 
 
 def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -145,6 +192,14 @@ def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
 
     Raises SettingsError for an unknown section or key, with the nearest name, and NotFound for an unknown adapter.
     """
+    model, told, rows, training = _plain_sections(data, where)
+    return Recipe(model=model, team=told, data=rows, adapter=_adapter(data), training=training)
+
+
+def _plain_sections(
+    data: Mapping[str, Any], where: str
+) -> tuple[ModelSettings, TeamSettings, DataSettings, TrainingSettings]:
+    """Return the sections whose settings are known here: all but the adapter's."""
     known = [section.name for section in fields(Recipe)]
     for name, section in data.items():
         if name not in known:
@@ -153,17 +208,20 @@ def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
             raise SettingsError(f"unknown section {name!r} in {where}. {hint}")
         if section is not None and not isinstance(section, Mapping):
             raise SettingsError(f"{where}: section {name!r} holds {section!r}; write keys and values under it")
-    adapter = dict(data.get("adapter") or {})
-    name = adapter.pop("name", "lora")
+    return (
+        from_dict(ModelSettings, data.get("model"), "model"),
+        from_dict(TeamSettings, data.get("team"), "team"),
+        from_dict(DataSettings, data.get("data"), "data"),
+        from_dict(TrainingSettings, data.get("training"), "training"),
+    )
+
+
+def _adapter(data: Mapping[str, Any]) -> AdapterSettings:
+    section = dict(data.get("adapter") or {})
+    name = section.pop("name", "lora")
     if not isinstance(name, str):
         raise SettingsError(f"adapter.name is {name!r}; give the name of an adapter, such as 'lora'")
-    return Recipe(
-        model=from_dict(ModelSettings, data.get("model"), "model"),
-        team=from_dict(TeamSettings, data.get("team"), "team"),
-        data=from_dict(DataSettings, data.get("data"), "data"),
-        adapter=AdapterSettings(name, from_dict(adapters.find(name).Settings, adapter, "adapter")),
-        training=from_dict(TrainingSettings, data.get("training"), "training"),
-    )
+    return AdapterSettings(name, from_dict(adapters.find(name).Settings, section, "adapter"))
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rolecraft.errors import NotFound, SettingsError
-from rolecraft.train.recipe import Recipe, differences, load_recipe, read_recipe, recipe_to_dict
+from rolecraft.recipe import Recipe, differences, load_recipe, read_recipe, recipe_to_dict
 
 DATA = {
     "model": {"base": "here", "dtype": "bfloat16"},
