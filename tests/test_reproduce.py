@@ -118,6 +118,28 @@ def test_a_dry_run_tells_the_cost_and_runs_nothing(done, tmp_path):
     assert not (tmp_path / "claims.md").exists()
 
 
+class Impatient(Console):
+    """Hears what is printed, and leaves where a measurement would begin."""
+
+    def print(self, *told, **how):
+        if "measuring" in str(told[0]):
+            raise KeyboardInterrupt
+        super().print(*told, **how)
+
+
+def test_what_is_to_do_is_told_before_anything_is_measured(done, tmp_path):
+    folder, _, _ = done
+    shutil.copytree(folder / "results", tmp_path / "results")
+    for path in (tmp_path / "results" / "small").glob("large-*"):
+        path.unlink()
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(folder / "small.yaml", settings(tmp_path, dry_run=True), Impatient(file=out, width=160))
+    rows = [line.replace("│", " ").split() for line in out.getvalue().splitlines()]
+    assert ["small,", "search", "2", "2", "0"] in rows
+    assert ["large", "1", "0", "1"] in rows
+
+
 def test_what_would_take_too_long_is_refused_with_the_remedy(done, tmp_path):
     folder, _, _ = done
     shutil.copytree(folder / "results", tmp_path / "results")

@@ -58,6 +58,7 @@ def reproduce(path: Path, settings: Settings, console: Console) -> dict[str, Jso
     """
     board = _open(path, settings)
     arms, seeds = _asked(board.claim, settings)
+    _tell_plan(board, arms, seeds, console)  # before the cost, which may have to be measured first
     costs = cost.estimate(board, arms, seeds, settings.output, console)
     minutes = cost.minutes(costs, settings.workers)
     _tell_cost(board, costs, minutes, console)
@@ -97,9 +98,22 @@ def _asked(claim: Claim, settings: Settings) -> tuple[tuple[str, ...], tuple[int
     return tuple(dict.fromkeys(settings.arms or claim.arms)), claim.seeds[: settings.seeds]
 
 
-def _tell_cost(board: Board, costs: Sequence[Cost], minutes: float, console: Console) -> None:
+def _tell_plan(board: Board, arms: Sequence[str], seeds: Sequence[int], console: Console) -> None:
+    """Show the claim, and of the cells that are asked for how many are finished already."""
     console.print(board.claim.title, style="bold", markup=False)
     console.print(board.claim.question, markup=False)
+    rows = []
+    for arm in arms:
+        searched = [board.result(cell) is not None for cell in board.searched(arm)]
+        final = [bool((cell := board.final(arm, seed)) and board.result(cell)) for seed in seeds]
+        for name, finished in ((f"{arm}, search", searched), (arm, final)):
+            if finished:
+                rows.append((name, str(len(finished)), str(sum(finished)), str(len(finished) - sum(finished))))
+    heading = ("cells", "number", "finished", "to do")
+    console.print(findings.to_table(Grid("what is asked for", heading, tuple(rows))))
+
+
+def _tell_cost(board: Board, costs: Sequence[Cost], minutes: float, console: Console) -> None:
     rows = [
         (
             f"{one.arm}, search" if one.search else one.arm,
