@@ -160,6 +160,7 @@ class _Batch:
 
 def _begin(settings: Settings, team: Team, run: Run, playing: agent.Settings) -> _Batch:
     """Record what is played, and find what is there already; raises DataError if that was played otherwise."""
+    chosen = tasks(settings, team)  # a misspelt option is told as one, not as another evaluation
     told = {"evaluation": to_dict(settings), "team": {"preset": team.name}, "playing": to_dict(playing)}
     before, now = _identity(run.settings()), _identity(told)
     for key in now:
@@ -168,7 +169,6 @@ def _begin(settings: Settings, team: Team, run: Run, playing: agent.Settings) ->
                 f"{str(run.path)!r} holds another evaluation: {key} was {before.get(key)!r}, now {now[key]!r}; "
                 "choose another run folder, or repeat the command that made this one"
             )
-    chosen = tasks(settings, team)
     run.write_settings(told)
     run.write_lineage({"command": settings.command, "model": settings.model})
     wanted = {task.id for task in chosen}

@@ -145,6 +145,13 @@ def test_a_run_of_another_evaluation_is_refused(settings, tmp_path, change):
         play(replace(settings, **change), run, Adder())
 
 
+def test_an_unknown_option_is_told_before_a_run_of_another_evaluation(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    play(settings, run, Adder())
+    with pytest.raises(SettingsError, match=r"unknown key 'sizes'.*Did you mean 'size'"):
+        play(replace(settings, options={"sizes": 9}), run, Adder())
+
+
 def test_a_run_of_another_team_is_refused(settings, tmp_path):
     run = Run(tmp_path / "run")
     play(settings, run, Adder())
