@@ -7,7 +7,9 @@ Not covered: what a verb does (`cli`), and what an override means (`settings`). 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +32,8 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         return parser.parse_args(words)
     verb = verbs[words[0]]
     overridable = verb.get_default("named") is not None
+    if overridable and {"-h", "--help"} & set(words):
+        verb.formatter_class, verb.epilog = argparse.RawDescriptionHelpFormatter, _settings(words[0], words[1:])
     options, strange = (verb.parse_known_intermixed_args if overridable else verb.parse_known_args)(words[1:])
     for word in strange:
         known = set(re.findall(r"--[a-z][\w-]*", verb.format_help()))
@@ -44,6 +48,48 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _near(word: str, known: Sequence[str] | set[str] | dict[str, Any]) -> str:
     near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
     return f". Did you mean {near[0]!r}?" if near else "; --help tells what there is"
+
+
+def _settings(verb: str, words: Sequence[str]) -> str:
+    """Return what a verb's KEY=VALUE may set, with defaults: of pretraining, or of the benchmark that is named."""
+    here = Path(__file__).parent
+    if verb == "nano":
+        return _listed("settings of pretraining", here / "nano" / "pretrain.py")
+    if verb != "eval":
+        return ""
+    for name in (*(word for word in words if not word.startswith("-")), "toolworld"):
+        members = (here / "benchmarks" / f"{name}.py", here / "benchmarks" / name / "__init__.py")
+        for path in (Path(name),) if name.endswith(".py") else members:
+            if path.is_file():
+                return _listed(f"options of {name}", path)
+    return ""
+
+
+def _listed(title: str, path: Path) -> str:
+    """Return the settings in a file's `Settings`. It is read and not run: what it imports would take seconds."""
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except (SyntaxError, ValueError):
+        return ""
+    values = [(node.targets[0], node.value) for node in body if isinstance(node, ast.Assign)]
+    constants = {target.id: value for target, value in values if isinstance(target, ast.Name)}
+    lines = [f"{title}, as KEY=VALUE (here with their defaults):"]
+    kinds = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Settings"]
+    for node in (node for kind in kinds for node in kind.body):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            value = node.value
+            value = constants.get(value.id, value) if isinstance(value, ast.Name) else value
+            lines.append(f"  {node.target.id}={'' if value is None else _default(ast.unparse(value))}")
+    return "\n".join(lines)
+
+
+def _default(source: str) -> str:
+    """Return a default as it may be written after KEY=."""
+    source = {"field(default_factory=dict)": "{}", "field(default_factory=list)": "[]"}.get(source, source)
+    try:
+        return json.dumps(ast.literal_eval(source))
+    except ValueError:
+        return source
 
 
 def _part(verb: argparse.ArgumentParser, options: argparse.Namespace) -> None:

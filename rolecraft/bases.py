@@ -35,11 +35,12 @@ def find(base: str) -> str:
 
 
 def find_config(base: str) -> str:
-    """Return where the shape of `base` is told: `nano`, a folder, or a config.json itself; raises NotFound."""
-    place = _NANO if base == "nano" else Path(base)
-    if not place.exists():
-        raise NotFound(f"no file or folder {base!r}; give a config.json, a model's folder, or nano")
-    return str(place)
+    """Return what tells the shape of `base`, which may be a config.json as well; raises NotFound as `find` does."""
+    if not base.endswith(".json"):
+        return find(base)
+    if not Path(base).is_file():
+        raise NotFound(f"no file {base!r}; give a config.json, a model's folder, a name on the hub, or nano")
+    return base
 
 
 def require_adapter(adapter: Path) -> None:

@@ -331,8 +331,11 @@ def _params(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(counted))
         return
-    share = counted["trainable"] / counted["base"]
-    print(f"{counted['trainable']:,} trainable parameters on a base of {counted['base']:,} ({share:.2%})")
+    trainable, frozen = counted["trainable"], counted["base"]
+    print(
+        f"{trainable:,} trainable parameters beside the base's {frozen:,}, which stay as they are: "
+        f"{trainable / (trainable + frozen):.2%} of the two together, {trainable / frozen:.2%} of the base"
+    )
 
 
 def _reproduce(options: argparse.Namespace) -> None:

@@ -27,6 +27,11 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(name):
         bases.find(name)
 
 
+def test_a_missing_config_is_a_missing_file():
+    with pytest.raises(NotFound, match=r"no file 'absent\.json'"):
+        bases.find_config("absent.json")
+
+
 def test_an_adapter_given_as_the_base_is_told(tmp_path):
     with pytest.raises(NotFound, match=r"no config\.json\)$"):
         bases.find(str(tmp_path))

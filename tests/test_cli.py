@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
-from rolecraft import cli
+from rolecraft import catalog, cli, settings
 
 VERBS = ("quickstart", "train", "eval", "run", "chat", "serve", "report", "params", "reproduce", "nano", "doctor")
 
@@ -49,6 +50,48 @@ def test_every_verb_explains_itself(capsys, verb):
     assert f"rolecraft {verb}" in out
 
 
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("nano pretrain --help", "nano.pretrain"),
+        ("eval --split tools --help", "benchmarks.toolworld"),
+        ("eval other.py -h", "other.py"),
+        ("eval absent --help", "benchmarks.toolworld"),
+    ],
+)
+def test_help_lists_every_setting_with_its_default(capsys, tmp_path, monkeypatch, line, where):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.py").write_text(OTHER, encoding="utf-8")
+    kind = catalog.find(*where.split(".")).Settings if "." in where[:-3] else catalog.find("benchmarks", where).Settings
+    _, out, _ = call(capsys, *line.split())
+    listed = [text.strip() for text in out.partition("(here with their defaults):")[2].splitlines() if text.strip()]
+    read = settings.override({}, [f"settings.{text}" for text in listed])["settings"]
+    assert list(read) == [field.name for field in fields(kind)]
+    assert settings.from_dict(kind, read) == kind()
+
+
+OTHER = """
+from dataclasses import dataclass, field
+
+WORDS = ("a", "b c")
+
+
+@dataclass(frozen=True)
+class Settings:
+    size: int = 1_000
+    words: tuple[str, ...] = WORDS
+    rates: dict[str, float] = field(default_factory=dict)
+    none: int | None = None
+"""
+
+
+def test_help_tells_no_settings_of_what_it_cannot_read(capsys, tmp_path):
+    (tmp_path / "broken.py").write_text("class Settings(:", encoding="utf-8")
+    code, out, _ = call(capsys, "eval", str(tmp_path / "broken.py"), "--help")
+    assert code == 0
+    assert "defaults)" not in out
+
+
 def test_help_is_instant_because_it_loads_nothing():
     program = "import sys; from rolecraft import cli\ntry: cli.main(['eval', '--help'])\nexcept SystemExit: pass\n"
     program += "print([name for name in ('torch', 'transformers', 'rich', 'numpy') if name in sys.modules])"
@@ -69,7 +112,7 @@ MISTAKES = (
     "train lora --data here.jsonl --importer glaiv",
     "train lora --data here.jsonl --base ./absent",
     "quickstart --recipe absent",
-    "params --base absent --recipe lora",
+    "params --base ./absent --recipe lora",
     "params --base nano --recipe lor",
     "params --base nano --recipe lora adapter.rank=1",
     "eval toolwrold",
@@ -134,6 +177,13 @@ def test_params_are_counted_without_weights(capsys):
     code, out, _ = call(capsys, "params", "--base", "nano", "--recipe", "quickstart", "adapter.r=12", "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["trainable"] == 5 * 12 * (4 * 256 + 3 * (128 + 352))
+
+
+def test_params_say_what_their_shares_are_of(capsys):
+    _, out, _ = call(capsys, "params", "--base", "nano", "--recipe", "quickstart", "adapter.r=12")
+    tuned, base = 147_840, 1_136_000
+    assert f"{tuned:,} trainable parameters beside the base's {base:,}" in out
+    assert f"{tuned / (tuned + base):.2%} of the two together, {tuned / base:.2%} of the base" in out
 
 
 def test_the_doctor_tells_versions_devices_layers_and_extras(capsys):

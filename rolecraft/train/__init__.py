@@ -91,7 +91,7 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
 
 
 def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
-    """Return the `trainable` parameters and those of the `base` (a config, a folder or `nano`); loads no weights."""
+    """Return the `trainable` parameters and those of the `base` (see `bases.find_config`); loads no weights."""
     config = AutoConfig.from_pretrained(bases.find_config(base))
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
