@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 
 from rolecraft import catalog, cli, settings
+from rolecraft.store import Run
 
 VERBS = ("quickstart", "train", "eval", "run", "chat", "serve", "report", "params", "reproduce", "nano", "doctor")
 
@@ -241,6 +242,22 @@ def test_constrained_a_team_of_an_untuned_base_names_roles_and_calls_tools(capsy
             assert reply["content"].endswith(("Next: executor.", "Next: summarizer."))
         assert {made["function"]["name"] for made in reply.get("tool_calls", ())} <= {"stock"}
     assert replies[0]["speaker"] == "reasoner"
+
+
+def test_a_constrained_eval_of_an_untuned_base_writes_calls_of_its_tools_alone(capsys, tmp_path):
+    words = ["eval", "--limit", "3", "--team", "mor", "--bare", "--max-turns", "3", "--max-tokens", "80"]
+    words += ["--output", str(tmp_path / "run")]
+    assert call(capsys, *words, "--constrain")[0] == 0
+    made = []
+    for record in Run(tmp_path / "run").trajectories():
+        whole = [turn.message for turn in record.turns if turn.stop == "end"]
+        assert [message.unparsed for message in whole] == [None] * len(whole)
+        made += [(one.name, record.task.tools) for message in whole for one in message.tool_calls]
+    assert made
+    assert all(name in {tool.name for tool in tools} for name, tools in made)
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert "holds another evaluation: playing was" in err
 
 
 PICK = """

@@ -6,6 +6,8 @@ import asyncio
 import random
 from dataclasses import replace
 
+import any_schema
+import jsonschema
 import pytest
 import tiny
 import torch
@@ -107,6 +109,38 @@ def test_a_random_model_calls_as_it_is_asked_to(request, name):
         assert len(messages[0].tool_calls) == 1
         assert messages[0].tool_calls[0].name in {tool.name for tool in TOOLS}
         assert messages[2].tool_calls == ()
+
+
+def sample_calls(tokenizer, schemas: int, each: int) -> int:
+    """Let an untrained model write `each` calls under each of `schemas` random schemas; return how many it wrote."""
+    limits = Limits(text=8, items=3, digits=4, places=2, depth=1)
+    model = tiny.loaded(tokenizer, max_position_embeddings=4096, initializer_range=0.1)
+    seed = done = 0
+    with LocalEngine(model, settings(slots=32, grammar=GrammarSettings(limits))) as engine:
+        while done < schemas * each:
+            seed += 1
+            tool = ToolSpec("f", "", any_schema.parameters(random.Random(seed)))
+            fields = {"temperature": 1.0, "seed": seed, "n": each, "max_tokens": 2000}
+            try:
+                replies = ask(engine, asks("?", (tool,), choice="required", parallel=False, **fields))
+            except DataError:  # some schemas ask for what cannot be, or for what is not supported
+                continue
+            for reply in replies:
+                assert reply.message.unparsed is None, reply.turn
+                (call,) = reply.message.tool_calls
+                jsonschema.Draft202012Validator(tool.parameters).validate(call.arguments)
+            done += len(replies)
+    assert seed < 2 * schemas, "most schemas must be supported"
+    return done
+
+
+def test_what_an_untrained_model_samples_under_random_schemas_parses_and_validates(nano_tokenizer):
+    assert sample_calls(nano_tokenizer, 20, 3) == 60
+
+
+@pytest.mark.slow
+def test_10000_calls_that_an_untrained_model_samples_parse_and_validate(nano_tokenizer):
+    assert sample_calls(nano_tokenizer, 50, 200) == 10_000
 
 
 def test_fast_forward_changes_nothing(loaded, engine):
