@@ -31,14 +31,16 @@ def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
     values = {"topic": subjects[0], "entity": entity, "other": names[1], "kind": kind}
     question = questions.ask(random, words, frames.LOOKUP, values)
     answer = spare.values[entity]
-    again = f"{spare.description.partition(' ')[0]} of the {subjects[0]}"
     tools = supply.shuffled(random, [broken, spare, *distractors])
     return Draft(
         question=question,
         tools=tools,
         steps=(
             Step(f"I need the {subjects[0]} of {entity}. Use:{signature(broken)}.", (look_up(broken, entity),)),
-            Step(f"It failed. I need the {again} of {entity}. Use:{signature(spare)}.", (look_up(spare, entity),)),
+            Step(
+                f"It failed. I need the {subjects[0]} of {entity} again. Use:{signature(spare)}.",
+                (look_up(spare, entity),),
+            ),
         ),
         closing=HAVE_RESULT,
         answer=f"The {subjects[0]} of {entity} is {answer}.",
