@@ -362,7 +362,7 @@ def test_forgetting_under_way_is_refused(engine):
 
 def test_a_failing_model_fails_its_callers_and_not_the_engine(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)
-    with LocalEngine(loaded, Settings(slots=2)) as engine:
+    with LocalEngine(loaded, Settings(slots=2, fused=False)) as engine:
         embedding = loaded.model.get_input_embeddings()
         weight, embedding.weight.data = embedding.weight.data, torch.zeros(3, 32)
         with pytest.raises(EngineError, match="the model call failed with IndexError"):

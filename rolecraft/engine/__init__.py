@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,13 +19,15 @@ import torch
 
 from rolecraft.engine.decoder import Decoder, keyed
 from rolecraft.engine.matcher import Grammars, Matcher
-from rolecraft.engine.matcher import Settings as GrammarSettings
 from rolecraft.engine.reply import Reader, says
+from rolecraft.engine.settings import Settings, check, check_memory
 from rolecraft.engine.slots import longest
-from rolecraft.engine.writing import Choice, Constrain, Writing, begun, complete, draw_each, encode, wanted
-from rolecraft.errors import EngineError, SettingsError
+from rolecraft.engine.writing import Choice, Writing, begun, complete, draw_each, encode, wanted
+from rolecraft.errors import EngineError
 from rolecraft.model import Dtype, Loaded, load, merges
 from rolecraft.types import Completion, Delta, Prompt, StopReason
+
+__all__ = ["LocalEngine", "Settings", "open_local"]
 
 _WORTH_WAITING = 16
 """So many more of its tokens must another prompt be computing for a prompt to wait and copy them."""
@@ -34,25 +35,6 @@ _MOVE_COST = 16
 """Moving a row costs about as much as decoding this many tokens that nobody asked for."""
 _CALL_COST = 16
 """So does a second call of the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How much the engine holds and computes at once.
-
-    `slots`: how many replies are written together, and how many conversations stay cached; so play at most as many
-    episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it.
-    `prefill_tokens`: how many prompt tokens are computed between two decoding steps. `seed` varies all sampling.
-    `constrain`: which replies a grammar holds; `fast_forward`: tokens it leaves no choice for are computed at once.
-    """
-
-    slots: int = 16
-    max_context: int = 1024
-    prefill_tokens: int = 1024
-    seed: int = 0
-    constrain: Constrain = "asked"
-    fast_forward: bool = True
-    grammar: GrammarSettings = field(default_factory=GrammarSettings)
 
 
 class LocalEngine:
@@ -65,12 +47,11 @@ class LocalEngine:
 
     def __init__(self, loaded: Loaded, settings: Settings = Settings()) -> None:
         """Try the model's cache and start; raises SettingsError, or EngineError for a model that cannot be served."""
-        for name in ("slots", "max_context", "prefill_tokens"):
-            if getattr(settings, name) < 1:
-                raise SettingsError(f"engine.{name} is {getattr(settings, name)!r}; it must be at least 1")
+        check(settings)
         self.loaded, self.settings = loaded, settings
-        self._decoder = Decoder(loaded, settings.slots, settings.max_context)
+        self._decoder = Decoder(loaded, settings.slots, settings.max_context, use_fused=settings.fused)
         self.context = self._decoder.context
+        check_memory(settings, self._decoder.slots.most, self.context)
         self._inbox: queue.SimpleQueue[Writing | Future[None] | None] = queue.SimpleQueue()
         self._waiting: list[Writing] = []
         self._filling: list[Writing] = []
@@ -212,8 +193,7 @@ class LocalEngine:
         if self._busy():
             done.set_exception(EngineError("forget() while replies are being written; wait for them first"))
             return
-        self._decoder.slots.clear()
-        self._decoder.model.eval()
+        self._decoder.refresh()
         done.set_result(None)
 
     def _fail(self, reason: str) -> None:

@@ -6,11 +6,13 @@ Not covered: models whose attention forgets or is biased by distance; they are r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from peft import PeftModel
 
+from rolecraft.engine import fused, layout
 from rolecraft.engine.slots import Slots
 from rolecraft.errors import EngineError
 from rolecraft.model import Loaded
@@ -21,6 +23,7 @@ _FULL = frozenset({"full_attention", "sliding_attention"})
 _ROLE = 32
 """A computed token is its id and, from this bit on, its role id plus one: equal ids of other roles have other keys and
 values."""
+_ID = (1 << _ROLE) - 1
 
 
 def keyed(ids: Sequence[int], roles: Sequence[int]) -> list[int]:
@@ -29,14 +32,15 @@ def keyed(ids: Sequence[int], roles: Sequence[int]) -> list[int]:
 
 
 class Decoder:
-    """A model and its `Slots`; a decoder made for one architecture would replace `_forward` and nothing else.
+    """A model and its `Slots`; for architectures that `layout` reads, `fused` runs in the place of the model's forward.
 
     Tokens are those of `keyed`. `limit` is the most tokens the model holds with nothing forgotten (None: unknown),
     `context` the most it does here; `vocabulary` is the width of the logits.
     """
 
-    def __init__(self, loaded: Loaded, rows: int, context: int) -> None:
+    def __init__(self, loaded: Loaded, rows: int, context: int, *, use_fused: bool = True) -> None:
         """Make room for `rows` sequences of `context` tokens; raises EngineError for a model that cannot be served."""
+        self._name = loaded.name
         self.model = _plain(loaded)
         self.model.eval()
         self.limit = _limit(loaded)
@@ -47,7 +51,41 @@ class Decoder:
         self._columns = torch.arange(self.context + 1, device=self._device)
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.slots = Slots(rows, self.context, self._device)
-        self.vocabulary = self._try(loaded.name)
+        self._network = layout.read(self.model, self.context + 1) if use_fused else None
+        self.vocabulary = self._try()
+
+    @property
+    def fused(self) -> bool:
+        """Whether `fused` runs, and not the model's own forward."""
+        return self._network is not None
+
+    def refresh(self) -> None:
+        """Forget all tokens, and take the model's weights as they are now."""
+        self.slots.clear()
+        self.model.eval()
+        if self._network is not None:
+            self._network = layout.read(self.model, self.context + 1)
+
+    def _try(self) -> int:
+        """Compare cached with uncached computation on a few tokens: it tells what the model can be run by.
+
+        Return the width of the logits.
+        """
+        tokens, expected = self._full()
+        if self._network is not None:
+            with suppress(*_WRONG):
+                if self._near(self._cached(tokens), expected):
+                    return int(expected.shape[-1])
+            self._network = None
+        try:
+            got = self._cached(tokens)
+        except _WRONG as error:
+            raise EngineError(
+                f"{self._name!r} does not work with cached rows ({type(error).__name__}: {error}); {_REMEDY}"
+            ) from error
+        if not self._near(got, expected):
+            raise EngineError(f"{self._name!r} computes something else with cached rows than without; {_REMEDY}")
+        return int(expected.shape[-1])
 
     def fill(self, rows: Sequence[tuple[int, list[int]]], keep: int = 1) -> torch.Tensor:
         """Append tokens to rows, in ascending order of row; return the logits (B, K, V) after the last `keep` of each.
@@ -87,10 +125,14 @@ class Decoder:
         keep: int = 1,
     ) -> torch.Tensor:
         """Run new tokens, each at its own column of its row (-1: padding); return the last `keep` logits (B, K, V)."""
-        tokens, columns = torch.tensor([tokens_BQ, columns_BQ], device=self._device)
-        positions = columns.clamp(min=0)
         depth = max(columns[-1] for columns in columns_BQ) + 1
         self.slots.aim(rows, columns_BQ, depth)
+        if self._network is not None:
+            ids_BQ = [[token & _ID for token in tokens] for tokens in tokens_BQ]
+            roles_BQ = [[(token >> _ROLE) - 1 for token in tokens] for tokens in tokens_BQ]
+            return fused.run(self._network, self.slots, ids_BQ, roles_BQ, columns_BQ, keep)
+        tokens, columns = torch.tensor([tokens_BQ, columns_BQ], device=self._device)
+        positions = columns.clamp(min=0)
         hidden = self._columns[:depth] > positions[:, None, :, None]
         logits: torch.Tensor = self.model(
             **self._inputs(tokens),
@@ -105,46 +147,38 @@ class Decoder:
     def _inputs(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self._roles:
             return {"input_ids": tokens}
-        return {"input_ids": tokens & ((1 << _ROLE) - 1), "role_ids": (tokens >> _ROLE) - 1}
+        return {"input_ids": tokens & _ID, "role_ids": (tokens >> _ROLE) - 1}
 
     @torch.inference_mode()
-    def _try(self, name: str) -> int:
-        """Compare cached with uncached computation on a few tokens: it tells whether the model can use these slots.
-
-        Return the width of the logits.
-        """
-        ids = [token % self.model.get_input_embeddings().weight.shape[0] for token in (5, 3, 8, 2, 9, 4)]
-        tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in range(len(ids))])
+    def _full(self) -> tuple[list[int], torch.Tensor]:
+        """Return a few tokens of all roles, and what the model says after the last of them without cached rows."""
+        count = max(6, self._roles + 2)
+        ids = [(5 + 7 * place) % self.model.get_input_embeddings().weight.shape[0] for place in range(count)]
+        tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in range(count)])
         try:
-            expected = (
-                self.model(**self._inputs(torch.tensor([tokens[:4]], device=self._device)), use_cache=False)
-                .logits[0, -1]
-                .float()
-            )
+            inputs = self._inputs(torch.tensor([tokens], device=self._device))
+            return tokens, self.model(**inputs, use_cache=False).logits[0, -1].float()
+        except _WRONG as error:
+            raise EngineError(f"{self._name!r} does not run ({type(error).__name__}: {error}); {_REMEDY}") from error
+
+    @torch.inference_mode()
+    def _cached(self, tokens: list[int]) -> torch.Tensor:
+        """Return what is said after the last of some tokens when they come in pieces, beside another row."""
+        try:
             self.slots.reserve(2, len(tokens))
-            self.fill([(0, tokens), (1, tokens[:2])])
-            self.fill([(1, tokens[2:3])])
-            got = self.write([(1, tokens[3])])[0]
-        except (
-            AttributeError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-            IndexError,
-            KeyError,
-            NotImplementedError,
-        ) as error:
-            raise EngineError(
-                f"{name!r} does not work with cached rows ({type(error).__name__}: {error}); {_REMEDY}"
-            ) from error
+            self.fill([(0, tokens), (1, tokens[:-2])])
+            self.fill([(1, tokens[-2:-1])])
+            return self.write([(1, tokens[-1])])[0]
         finally:
             self.slots.clear()
+
+    def _near(self, got: torch.Tensor, expected: torch.Tensor) -> bool:
         tolerance = 1e-3 if self._bias.dtype == torch.float32 else 5e-2
-        if not torch.allclose(got, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max()))):
-            raise EngineError(f"{name!r} computes something else with cached rows than without; {_REMEDY}")
-        return int(expected.shape[-1])
+        return torch.allclose(got, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max())))
 
 
+_WRONG = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
+"""What a model raises that cannot be called as here."""
 _REMEDY = "use a model with plain causal attention, such as Llama, Qwen2, Qwen3 or Phi-3"
 
 

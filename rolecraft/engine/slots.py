@@ -44,6 +44,13 @@ class Slots:
         """The size of the buffers in bytes."""
         return sum(buffer.nbytes for buffer in (*self._keys, *self._values))
 
+    @property
+    def most(self) -> int:
+        """The bytes that the buffers may come to, one being held twice while it grows; 0 before the first call."""
+        rows, columns = self._limits
+        sizes = [buffer.nbytes for buffer in (*self._keys, *self._values)]
+        return (sum(sizes) + max(sizes, default=0)) * rows * columns // max(1, len(self.tokens) * self.columns)
+
     def place(self, prompt: list[int], taken: Collection[int]) -> tuple[int, int]:
         """Choose a row outside `taken` for `prompt` and return it with how many of its tokens are cached there now.
 

@@ -1,0 +1,153 @@
+"""A forward pass of Llama-like models over rows of cached tokens, with as few calls as such a model needs.
+
+Neighbouring matrices are one, angles are looked up, and of a Mixture of Roles only the roles at hand are touched.
+Not covered: training, and architectures that `layout` does not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rolecraft.engine.layout import Block, Network, Norm
+from rolecraft.engine.slots import Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What all layers of one call share: N = B * Q tokens, standing by row or, with several roles, by role.
+
+    `spans` are (role, first, end) of the tokens by role; `order` (N,) brings tokens there and `inverse` back, None
+    where both are the same. `mask` (B, 1, Q, depth) is added to the scores; `causal` tells that it is the plain
+    triangle.
+    """
+
+    batch: int
+    width: int
+    spans: tuple[tuple[int, int, int], ...]
+    order: Tensor | None
+    inverse: Tensor | None
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+    causal: bool
+
+
+def run(
+    network: Network,
+    slots: Slots,
+    tokens_BQ: Sequence[Sequence[int]],
+    roles_BQ: Sequence[Sequence[int]],
+    columns_BQ: Sequence[Sequence[int]],
+    keep: int,
+) -> Tensor:
+    """Run new tokens where `slots` was told to write them (column -1: padding); return the last logits (B, keep, V)."""
+    step = _step(network, roles_BQ, columns_BQ)
+    ids_N = torch.tensor(tokens_BQ, device=network.device).view(-1)
+    hidden = functional.embedding(_arranged(ids_N, step.order), network.embedding)
+    for layer, block in enumerate(network.blocks):
+        _attend(hidden, network, block, step, slots, layer)
+        _transform(hidden, block, step)
+    last = _kept(hidden, step, keep)
+    logits = functional.linear(_normed(last, network.norm), network.head, network.head_bias)
+    return logits.view(step.batch, keep, -1).float()
+
+
+def _step(network: Network, roles_BQ: Sequence[Sequence[int]], columns_BQ: Sequence[Sequence[int]]) -> Step:
+    batch, width = len(columns_BQ), len(columns_BQ[0])
+    depth = max(columns[-1] for columns in columns_BQ) + 1
+    columns = torch.tensor(columns_BQ, device=network.device).clamp_(min=0)
+    cos, sin = (table.index_select(0, columns.view(-1)).unsqueeze(1) for table in (network.cos, network.sin))
+    spans, order, inverse = _by_role(roles_BQ, columns_BQ, network) if network.mixed else ((), None, None)
+    causal = batch == 1 and width == depth > 1
+    mask = None
+    if not causal and any(columns[0] + 1 < depth for columns in columns_BQ):
+        hidden = network.places[:depth] > columns[:, None, :, None]
+        mask = torch.where(hidden, network.bias[1], network.bias[0])
+    return Step(batch, width, spans, order, inverse, cos, sin, mask, causal)
+
+
+def _by_role(
+    roles_BQ: Sequence[Sequence[int]], columns_BQ: Sequence[Sequence[int]], network: Network
+) -> tuple[tuple[tuple[int, int, int], ...], Tensor | None, Tensor | None]:
+    """Return the spans of the roles, and the orders to and from them; nobody's tokens come last."""
+    real = [
+        [role for role, column in zip(*row, strict=True) if column >= 0]
+        for row in zip(roles_BQ, columns_BQ, strict=True)
+    ]
+    present = sorted({role for roles in real for role in roles if role >= 0})
+    total = sum(map(len, columns_BQ))
+    if not present:
+        return (), None, None
+    if len(present) == 1 and all(role >= 0 for roles in real for role in roles):
+        return ((present[0], 0, total),), None, None  # padding may have any role
+    roles_N = [role for roles in roles_BQ for role in roles]
+    order = sorted(range(total), key=lambda place: (roles_N[place] < 0, roles_N[place]))
+    spans, first = [], 0
+    for role in present:
+        end = first + roles_N.count(role)
+        spans.append((role, first, end))
+        first = end
+    order_N = torch.tensor(order, device=network.device)
+    return tuple(spans), order_N, order_N.argsort()
+
+
+def _attend(hidden: Tensor, network: Network, block: Block, step: Step, slots: Slots, layer: int) -> None:
+    """Add what the attention of one layer says to `hidden` (N, width)."""
+    joint = block.qkv.apply(_normed(hidden, block.before), step.spans)
+    joint = _arranged(joint, step.inverse).view(step.batch * step.width, -1, network.head_width)
+    turned = joint[:, : network.heads + network.cached_heads]
+    if block.head_norm is not None:
+        turned.copy_(_normed(turned, block.head_norm))
+    half = turned.roll(network.head_width // 2, -1)
+    turned.mul_(step.cos).addcmul_(half, step.sin)
+    by_head = joint.view(step.batch, step.width, -1, network.head_width).transpose(1, 2)
+    q, k, v = by_head.split_with_sizes(network.split, 1)
+    keys, values = slots.update(k, v, layer)
+    out = _looked_up(q, keys, values, network, step)
+    block.out.add_to(hidden, _arranged(out, step.order), step.spans)
+
+
+def _looked_up(q: Tensor, keys: Tensor, values: Tensor, network: Network, step: Step) -> Tensor:
+    """Return (N, heads * width) in the order of the rows."""
+    grouped = network.heads != network.cached_heads
+    if step.width == 1:
+        if grouped:  # the heads that share keys are so many queries
+            q = q.reshape(step.batch, network.cached_heads, -1, network.head_width)
+        out = functional.scaled_dot_product_attention(q, keys, values, step.mask, scale=network.scale)
+        return out.reshape(step.batch, -1)
+    out = functional.scaled_dot_product_attention(
+        q, keys, values, step.mask, is_causal=step.causal, scale=network.scale, enable_gqa=grouped
+    )
+    return out.transpose(1, 2).reshape(step.batch * step.width, -1)
+
+
+def _transform(hidden: Tensor, block: Block, step: Step) -> None:
+    joint = block.gate_up.apply(_normed(hidden, block.between), step.spans)
+    gate, up = joint.chunk(2, -1)
+    block.down.add_to(hidden, functional.silu(gate).mul_(up), step.spans)
+
+
+def _kept(hidden: Tensor, step: Step, keep: int) -> Tensor:
+    """Return the last `keep` tokens' states of each row (B * keep, width), in the order of the rows."""
+    if keep == step.width:
+        return _arranged(hidden, step.inverse)
+    places = torch.arange(step.batch * step.width, device=hidden.device).view(step.batch, -1)[:, -keep:].reshape(-1)
+    return hidden.index_select(0, places if step.inverse is None else step.inverse[places])
+
+
+def _arranged(rows: Tensor, order: Tensor | None) -> Tensor:
+    return rows if order is None else rows.index_select(0, order)
+
+
+def _normed(x: Tensor, norm: Norm) -> Tensor:
+    """Return `x` over its root mean square, times the norm's weight; torch's own takes twice as long on a CPU."""
+    if x.dtype != torch.float32:
+        return functional.rms_norm(x, x.shape[-1:], None, norm.epsilon) * norm.weight
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    inverse = torch.addcmul(norm.floor, length, length, value=1 / x.shape[-1]).rsqrt_()
+    return (x * inverse).mul_(norm.weight)

@@ -1,0 +1,236 @@
+"""Reads a transformers model into the few matrices that `fused` multiplies by, without keeping its weights twice.
+
+Covered: Llama, Qwen2, Qwen3 and Phi-3 with silu, angles that do not depend on the length, and a Mixture of Roles on any
+of their linear layers. Anything else, a hook or a type that is not known, is left to the model's own forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rolecraft.adapters import mor
+from rolecraft.engine.roles import RoleLoras, read_loras
+
+_FAMILIES = ("Llama", "Qwen2", "Qwen3", "Phi3")
+_ANGLES = frozenset(("default", "linear", "llama3", "yarn"))
+"""Kinds of rotary embedding whose angles a position has for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A root-mean-square norm; `floor` is its epsilon as a tensor."""
+
+    weight: Tensor
+    epsilon: float
+    floor: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Linear layers that read the same input, as one: `weight` (out, in), `turned` the same as (in, out)."""
+
+    weight: Tensor
+    turned: Tensor
+    bias: Tensor | None
+    loras: RoleLoras | None
+
+    def apply(self, x: Tensor, spans: tuple[tuple[int, int, int], ...]) -> Tensor:
+        """Return what the layers make of `x` (N, in), side by side (N, out); `spans` are its tokens by role."""
+        out = functional.linear(x, self.weight, self.bias)
+        if self.loras is not None:
+            self.loras.add_to(out, x, spans)
+        return out
+
+    def add_to(self, out: Tensor, x: Tensor, spans: tuple[tuple[int, int, int], ...]) -> None:
+        """Add the same to `out`."""
+        out.addmm_(x, self.turned)
+        if self.bias is not None:
+            out.add_(self.bias)
+        if self.loras is not None:
+            self.loras.add_to(out, x, spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One decoder layer; `head_norm`, (heads + cached heads, width), is Qwen3's on queries and keys."""
+
+    before: Norm
+    qkv: Linear
+    head_norm: Norm | None
+    out: Linear
+    between: Norm
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A whole model. `cos` and `sin` (places, head width) hold each place's angles, `sin` negative in its first half.
+
+    `heads` ask and `cached_heads` are asked; `mixed` tells whether any layer has a Mixture of Roles.
+    """
+
+    embedding: Tensor
+    blocks: tuple[Block, ...]
+    norm: Norm
+    head: Tensor
+    head_bias: Tensor | None
+    heads: int
+    cached_heads: int
+    head_width: int
+    scale: float
+    cos: Tensor
+    sin: Tensor
+    places: Tensor
+    bias: Tensor
+    mixed: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed."""
+        return self.embedding.device
+
+    @property
+    def split(self) -> list[int]:
+        """How many heads of queries, keys and values stand side by side."""
+        return [self.heads, self.cached_heads, self.cached_heads]
+
+
+def read(model: Any, places: int) -> Network | None:
+    """Return the model, which then reads its weights from the same memory, for `places` tokens; None if not covered.
+
+    What a Mixture of Roles adds is copied, since it is kept in another order. Read again once weights have changed.
+    """
+    family = next((name for name in _FAMILIES if type(model).__name__ == f"{name}ForCausalLM"), None)
+    if family is None or not type(model).__module__.startswith("transformers.") or not _plain(model, family):
+        return None
+    # Parameters are to point at what is made here, and one made in inference mode could not be trained again.
+    with torch.inference_mode(False), torch.no_grad():
+        return _network(model, places)
+
+
+def _plain(model: Any, family: str) -> bool:
+    """Tell whether every module is one of the family's own, unwatched, and all weights are of one type and place."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if config.hidden_act != "silu" or rope.get("rope_type", "default") not in _ANGLES:
+        return False
+    known = {f"{family}{part}" for part in ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm")}
+    known |= {f"{family}RotaryEmbedding", "SiLUActivation", "SiLU", "Embedding", "Linear", "ModuleList", "Dropout"}
+    mixtures = mor.layers(model).values()
+    inside = {id(module) for mixture in mixtures for module in mixture.modules()}
+    modules = [module for module in model.modules() if id(module) not in inside]
+    modules += [mixture.base_layer for mixture in mixtures]
+    gate = getattr(model, "mor_gate", None)
+    if not all(type(module).__name__ in known and not _watched(module, gate) for module in modules):
+        return False
+    kinds = {(weight.dtype, weight.device) for module in modules for weight in module.parameters(recurse=False)}
+    return len(kinds) == 1 and next(iter(kinds))[0].is_floating_point
+
+
+def _watched(module: nn.Module, gate: Any) -> bool:
+    """Tell whether somebody else's code runs when the module is called."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return "forward" in vars(module) or any(
+        gate is None or getattr(hook, "__self__", None) is not gate for hook in hooks
+    )
+
+
+def _network(model: Any, places: int) -> Network | None:
+    inner, device = model.model, model.model.embed_tokens.weight.device
+    layers = inner.layers[: inner.config.num_hidden_layers]
+    attention = layers[0].self_attn
+    width = int(attention.head_dim)
+    queries = inner.config.num_attention_heads
+    cached = inner.config.num_key_value_heads
+    numbers = torch.arange(places, device=device)
+    cos, sin = inner.rotary_emb(inner.embed_tokens.weight, numbers[None])
+    if cos.shape[-1] != width:  # only a part of each head is turned
+        return None
+    blocks = tuple(_block(layer, queries, cached) for layer in layers)
+    if any(block is None for block in blocks):
+        return None
+    sin = torch.cat((-sin[0, :, : width // 2], sin[0, :, width // 2 :]), -1)
+    return Network(
+        embedding=inner.embed_tokens.weight.detach(),
+        blocks=tuple(block for block in blocks if block is not None),
+        norm=_norm(inner.norm),
+        head=model.lm_head.weight.detach(),
+        head_bias=None if model.lm_head.bias is None else model.lm_head.bias.detach(),
+        heads=queries,
+        cached_heads=cached,
+        head_width=width,
+        scale=float(attention.scaling),
+        cos=cos[0].contiguous(),
+        sin=sin,
+        places=numbers,
+        bias=torch.tensor([0.0, float("-inf")], dtype=cos.dtype, device=device),
+        mixed=bool(mor.layers(model)),
+    )
+
+
+def _block(layer: Any, queries: int, cached: int) -> Block | None:
+    attention, mlp = layer.self_attn, layer.mlp
+    one = hasattr(attention, "qkv_proj")  # Phi-3 has its matrices side by side already
+    readers = [attention.qkv_proj] if one else [attention.q_proj, attention.k_proj, attention.v_proj]
+    gates = [mlp.gate_up_proj] if one else [mlp.gate_proj, mlp.up_proj]
+    parts = [_linear(group) for group in (readers, [attention.o_proj], gates, [mlp.down_proj])]
+    if any(part is None for part in parts):
+        return None
+    qkv, out, gate_up, down = (part for part in parts if part is not None)
+    head_norm = None
+    if hasattr(attention, "q_norm"):
+        one_q, one_k = attention.q_norm, attention.k_norm
+        weight = torch.cat((one_q.weight.expand(queries, -1), one_k.weight.expand(cached, -1)))
+        head_norm = Norm(weight, one_q.variance_epsilon, _floor(one_q))
+    return Block(
+        _norm(layer.input_layernorm), qkv, head_norm, out, _norm(layer.post_attention_layernorm), gate_up, down
+    )
+
+
+def _norm(module: Any) -> Norm:
+    return Norm(module.weight.detach(), float(module.variance_epsilon), _floor(module))
+
+
+def _floor(module: Any) -> Tensor:
+    return torch.tensor(float(module.variance_epsilon), dtype=torch.float32, device=module.weight.device)
+
+
+def _linear(modules: Sequence[Any]) -> Linear | None:
+    """Return linear layers as one; None if what is on them cannot be read."""
+    loras = read_loras(modules)
+    if loras is None and any(isinstance(module, mor.MoRLinear) for module in modules):
+        return None
+    plain: list[Any] = [module.base_layer if isinstance(module, mor.MoRLinear) else module for module in modules]
+    weight = _joined([module.weight for module in plain])
+    biases = [module.bias for module in plain]
+    bias = None
+    if any(one is not None for one in biases):
+        none = weight.new_zeros(())
+        bias = torch.cat([none.expand(m.out_features) if m.bias is None else m.bias.detach() for m in plain])
+    return Linear(weight, weight.t(), bias, loras)
+
+
+def _joined(weights: Sequence[nn.Parameter]) -> Tensor:
+    """Return matrices (out, in) below each other, and let the parameters be views of it, so that none is held twice."""
+    first, place = weights[0].detach(), 0
+    if len(weights) == 1:
+        return first
+    rows, storage = sum(map(len, weights)), first.untyped_storage().data_ptr()
+    for weight in weights:
+        here = weight.storage_offset() - first.storage_offset()
+        if weight.untyped_storage().data_ptr() != storage or here != place or not weight.is_contiguous():
+            break
+        place += weight.numel()
+    else:  # they have been joined before
+        return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+    joined = torch.cat([weight.detach() for weight in weights])
+    for weight, part in zip(weights, torch.split(joined, [len(weight) for weight in weights]), strict=True):
+        weight.data = part
+    return joined

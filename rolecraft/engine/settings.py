@@ -1,0 +1,55 @@
+"""The local engine's settings, and whether what they let it hold fits into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rolecraft.engine.matcher import Settings as GrammarSettings
+from rolecraft.engine.writing import Constrain
+from rolecraft.errors import SettingsError
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much the engine holds and computes at once.
+
+    `slots`: how many replies are written together, and how many conversations stay cached; so play at most as many
+    episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it.
+    `prefill_tokens`: how many prompt tokens are computed between two decoding steps. `seed` varies all sampling.
+    `constrain`: which replies a grammar holds; `fast_forward`: tokens it leaves no choice for are computed at once.
+    `fused`: Llama-like models run by calls of our own, which are fewer, and others by transformers' as ever.
+    `memory_mb`: the most MiB of keys and values; what could come to more is refused at the start. None: no bound.
+    """
+
+    slots: int = 16
+    max_context: int = 1024
+    prefill_tokens: int = 1024
+    seed: int = 0
+    constrain: Constrain = "asked"
+    fast_forward: bool = True
+    fused: bool = True
+    memory_mb: int | None = None
+    grammar: GrammarSettings = field(default_factory=GrammarSettings)
+
+
+def check(settings: Settings) -> None:
+    """Raise SettingsError for a number below 1."""
+    for name in ("slots", "max_context", "prefill_tokens", "memory_mb"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise SettingsError(f"engine.{name} is {value!r}; it must be at least 1")
+
+
+def check_memory(settings: Settings, most: int, context: int) -> None:
+    """Raise SettingsError if `most` bytes, for all slots of `context` tokens, are more than the settings allow."""
+    if settings.memory_mb is None or most <= settings.memory_mb * _MIB:
+        return
+    fit = settings.memory_mb * _MIB * settings.slots // most
+    fewer = f"set engine.slots to at most {fit}, " if fit else ""
+    raise SettingsError(
+        f"engine.memory_mb is {settings.memory_mb}, and the keys and values of {settings.slots} slots of {context} "
+        f"tokens come to {-(-most // _MIB)} MiB ({most // (settings.slots * context):,} bytes a token); {fewer}lower "
+        "engine.max_context, or raise engine.memory_mb"
+    )

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from rolecraft.engine import LocalEngine, Settings
+from rolecraft.engine.settings import check_memory
+from rolecraft.errors import SettingsError
+
+
+@pytest.mark.parametrize("name", ["slots", "max_context", "prefill_tokens", "memory_mb"])
+def test_a_number_below_one_is_refused(nano_tokenizer, name):
+    with pytest.raises(SettingsError, match=f"engine.{name} is 0"):
+        LocalEngine(tiny.loaded(nano_tokenizer), replace(Settings(), **{name: 0}))
+
+
+def test_what_could_outgrow_the_memory_is_refused_with_the_numbers_and_the_remedy(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer)  # 2 layers of 2 x 2 heads of 8 floats: 256 bytes a token, 320 while it grows
+    settings = Settings(slots=100, max_context=200, memory_mb=2)
+    words = r"memory_mb is 2.*100 slots of 200 tokens come to 7 MiB \(321 bytes a token\).*at most 32.*max_context"
+    with pytest.raises(SettingsError, match=words):
+        LocalEngine(loaded, settings)
+    with LocalEngine(loaded, replace(settings, slots=32)) as engine:
+        assert engine.context == 200
+
+
+def test_a_bound_below_one_slot_asks_for_less_context():
+    with pytest.raises(SettingsError, match=r"token\); lower engine.max_context, or raise"):
+        check_memory(Settings(slots=1, memory_mb=1), 3 * 2**20, 1024)
+
+
+def test_keys_and_values_never_outgrow_what_was_told_at_the_start(nano_tokenizer):
+    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(slots=3, max_context=150, memory_mb=1)) as engine:
+
+        async def ask():
+            prompts = [tiny.prompt("debt of Ro " * (1 + number), max_tokens=400) for number in range(9)]
+            await asyncio.gather(*(engine.complete(prompt) for prompt in prompts))
+
+        slots = engine._decoder.slots
+        told = slots.most
+        asyncio.run(ask())
+        assert slots.most == told
+        assert slots.nbytes <= told <= 2**20
