@@ -49,7 +49,13 @@ class LocalEngine:
         """Try the model's cache and start; raises SettingsError, or EngineError for a model that cannot be served."""
         check(settings)
         self.loaded, self.settings = loaded, settings
-        self._decoder = Decoder(loaded, settings.slots, settings.max_context, use_fused=settings.fused)
+        self._decoder = Decoder(
+            loaded,
+            settings.slots,
+            settings.max_context,
+            use_fused=settings.fused,
+            prefill_dtype=settings.prefill_dtype,
+        )
         self.context = self._decoder.context
         check_memory(settings, self._decoder.slots.most, self.context)
         self._inbox: queue.SimpleQueue[Writing | Future[None] | None] = queue.SimpleQueue()

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from rolecraft.engine import fused, layout
+from rolecraft.engine import fused, layout, precision
+from rolecraft.engine.precision import PrefillDtype
 from rolecraft.engine.slots import Slots
-from rolecraft.errors import EngineError
+from rolecraft.errors import EngineError, SettingsError
 from rolecraft.model import Loaded
 
 _FULL = frozenset({"full_attention", "sliding_attention"})
@@ -38,7 +39,15 @@ class Decoder:
     `context` the most it does here; `vocabulary` is the width of the logits.
     """
 
-    def __init__(self, loaded: Loaded, rows: int, context: int, *, use_fused: bool = True) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        rows: int,
+        context: int,
+        *,
+        use_fused: bool = True,
+        prefill_dtype: PrefillDtype = "float32",
+    ) -> None:
         """Make room for `rows` sequences of `context` tokens; raises EngineError for a model that cannot be served."""
         self._name = loaded.name
         self.model = _plain(loaded)
@@ -51,8 +60,14 @@ class Decoder:
         self._columns = torch.arange(self.context + 1, device=self._device)
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.slots = Slots(rows, self.context, self._device)
-        self._network = layout.read(self.model, self.context + 1) if use_fused else None
+        self._half = precision.pays(prefill_dtype, parameter)
+        self._network = self._read() if use_fused else None
         self.vocabulary = self._try()
+        if prefill_dtype == "bfloat16" and self._half and not self.fused:
+            raise SettingsError(
+                f"engine.prefill_dtype is 'bfloat16', and {self._name!r} is left to transformers, which cannot mix "
+                "types; set it to 'auto' or 'float32', or load the whole model in bfloat16"
+            )
 
     @property
     def fused(self) -> bool:
@@ -64,7 +79,11 @@ class Decoder:
         self.slots.clear()
         self.model.eval()
         if self._network is not None:
-            self._network = layout.read(self.model, self.context + 1)
+            self._network = self._read()
+
+    def _read(self) -> layout.Network | None:
+        network = layout.read(self.model, self.context + 1)
+        return precision.halved(network) if network is not None and self._half else network
 
     def _try(self) -> int:
         """Compare cached with uncached computation on a few tokens: it tells what the model can be run by.

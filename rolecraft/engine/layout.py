@@ -18,6 +18,8 @@ from rolecraft.adapters import mor
 from rolecraft.engine.roles import RoleLoras, read_loras
 
 _FAMILIES = ("Llama", "Qwen2", "Qwen3", "Phi3")
+_MANY = 64
+"""So many tokens are worth converting to bfloat16 and back."""
 _ANGLES = frozenset(("default", "linear", "llama3", "yarn"))
 """Kinds of rotary embedding whose angles a position has for good."""
 
@@ -33,27 +35,41 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Linear layers that read the same input, as one: `weight` (out, in), `turned` the same as (in, out)."""
+    """Linear layers that read the same input, as one: `weight` (out, in), `turned` the same as (in, out).
+
+    `half` is a copy in bfloat16 that many tokens at once are multiplied by, if they are to be.
+    """
 
     weight: Tensor
     turned: Tensor
     bias: Tensor | None
     loras: RoleLoras | None
+    half: Tensor | None = None
 
     def apply(self, x: Tensor, spans: tuple[tuple[int, int, int], ...]) -> Tensor:
         """Return what the layers make of `x` (N, in), side by side (N, out); `spans` are its tokens by role."""
-        out = functional.linear(x, self.weight, self.bias)
+        if self.half is not None and len(x) >= _MANY:
+            out = self._rounded(x, self.half)
+        else:
+            out = functional.linear(x, self.weight, self.bias)
         if self.loras is not None:
             self.loras.add_to(out, x, spans)
         return out
 
     def add_to(self, out: Tensor, x: Tensor, spans: tuple[tuple[int, int, int], ...]) -> None:
         """Add the same to `out`."""
-        out.addmm_(x, self.turned)
-        if self.bias is not None:
-            out.add_(self.bias)
+        if self.half is not None and len(x) >= _MANY:
+            out.add_(self._rounded(x, self.half))
+        else:
+            out.addmm_(x, self.turned)
+            if self.bias is not None:
+                out.add_(self.bias)
         if self.loras is not None:
             self.loras.add_to(out, x, spans)
+
+    def _rounded(self, x: Tensor, half: Tensor) -> Tensor:
+        out = functional.linear(x.to(half.dtype), half).to(x.dtype)
+        return out if self.bias is None else out.add_(self.bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rolecraft.engine.matcher import Settings as GrammarSettings
+from rolecraft.engine.precision import PrefillDtype
 from rolecraft.engine.writing import Constrain
 from rolecraft.errors import SettingsError
 
@@ -20,6 +21,8 @@ class Settings:
     `prefill_tokens`: how many prompt tokens are computed between two decoding steps. `seed` varies all sampling.
     `constrain`: which replies a grammar holds; `fast_forward`: tokens it leaves no choice for are computed at once.
     `fused`: Llama-like models run by calls of our own, which are fewer, and others by transformers' as ever.
+    `prefill_dtype`: what prompts are multiplied in by the fused calls; bfloat16 is faster where the processor has it,
+    and then a reply is no longer the same for whatever part of its prompt was cached.
     `memory_mb`: the most MiB of keys and values; what could come to more is refused at the start. None: no bound.
     """
 
@@ -30,6 +33,7 @@ class Settings:
     constrain: Constrain = "asked"
     fast_forward: bool = True
     fused: bool = True
+    prefill_dtype: PrefillDtype = "float32"
     memory_mb: int | None = None
     grammar: GrammarSettings = field(default_factory=GrammarSettings)
 

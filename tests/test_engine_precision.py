@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from rolecraft.engine.decoder import Decoder
+from rolecraft.engine.precision import pays
+from rolecraft.errors import SettingsError
+
+
+@torch.inference_mode()
+def _said(decoder: Decoder, count: int) -> torch.Tensor:
+    decoder.slots.clear()
+    return decoder.fill([(0, [(7 * place) % 300 for place in range(count)])])[0, -1]
+
+
+def test_prompts_are_multiplied_in_bfloat16_and_short_calls_are_not(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer, initializer_range=0.1)
+    whole, half = (Decoder(loaded, 2, 200, prefill_dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert torch.equal(_said(half, 20), _said(whole, 20))
+    got, expected = _said(half, 120), _said(whole, 120)
+    assert not torch.equal(got, expected)
+    torch.testing.assert_close(got, expected, atol=3e-2, rtol=3e-2)
+
+
+def test_weights_are_rounded_anew_once_they_have_changed(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer, initializer_range=0.1)
+    decoder = Decoder(loaded, 2, 200, prefill_dtype="bfloat16")
+    with torch.no_grad():
+        loaded.model.model.layers[0].mlp.up_proj.weight.mul_(3.0)
+    decoder.refresh()
+    torch.testing.assert_close(_said(decoder, 120), _said(Decoder(loaded, 2, 200), 120), atol=3e-2, rtol=3e-2)
+
+
+def test_bfloat16_is_refused_where_the_model_runs_by_itself(nano_tokenizer):
+    with pytest.raises(SettingsError, match=r"prefill_dtype is 'bfloat16'.*'auto' or 'float32'"):
+        Decoder(tiny.loaded(nano_tokenizer, hidden_act="gelu"), 2, 64, prefill_dtype="bfloat16")
+    assert not Decoder(tiny.loaded(nano_tokenizer, hidden_act="gelu"), 2, 64, prefill_dtype="auto").fused
+
+
+def test_what_is_in_another_type_already_is_left_in_it():
+    assert not pays("bfloat16", torch.zeros(1, dtype=torch.float16))
+    assert not pays("float32", torch.zeros(1))
