@@ -71,7 +71,7 @@ def _quickstart(options: argparse.Namespace) -> None:
     recipe.check(recipe.find_recipe(options.recipe))
     from rolecraft.nano import quickstart
 
-    settings = quickstart.Settings(options.recipe, options.n, options.seed, options.processes, options.constrain)
+    settings = quickstart.Settings(options.recipe, options.n, options.seed, options.processes)
     quickstart.quickstart(settings, options.output, resume=options.resume)
 
 
