@@ -20,8 +20,9 @@ from rolecraft.adapters import mor
 class One:
     """One role's part of M layers: `count` LoRAs of rank `r` each, of which `top_k` routed ones and the last, shared.
 
-    `down` (M * count * r + M * count, in): all A, then all routers, if there are any. `ups`: all B as one
-    (M, count * r, out) where the layers are equally wide, else one by one; the adapter's scale is in them.
+    `down` (M * count * r + M * count, in): all A, then all routers, if there are any. `ups`: each layer's B
+    (count * r, out) with the adapter's scale in it, and `stacked` the same as one where the layers are equally wide.
+    `shared` is 1 for the shared LoRA and 0 for the others.
     """
 
     count: int
@@ -30,12 +31,14 @@ class One:
     routed: bool
     down: Tensor
     ups: tuple[Tensor, ...]
+    stacked: Tensor
     shared: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class RoleLoras:
-    """All roles' parts; `outs` are the columns (first, end) of the layers that have LoRAs."""
+    """All roles' parts; `outs` are the columns (first, end) of the layers that have LoRAs, `together`
+    tells that these are all, and equally wide."""
 
     roles: tuple[One, ...]
     outs: tuple[tuple[int, int], ...]
@@ -54,15 +57,18 @@ class RoleLoras:
         middle = functional.linear(x, one.down)
         rank = one.count * one.r
         if one.routed:
-            low, logits = middle.split_with_sizes((layers * rank, layers * one.count), 1)
+            middle, logits = middle.split_with_sizes((layers * rank, layers * one.count), 1)
             weights = _weights(logits.view(count, layers, one.count), one)
-            middle = low.view(count, layers, one.count, one.r) * weights.unsqueeze(-1)
-        middle = middle.view(count, layers, rank)
-        if self.together:
-            out.view(count, layers, -1).transpose(0, 1).baddbmm_(middle.transpose(0, 1), one.ups[0])
-            return
-        for layer, (first, end) in enumerate(self.outs):
-            out[:, first:end].addmm_(middle[:, layer], one.ups[layer])
+            middle.view(count, layers, one.count, one.r).mul_(weights.unsqueeze(-1))
+        if layers == 1:
+            first, end = self.outs[0]
+            (out if self.together else out[:, first:end]).addmm_(middle, one.ups[0])
+        elif self.together:
+            by_layer = middle.view(count, layers, rank).transpose(0, 1)
+            out.view(count, layers, -1).transpose(0, 1).baddbmm_(by_layer, one.stacked)
+        else:
+            for (first, end), part, up in zip(self.outs, torch.split(middle, rank, 1), one.ups, strict=True):
+                out[:, first:end].addmm_(part, up)
 
 
 def _weights(logits: Tensor, one: One) -> Tensor:
@@ -70,11 +76,12 @@ def _weights(logits: Tensor, one: One) -> Tensor:
 
     To scale the best of a softmax to a sum of 1 is to take the softmax of the best.
     """
-    weights = (logits.float() if logits.dtype != torch.float32 else logits).sigmoid().mul_(one.shared)
+    logits = logits if logits.dtype == torch.float32 else logits.float()
+    weights = logits.sigmoid().mul_(one.shared)
     if one.count > 1:
-        best, places = logits[..., :-1].topk(one.top_k, -1)
-        weights.scatter_(-1, places, best.float().softmax(-1))
-    return weights.to(logits.dtype)
+        best, places = logits.narrow(-1, 0, one.count - 1).topk(one.top_k, -1)
+        weights.scatter_(-1, places, best.softmax(-1))
+    return weights if one.down.dtype == torch.float32 else weights.to(one.down.dtype)
 
 
 def read_loras(modules: Sequence[Any]) -> RoleLoras | None:
@@ -111,12 +118,14 @@ def _one(mixed: Sequence[tuple[Any, str]], role: int, together: bool) -> One:
     ups = [one.B.detach()[ranks] * mixture.scale for one in kept]
     shared = torch.zeros(count, device=ups[0].device)
     shared[-1] = 1.0
+    stacked = torch.stack(ups).to(dtype) if together else torch.empty(0, dtype=dtype)
     return One(
-        count,
-        mixture.r,
-        mixture.top_k[role],
-        mixture.router,
-        torch.cat(downs).to(dtype),
-        (torch.stack(ups).to(dtype),) if together else tuple(up.to(dtype) for up in ups),
-        shared,
+        count=count,
+        r=mixture.r,
+        top_k=mixture.top_k[role],
+        routed=mixture.router,
+        down=torch.cat(downs).to(dtype),
+        ups=tuple(stacked) if together else tuple(up.to(dtype) for up in ups),
+        stacked=stacked,
+        shared=shared,
     )

@@ -153,8 +153,9 @@ class Slots:
             heads_H1 = torch.arange(heads, device=self._device)[:, None] * self.columns
             self._flat[heads] = (first_BQ[:, None] + heads_H1).reshape(-1)
         buffer.view(-1, width).index_copy_(0, self._flat[heads], new.reshape(-1, width))
-        if isinstance(self._read, slice):
-            return buffer[self._read, :, : self._depth]
+        if isinstance(self._read, slice):  # one call in the place of two, for every layer of every step
+            rows, first = self._read.stop - self._read.start, self._read.start * buffer.stride(0)
+            return buffer.as_strided((rows, heads, self._depth, width), buffer.stride(), first)
         return buffer[:, :, : self._depth].index_select(0, self._read)
 
 
