@@ -31,7 +31,7 @@ class Settings:
 
     recipe: str = "quickstart"
     n: int = 210
-    seed: int = 13
+    seed: int = 17
     processes: int = 2
 
 
