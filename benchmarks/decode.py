@@ -92,11 +92,10 @@ def step_seconds(decoder: Decoder, roles: Sequence[int], steps: int) -> float:
 
 def measure_roles(size: str, rounds: int, steps: int) -> list[Row]:
     """Return what a step of a Mixture of Roles takes beside one of its base, and both beside transformers' calls."""
-    base, mixed = batching.build(size), with_roles(batching.build(size))
-    most = max(_BATCHES)
+    most, makers = max(_BATCHES), {"base": batching.build, "roles": lambda size: with_roles(batching.build(size))}
     decoders = {
-        (name, use_fused): Decoder(one, most, _CACHED + steps + 1, use_fused=use_fused)
-        for name, one in (("base", base), ("roles", mixed))
+        (name, use_fused): Decoder(make(size), most, _CACHED + steps + 1, use_fused=use_fused)
+        for name, make in makers.items()
         for use_fused in (True, False)
     }
     rows = []
@@ -134,7 +133,7 @@ def _role_ratios(size: str, batch: int, found: dict[str, list[float]]) -> list[R
 
 def measure_generate(size: str, rounds: int, tokens: int) -> list[Row]:
     """Return tokens a second of the whole engine and of transformers' generate, for the same greedy replies."""
-    loaded = batching.build(size)
+    loaded, untouched = batching.build(size), batching.build(size)  # the engine turns its matrices round
     prompts = batching.questions(max(_BATCHES), tokens)
     rows = []
     with LocalEngine(loaded, Settings(slots=max(_BATCHES))) as engine:
@@ -142,7 +141,7 @@ def measure_generate(size: str, rounds: int, tokens: int) -> list[Row]:
             asked = prompts[:batch]
             works: dict[str, Callable[[], object]] = {
                 "engine": lambda asked=asked: batching.together(engine, asked),  # type: ignore[misc]
-                "generate": lambda asked=asked: batching.generate(loaded, asked),  # type: ignore[misc]
+                "generate": lambda asked=asked: batching.generate(untouched, asked),  # type: ignore[misc]
             }
             rates: dict[str, list[float]] = {name: [] for name in works}
             for turn in range(rounds + 1):
@@ -158,14 +157,13 @@ def measure_generate(size: str, rounds: int, tokens: int) -> list[Row]:
     return rows
 
 
-@torch.inference_mode()
 def measure_prefill(size: str, rounds: int, tokens: int) -> list[Row]:
     """Return prompt tokens a second in float32 and bfloat16, and how the second changes what is said next."""
-    loaded, dice = batching.build(size), random.Random(0)
+    loaded, untouched, dice = batching.build(size), batching.build(size), random.Random(0)
     decoders = {
         "float32": Decoder(loaded, 1, tokens + 1),
         "bfloat16": Decoder(loaded, 1, tokens + 1, prefill_dtype="bfloat16"),
-        "transformers, float32": Decoder(loaded, 1, tokens + 1, use_fused=False),
+        "transformers, float32": Decoder(untouched, 1, tokens + 1, use_fused=False),
     }
     rates: dict[str, list[float]] = {name: [] for name in decoders}
     said: dict[str, list[torch.Tensor]] = {name: [] for name in decoders}
@@ -174,7 +172,8 @@ def measure_prefill(size: str, rounds: int, tokens: int) -> list[Row]:
         for name, decoder in decoders.items():
             decoder.slots.clear()
             began = time.process_time()
-            logits_KV = decoder.fill([(0, prompt.copy())], 64)[0]
+            with torch.inference_mode():
+                logits_KV = decoder.fill([(0, prompt.copy())], 64)[0]
             if turn:
                 rates[name].append(tokens / (time.process_time() - began))
                 said[name].append(logits_KV)

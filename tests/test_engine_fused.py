@@ -239,6 +239,12 @@ def test_a_model_that_computes_otherwise_is_found_out_by_the_trial(nano_tokenize
         torch.testing.assert_close(got, other(torch.tensor([[5, 6, 7]])).logits[0, -1], atol=1e-4, rtol=1e-4)
 
 
+def test_a_model_that_was_made_in_inference_mode_is_left_as_it_is(nano_tokenizer):
+    with torch.inference_mode():
+        loaded = tiny.loaded(nano_tokenizer)
+    assert not Decoder(loaded, 2, 64).fused
+
+
 def test_half_precision_is_computed_in_it(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer, initializer_range=0.1)
     loaded.model.to(torch.bfloat16)
@@ -284,11 +290,14 @@ def test_forgetting_takes_weights_that_were_put_in_the_place_of_others(nano_toke
 def test_a_played_model_holds_each_weight_once_and_can_be_trained_and_saved(nano_tokenizer, tmp_path):
     loaded = tiny.loaded(nano_tokenizer)
     expected = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    Decoder(loaded, 2, 64)
+    decoder = Decoder(loaded, 2, 64)
     attention = loaded.model.model.layers[0].self_attn
     parts = [layer.weight for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
-    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1
-    assert parts[0].untyped_storage().nbytes() == sum(part.nbytes for part in parts)
+    assert all(part.t().is_contiguous() for part in parts)
+    assert all(part.untyped_storage().nbytes() == part.nbytes for part in parts)
+    places = [part.data_ptr() for part in parts]
+    decoder.refresh()
+    assert places == [part.data_ptr() for part in parts]
     loaded.model.save_pretrained(tmp_path)
     again = LlamaForCausalLM.from_pretrained(tmp_path).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in expected.items())

@@ -1,6 +1,6 @@
 """A forward pass of Llama-like models over rows of cached tokens, with as few calls as such a model needs.
 
-Neighbouring matrices are one, angles are looked up, and of a Mixture of Roles only the roles at hand are touched.
+Matrices lie as they are read fastest, angles are looked up, and of a Mixture of Roles only the roles at hand are read.
 Not covered: training, and architectures that `layout` does not read.
 """
 
@@ -53,7 +53,9 @@ def run(
         _attend(hidden, network, block, step, slots, layer)
         _transform(hidden, block, step)
     last = _kept(hidden, step, keep)
-    logits = functional.linear(_normed(last, network.norm), network.head, network.head_bias)
+    logits = torch.mm(_normed(last, network.norm), network.head)
+    if network.head_bias is not None:
+        logits += network.head_bias
     return logits.view(step.batch, keep, -1).float()
 
 

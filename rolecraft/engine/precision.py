@@ -36,7 +36,7 @@ def halved(network: Network) -> Network:
 
 def _halved(block: Block) -> Block:
     def half(linear: Linear) -> Linear:
-        return replace(linear, half=linear.weight.to(torch.bfloat16))
+        return replace(linear, half=torch.cat(linear.weights, 1).to(torch.bfloat16))
 
     return replace(
         block, qkv=half(block.qkv), out=half(block.out), gate_up=half(block.gate_up), down=half(block.down)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from rolecraft.adapters import mor
 
@@ -20,7 +19,7 @@ from rolecraft.adapters import mor
 class One:
     """One role's part of M layers: `count` LoRAs of rank `r` each, of which `top_k` routed ones and the last, shared.
 
-    `down` (M * count * r + M * count, in): all A, then all routers, if there are any. `ups`: each layer's B
+    `down` (in, M * count * r + M * count): all A, then all routers, if there are any. `ups`: each layer's B
     (count * r, out) with the adapter's scale in it, and `stacked` the same as one where the layers are equally wide.
     `shared` is 1 for the shared LoRA and 0 for the others.
     """
@@ -54,7 +53,7 @@ class RoleLoras:
 
     def _add(self, out: Tensor, x: Tensor, one: One) -> None:
         count, layers = len(x), len(self.outs)
-        middle = functional.linear(x, one.down)
+        middle = torch.mm(x, one.down)
         rank = one.count * one.r
         if one.routed:
             middle, logits = middle.split_with_sizes((layers * rank, layers * one.count), 1)
@@ -124,7 +123,7 @@ def _one(mixed: Sequence[tuple[Any, str]], role: int, together: bool) -> One:
         r=mixture.r,
         top_k=mixture.top_k[role],
         routed=mixture.router,
-        down=torch.cat(downs).to(dtype),
+        down=torch.cat(downs).to(dtype).t().contiguous(),
         ups=tuple(stacked) if together else tuple(up.to(dtype) for up in ups),
         stacked=stacked,
         shared=shared,
