@@ -90,7 +90,10 @@ def test_the_verb_serves_until_it_is_told_to_stop(tmp_path, capfd):
     asking.join()
     told = capfd.readouterr()
     assert heard[0].usage.completion_tokens == 5
-    assert told.out.splitlines()[-1] == f"nano, nano:assistant, nano:team (the bare base): with a key at http://127.0.0.1:{port}/v1"
+    assert (
+        told.out.splitlines()[-1]
+        == f"nano, nano:assistant, nano:team (the bare base): with a key at http://127.0.0.1:{port}/v1"
+    )
     assert "sk-of-the-file" not in told.out + told.err
 
 
