@@ -17,9 +17,9 @@ from rolecraft.engine import LocalEngine, Settings
 from rolecraft.errors import ContractError, EngineError
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
+from rolecraft.recipe import load_recipe, read_recipe, recipe_to_dict
 from rolecraft.store import Run
 from rolecraft.train import train
-from rolecraft.recipe import load_recipe, read_recipe, recipe_to_dict
 from rolecraft.types import Message, Prompt, Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
