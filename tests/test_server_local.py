@@ -116,7 +116,10 @@ def conversation(renderer) -> list[Message]:
 
 
 def lead(model, ids):
-    """Make a model write `ids`: its keys and values stay its own, only its choice of the next token is ours."""
+    """Make a model write `ids`: its keys and values stay its own, only its choice of the next token is ours.
+
+    Such a hook is heeded by the generic decoder alone once the engine is open.
+    """
 
     def hook(_module, _arguments, named, output):
         last = named["position_ids"][:, -1].tolist()
@@ -133,7 +136,10 @@ def test_a_follow_up_computes_only_what_is_new(nano_tokenizer):
     tools = wire.tools_from_json(TOOLS)
     messages = conversation(renderer)
     whole = renderer.render(messages, tools)
-    with LocalEngine(loaded, Settings(slots=2, max_context=512)) as engine, connected(offer(engine)) as client:
+    with (
+        LocalEngine(loaded, Settings(slots=2, max_context=512, fused=False)) as engine,
+        connected(offer(engine)) as client,
+    ):
         lead(loaded.model, whole.ids)
 
         def say(*more):
