@@ -233,7 +233,7 @@ def _episodes(
 
 
 def _play_in_workers(part: _Part, chosen: Sequence[Task], keep: Callable[[Trajectory], None]) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     count = min(part.settings.workers, len(chosen))
     workers: dict[Connection, BaseProcess] = {}
     try:
@@ -246,6 +246,21 @@ def _play_in_workers(part: _Part, chosen: Sequence[Task], keep: Callable[[Trajec
         _gather(workers, keep)
     finally:
         _stop(list(workers.values()))
+
+
+def _context() -> Any:  # typeshed gives contexts no common type with Process
+    """Return how workers are started: forked, where the system can, off a helper that has loaded what this one has.
+
+    The helper starts with the first worker and stays, so that only that one waits seconds for torch.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in _PRELOADED if name in sys.modules])
+    return context
+
+
+_PRELOADED = ("rolecraft.engine",)
 
 
 def _work(part: _Part, chosen: Sequence[Task], writer: Connection) -> None:

@@ -5,10 +5,7 @@ Not covered: evaluation while training (play held-out tasks afterwards), and tra
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
-from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, Trai
 
 from rolecraft import adapters, attention, bases, contract, examples, model, store, team, workers
 from rolecraft.errors import DataError, Interrupted, SettingsError
-from rolecraft.examples import Example
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
 from rolecraft.recipe import (
-    DataSettings,
     Recipe,
     differences,
     find_recipe,
@@ -37,14 +32,13 @@ from rolecraft.recipe import (
     read_rows,
     recipe_to_dict,
 )
-from rolecraft.renderers import Renderer
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import card, references
+from rolecraft.train import card, data
 from rolecraft.train.batches import Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
+from rolecraft.train.data import Data
 from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckpoints, arguments_for
-from rolecraft.types import Trajectory
 
 __all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe", "train"]
 
@@ -78,8 +72,8 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
         if arguments.process_index == 0:
             Run(output_dir).write_settings(recipe_to_dict(recipe))
             _say_where(checkpoint, remove_broken(output_dir), resume)
-    _play_references(recipe, output_dir, arguments)
-    work = _prepare(recipe, output_dir)
+    data.play_references(recipe, output_dir, arguments)
+    work = _prepare(recipe, output_dir, arguments)
     if arguments.process_index == 0:
         _show_first(work, output_dir)
     try:
@@ -140,24 +134,7 @@ def _say_where(checkpoint: _Checkpoint | None, broken: Sequence[str], resume: bo
         print("there is no whole checkpoint to go on from: beginning anew")
 
 
-# ---- data
-
-
-def _play_references(recipe: Recipe, output_dir: Path, arguments: TrainingArguments) -> None:
-    if not references.is_wanted(recipe.data, output_dir):
-        return
-    processes = arguments.world_size
-    references.write_share(recipe.data, recipe.team.preset, output_dir, arguments.process_index, processes)
-    arguments.distributed_state.wait_for_everyone()
-    with arguments.main_process_first(desc="joining the references"):
-        if arguments.process_index == 0:
-            references.join(output_dir, processes)
-
-
-def _read(data: DataSettings, output_dir: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
-    if data.benchmark:
-        return tuple(store.read_trajectories(output_dir / references.NAME))
-    return tuple(read_rows(data, bad_rows))
+# ---- what is trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,80 +145,41 @@ class _Work:
     loaded: Loaded
     team: Team
     gate: Gate | None
-    examples: tuple[Example, ...]
-    trajectories: int
-    dropped: int
-    refused: tuple[str, ...]
-    fingerprint: str
+    data: Data
 
 
-def _prepare(recipe: Recipe, output_dir: Path) -> _Work:
-    """Load the base, make and audit the examples; raises DataError for what must not be trained."""
-    settings, data = recipe.model, recipe.data
-    loaded = model.load(settings.base, dtype=settings.dtype, renderer=settings.renderer)
+def _prepare(recipe: Recipe, output_dir: Path, arguments: TrainingArguments) -> _Work:
+    """Load the base and make the examples; raises DataError for what must not be trained."""
+    loaded = model.load(recipe.model.base, dtype=recipe.model.dtype, renderer=recipe.model.renderer)
     chosen = team.find(recipe.team.preset, instructions=recipe.team.instructions)
     gate = adapters.find(recipe.adapter.name).gate(recipe.adapter.settings)
     if gate is not None:
         gate.check(chosen)
-    if loaded.context and data.max_length > loaded.context:
-        data = replace(data, max_length=loaded.context)
-    bad_rows = store.BadRows()
-    trajectories = _read(data, output_dir, bad_rows)
-    refused = [str(bad_rows)] if bad_rows.count else []
-    if recipe.team.divide:
-        trajectories = tuple(replace(one, messages=team.divided(one.messages, chosen)) for one in trajectories)
-    built = [_examples(one, chosen, loaded.renderer, data, gate, refused) for one in trajectories]
-    rows = tuple(itertools.chain.from_iterable(part.examples for part in built))
-    examples.audit(rows[:1], loaded.renderer, chosen, data.max_length)  # refuses to train nothing at all
-    dropped = sum(part.dropped for part in built)
-    return _Work(recipe, loaded, chosen, gate, rows, len(trajectories), dropped, tuple(refused), _fingerprint(rows))
-
-
-def _examples(
-    trajectory: Trajectory, chosen: Team, renderer: Renderer, data: DataSettings, gate: Gate | None, refused: list[str]
-) -> examples.Built:
-    """Return a trajectory's examples; with `on_bad_row` "skip" none, and the reason, if they must not be trained."""
-    try:
-        built = examples.build_all((trajectory,), chosen, renderer, data.max_length, data.on_long, gate)
-        if built.examples:
-            examples.audit(built.examples, renderer, chosen, data.max_length)
-    except DataError as error:
-        if data.on_bad_row == "stop":
-            raise DataError(f"{error}; or leave such rows out (--on-bad-row skip)") from error
-        refused.append(str(error))
-        return examples.Built(())
-    return built
-
-
-def _fingerprint(rows: Sequence[Example]) -> str:
-    """Return a digest of every id, weight and role id, so that a resumed run knows its data again."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(array("q", [len(row.ids), *row.ids]).tobytes())
-        digest.update(array("d", row.weights).tobytes())
-        digest.update(array("q", row.roles).tobytes())
-    return digest.hexdigest()[:16]
+    length = min(recipe.data.max_length, loaded.context or recipe.data.max_length)
+    fitting = replace(recipe, data=replace(recipe.data, max_length=length))
+    made = data.prepare(fitting, output_dir, chosen, loaded.renderer, gate, arguments)
+    return _Work(recipe, loaded, chosen, gate, made)
 
 
 def _show_first(work: _Work, output_dir: Path) -> None:
     """Print the first example token by token, and leave it in `labels.txt`."""
-    text = examples.label_text(work.examples, work.loaded.tokenizer)
+    text = examples.label_text(work.data.examples, work.loaded.tokenizer)
     (output_dir / "labels.txt").write_text(text + "\n", encoding="utf-8")
     print(text)
-    print(f"{len(work.examples):,} examples of {work.trajectories:,} trajectories")
-    if work.dropped:
-        print(f"{work.dropped:,} replies are left out: too long, or cut before their end token")
-    for reason in work.refused[:_SHOWN]:
+    print(f"{len(work.data.examples):,} examples of {work.data.trajectories:,} trajectories")
+    if work.data.dropped:
+        print(f"{work.data.dropped:,} replies are left out: too long, or cut before their end token")
+    for reason in work.data.refused[:_SHOWN]:
         print(f"left out: {reason}")
-    if len(work.refused) > _SHOWN:
-        print(f"left out: {len(work.refused) - _SHOWN:,} more")
+    if len(work.data.refused) > _SHOWN:
+        print(f"left out: {len(work.data.refused) - _SHOWN:,} more")
 
 
 # ---- the run
 
 
 def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint: _Checkpoint | None) -> None:
-    if checkpoint and checkpoint.facts["data"] != work.fingerprint:
+    if checkpoint and checkpoint.facts["data"] != work.data.fingerprint:
         raise DataError(f"the data is not what {checkpoint.folder} was trained on; restore it, or begin anew elsewhere")
     with StopOnSignal() as signals:
         trainer = _trainer(work, arguments, output_dir, signals)
@@ -259,16 +197,16 @@ def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint
 def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signals: StopOnSignal) -> RoleTrainer:
     recipe, loaded, training = work.recipe, work.loaded, work.recipe.training
     adapter = adapters.find(recipe.adapter.name)
-    lengths = [len(example.ids) for example in work.examples]
-    weights = [sum(example.weights[1:]) for example in work.examples]
+    lengths = [len(example.ids) for example in work.data.examples]
+    weights = [sum(example.weights[1:]) for example in work.data.examples]
     _choose_attention(loaded.model, recipe, arguments, max(lengths))
     transformers.set_seed(training.seed)
     tuned = adapter.attach(loaded.model, recipe.adapter.settings)
-    whole = WholeCheckpoints(training.save_total_limit, partial(_accompany, work), {"data": work.fingerprint})
+    whole = WholeCheckpoints(training.save_total_limit, partial(_accompany, work), {"data": work.data.fingerprint})
     return RoleTrainer(
         tuned,
         arguments,
-        Rows(work.examples, work.team.speakers, loaded.tokenizer.pad_token_id or 0, loaded.context),
+        Rows(work.data.examples, work.team.speakers, loaded.tokenizer.pad_token_id or 0, loaded.context),
         Schedule(lengths, weights, _cut(recipe), training.seed, arguments.process_index),
         adapter,
         work.team.speakers,
@@ -321,10 +259,10 @@ def _facts(trainer: RoleTrainer, work: _Work, output_dir: Path) -> card.Facts:
         folder=str(output_dir),
         renderer=model.make_contract(work.loaded).renderer,
         speakers=work.team.speakers,
-        trajectories=work.trajectories,
-        examples=len(work.examples),
-        dropped=work.dropped,
-        budget=examples.budget(work.examples),
+        trajectories=work.data.trajectories,
+        examples=len(work.data.examples),
+        dropped=work.data.dropped,
+        budget=examples.budget(work.data.examples),
         steps=trainer.state.global_step,
         step_size=_cut(work.recipe).step_size,
         trainable=adapters.count_trainable(trainer.model),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from random import Random
 
+from rolecraft.benchmarks.toolworld import topics
+
 _ONSETS = "b br c cl d dr f fl g gl gr h j k l m n p pl pr qu r s sk st t tr v w y z".split()
 _VOWELS = "a e i o u ai ea io ou".split()
 _CODAS = ["", "", "", "l", "m", "n", "r", "s", "t", "x", "ck", "ld", "nd", "rt"]
@@ -25,6 +27,28 @@ def entity(random: Random, *, unseen: bool) -> str:
 def nonsense(random: Random, *, unseen: bool) -> str:
     """Return a lower-case nonsense word of two syllables, as function names use it."""
     return _draw(random, (1, 2, 2), unseen=unseen)
+
+
+def coined(random: Random) -> str:
+    """Return an everyday noun as it is, or lengthened: `spoon`, `spoonness`, `spoonwheel`; never a held-out word.
+
+    Long words of many pieces are what is cut short when it is copied: the listed ones are mostly short.
+    """
+    while True:
+        noun, longer = random.choice(topics.NOUNS), random.choice(random.choice(_LONGER))
+        if not longer or not (held_out(noun + longer) or noun + longer in _HELD_OUT):
+            return noun + longer
+
+
+_ENDINGS = "ness ment ure age ity ter al ion ous ance ing o a er ish ium ade ist".split()
+_LONGER = ([""], _ENDINGS, topics.NOUNS)
+_HELD_OUT = {
+    *topics.HELD_OUT_TOPICS,
+    *topics.HELD_OUT_KINDS,
+    *topics.HELD_OUT_RELATIONS,
+    *topics.HELD_OUT_PARAMETERS,
+    *topics.HELD_OUT_BACKUPS,
+}
 
 
 def _draw(random: Random, lengths: tuple[int, ...], *, unseen: bool) -> str:

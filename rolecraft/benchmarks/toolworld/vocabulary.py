@@ -69,14 +69,14 @@ def opened(random: Random, words: Vocabulary, share: float) -> Vocabulary:
     """Return the vocabulary of one task in which each list is, with chance `share`, replaced by words never listed.
 
     Words of closed lists are learned by heart, and then a model recognises them instead of finding the same word again.
-    The shortest lists, of errors and backups, are replaced twice as often.
+    The shortest lists, of kinds, errors and backups, are replaced twice as often.
     """
 
     def some(listed: Sequence[str], make: Callable[[], str], chance: float = share) -> Sequence[str]:
         return tuple(dict.fromkeys(make() for _ in range(_OPEN))) if random.random() < chance else listed
 
     def word() -> str:
-        return random.choice(topics.NOUNS) if random.random() < _NOUN else names.nonsense(random, unseen=False)
+        return names.coined(random) if random.random() < _COINED else names.nonsense(random, unseen=False)
 
     def error() -> str:
         return " ".join(random.choice(topics.WORDS) for _ in range(random.randint(2, 3)))
@@ -87,15 +87,15 @@ def opened(random: Random, words: Vocabulary, share: float) -> Vocabulary:
         words,
         topics=topic_words,
         relations=some(words.relations, word) if listed else words.relations,
-        kinds=some(words.kinds, word),
+        kinds=some(words.kinds, word, 2 * share),
         parameters=some(words.parameters, word),
         backups=some(words.backups, word, 2 * share),
         errors=some(words.errors, error, 2 * share),
     )
 
 
-_NOUN, _OPEN = 0.4, 14
-"""The share of everyday nouns among the words never listed, and how many words stand in for a list."""
+_COINED, _OPEN = 0.5, 14
+"""The share of words coined of everyday nouns among those never listed, and how many words stand in for a list."""
 
 
 def entities(random: Random, words: Vocabulary, count: int) -> list[str]:

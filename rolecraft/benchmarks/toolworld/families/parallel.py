@@ -37,7 +37,10 @@ def _several_topics(random: Random, words: Vocabulary, names: list[str], kind: s
     values = {"topic": subjects[0], "second": subjects[1], "entity": names[0], "kind": kind}
     question = questions.ask(random, words, frames.SEVERAL_TOPICS, values)
     wanted = [(functions[place], subjects[place], names[0]) for place in range(2)]
-    thought = " ".join(f"I need the {topic} of {entity}. Use:{signature(f)}." for f, topic, entity in wanted)
+    # What is wanted comes first and whole: a small model that copies one topic and stops would call one function.
+    thought = f"I need the {subjects[0]} and the {subjects[1]} of {names[0]}."
+    for order, (function, topic, _) in zip(("First", "Then"), wanted, strict=True):
+        thought += f" {order} the {topic}. Use:{signature(function)}."
     return _finish(supply.shuffled(random, functions), question, thought, wanted, tuple(subjects[:2]))
 
 

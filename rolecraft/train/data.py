@@ -1,0 +1,133 @@
+"""Makes examples of the recipe's data and audits them: each process makes a share of them, and gets them all."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from rolecraft import examples, store, team
+from rolecraft.errors import DataError
+from rolecraft.examples import Built, Example
+from rolecraft.gate import Gate
+from rolecraft.recipe import DataSettings, Recipe, read_rows
+from rolecraft.renderers import Renderer
+from rolecraft.team import Team
+from rolecraft.train import references
+from rolecraft.types import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The examples, of how many trajectories, how many replies they leave out, and why rows were refused.
+
+    By the fingerprint a resumed run knows its data again.
+    """
+
+    examples: tuple[Example, ...]
+    trajectories: int
+    dropped: int
+    refused: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one trajectory gives: examples, or the reason why it must not be trained."""
+
+    built: Built
+    refused: str = ""
+
+
+def play_references(recipe: Recipe, folder: Path, arguments: TrainingArguments) -> None:
+    """Write the benchmark's right solutions, if the recipe names one, to the run folder; all processes take part."""
+    if not references.is_wanted(recipe.data, folder):
+        return
+    processes = arguments.world_size
+    references.write_share(recipe.data, recipe.team.preset, folder, arguments.process_index, processes)
+    arguments.distributed_state.wait_for_everyone()
+    with arguments.main_process_first(desc="joining the references"):
+        if arguments.process_index == 0:
+            references.join(folder, processes)
+
+
+def prepare(
+    recipe: Recipe, folder: Path, players: Team, renderer: Renderer, gate: Gate | None, arguments: TrainingArguments
+) -> Data:
+    """Return the audited examples of all rows, equal in every process; raises DataError for what must not be trained.
+
+    With `data.on_bad_row` "skip" such rows are left out and told.
+    """
+    data = recipe.data
+    bad_rows = store.BadRows()
+    trajectories = _read(data, folder, bad_rows)
+
+    def outcome(trajectory: Trajectory) -> _Outcome:
+        if recipe.team.divide:
+            trajectory = replace(trajectory, messages=team.divided(trajectory.messages, players))
+        return _outcome(trajectory, players, renderer, data, gate)
+
+    outcomes = list(_shared(trajectories, outcome, data.on_bad_row == "stop", arguments))
+    refused = [one.refused for one in outcomes if one.refused]
+    if refused and data.on_bad_row == "stop":
+        raise DataError(f"{refused[0]}; or leave such rows out (--on-bad-row skip)")
+    rows = tuple(itertools.chain.from_iterable(one.built.examples for one in outcomes))
+    examples.audit(rows[:1], renderer, players, data.max_length)  # refuses to train nothing at all
+    told = [str(bad_rows)] if bad_rows.count else []
+    return Data(
+        rows, len(trajectories), sum(one.built.dropped for one in outcomes), (*told, *refused), _fingerprint(rows)
+    )
+
+
+def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
+    if data.benchmark:
+        return tuple(store.read_trajectories(folder / references.NAME))
+    return tuple(read_rows(data, bad_rows))
+
+
+def _outcome(
+    trajectory: Trajectory, players: Team, renderer: Renderer, data: DataSettings, gate: Gate | None
+) -> _Outcome:
+    try:
+        built = examples.build_all((trajectory,), players, renderer, data.max_length, data.on_long, gate)
+        if built.examples:
+            examples.audit(built.examples, renderer, players, data.max_length)
+    except DataError as error:
+        return _Outcome(Built(()), str(error))
+    return _Outcome(built)
+
+
+def _shared(
+    trajectories: Sequence[Trajectory],
+    outcome: Callable[[Trajectory], _Outcome],
+    stop: bool,
+    arguments: TrainingArguments,
+) -> Iterator[_Outcome]:
+    """Yield the outcomes in the order of the rows; with `stop` each process ends its share at the first refused one."""
+    process, processes = arguments.process_index, arguments.world_size
+    share: list[_Outcome] = []
+    for trajectory in trajectories[process::processes]:
+        share.append(outcome(trajectory))
+        if stop and share[-1].refused:
+            break
+    shares: list[list[_Outcome] | None] = [share] * processes
+    if processes > 1:
+        torch.distributed.all_gather_object(shares, share)
+    for turn in itertools.zip_longest(*(one or () for one in shares)):
+        yield from (one for one in turn if one is not None)
+
+
+def _fingerprint(rows: Sequence[Example]) -> str:
+    """Return a digest of every id, weight and role id."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(array("q", [len(row.ids), *row.ids]).tobytes())
+        digest.update(array("d", row.weights).tobytes())
+        digest.update(array("q", row.roles).tobytes())
+    return digest.hexdigest()[:16]
