@@ -25,7 +25,7 @@ BOUNDARIES = {
     "sandbox/_runner.py": "a process that runs a model's code",
     "sandbox/_server.py": "the process that starts those",
     "workers.py": "a process whose end must be told to its parent",
-    "evaluate.py": "the same",
+    "evaluate/playing.py": "the same",
     "reproduce/__init__.py": "the same",
     "engine/__init__.py": "a thread whose death would leave callers waiting for ever",
     "bases.py": "the hub's client raises whatever its HTTP library raises",

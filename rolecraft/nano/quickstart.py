@@ -136,7 +136,6 @@ def _policies(tour: _Tour) -> dict[str, dict[str, Scores]]:
                 name=name,
                 split="+".join(SPLITS),
                 seed=tour.settings.seed,
-                workers=tour.settings.processes,
                 options={"size": tour.settings.n},
                 model=f"policy {name}",
                 command=tour.command,

@@ -1,0 +1,212 @@
+"""Plays a benchmark with a team, resumably and in several processes if wanted, and scores what came of it.
+
+Not covered: static evaluation against annotated replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from rolecraft import agent, catalog
+from rolecraft.errors import DataError, SettingsError
+from rolecraft.evaluate.playing import EngineOpener, Explain, Players, play
+from rolecraft.evaluate.tables import (
+    comparison,
+    failure_table,
+    family_table,
+    score_table,
+    scores_json,
+    write_summary,
+)
+from rolecraft.renderers import why_unparsed
+from rolecraft.scores import Scores, score
+from rolecraft.settings import from_dict, to_dict
+from rolecraft.store import Run
+from rolecraft.team import Team
+from rolecraft.types import Engine, Json, Task, Trajectory
+
+__all__ = [
+    "Settings",
+    "comparison",
+    "evaluate",
+    "failure_table",
+    "family_table",
+    "play_splits",
+    "run",
+    "score_table",
+    "scores_json",
+    "tasks",
+    "write_summary",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is played: a benchmark's split at a seed, its own `options`, and how many tasks and episodes at once.
+
+    `name` is the row of the score table that the run fills, such as the model's. `shots` is how many solved tasks
+    stand before each question, for baselines. Each of `workers` processes plays `concurrency` episodes at once.
+    `model` tells what plays (see `bases.identity`), `command` how to repeat it; both are recorded with the run.
+    """
+
+    name: str = "model"
+    benchmark: str = "toolworld"
+    split: str = "test"
+    seed: int = 0
+    limit: int | None = None
+    shots: int = 0
+    concurrency: int = 16
+    workers: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    command: str = ""
+
+
+def tasks(settings: Settings, team: Team) -> tuple[Task, ...]:
+    """Return the tasks that `settings` name, the first `limit` of them; raises NotFound, SettingsError or DataError."""
+    benchmark = catalog.find("benchmarks", settings.benchmark)
+    options = from_dict(benchmark.Settings, settings.options, f"{settings.benchmark} options")
+    found: tuple[Task, ...] = tuple(benchmark.tasks(options, settings.split, settings.seed))[: settings.limit]
+    if not found:
+        raise DataError(f"{settings.benchmark!r} has no tasks in split {settings.split!r}; raise its size or the limit")
+    if settings.shots and not hasattr(benchmark, "few_shot"):
+        raise SettingsError(f"{settings.benchmark!r} has no examples to show (few_shot); use shots 0")
+    return tuple(benchmark.few_shot(found, team.name, settings.shots)) if settings.shots else found
+
+
+async def evaluate(
+    settings: Settings,
+    team: Team,
+    engine: Engine,
+    run: Run,
+    playing: agent.Settings = agent.Settings(),
+    *,
+    explain: Explain = why_unparsed,
+) -> Scores:
+    """Play on an open engine the tasks that `run` does not hold yet, write each episode as it ends, and score all.
+
+    Raises EngineError when the engine fails and DataError when `run` is of another evaluation; what was finished
+    stays in `run`, and the same call goes on from there.
+    """
+    batch = _begin(settings, team, run, playing)
+    players = _players(settings, team, playing, explain)
+    async for trajectory in players.episodes(batch.missing, engine):
+        batch.keep(trajectory)
+    return batch.scores()
+
+
+def run(
+    settings: Settings,
+    team: Team,
+    open_engine: EngineOpener,
+    run: Run,
+    playing: agent.Settings = agent.Settings(),
+    *,
+    explain: Explain = why_unparsed,
+    console: Console | None = None,
+) -> Scores:
+    """Do what `evaluate` does in this process or, where `settings.workers` are several, in fresh ones, with progress.
+
+    Each worker has one thread and an engine of its own: small models gain more from processes than from threads.
+    This process alone writes `run`. A worker's failure is raised here as EngineError, and stops the others.
+    """
+    batch = _begin(settings, team, run, playing)
+    _play_all([batch], team, open_engine, playing, explain, console)
+    return batch.scores()
+
+
+def play_splits(
+    settings: Settings,
+    team: Team,
+    open_engine: EngineOpener,
+    run: Run,
+    playing: agent.Settings = agent.Settings(),
+    *,
+    explain: Explain = why_unparsed,
+    console: Console | None = None,
+) -> dict[str, Scores]:
+    """Do what `run` does for several splits, `settings.split` naming them as `test+tools`, and open engines only once.
+
+    Each split has its own run folder, of its name, in `run`.
+    """
+    splits = [replace(settings, split=split) for split in settings.split.split("+")]
+    batches = [_begin(each, team, Run(run.path / each.split), playing) for each in splits]
+    _play_all(batches, team, open_engine, playing, explain, console)
+    return {batch.settings.split: batch.scores() for batch in batches}
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The tasks of one split, the run that holds their episodes, and those that it holds already, by task id."""
+
+    settings: Settings
+    tasks: tuple[Task, ...]
+    run: Run
+    held: dict[str, Trajectory]
+
+    @property
+    def missing(self) -> list[Task]:
+        return [task for task in self.tasks if task.id not in self.held]
+
+    def keep(self, trajectory: Trajectory) -> None:
+        self.run.append(trajectory)
+        self.held[trajectory.task.id] = trajectory
+
+    def scores(self) -> Scores:
+        return score((self.held[task.id] for task in self.tasks), seed=self.settings.seed)
+
+
+def _begin(settings: Settings, team: Team, run: Run, playing: agent.Settings) -> _Batch:
+    """Record what is played, and find what is there already; raises DataError if that was played otherwise."""
+    chosen = tasks(settings, team)  # a misspelt option is told as one, not as another evaluation
+    told = {"evaluation": to_dict(settings), "team": {"preset": team.name}, "playing": to_dict(playing)}
+    before, now = _identity(run.settings()), _identity(told)
+    for key in now:
+        if before and before.get(key) != now[key]:
+            raise DataError(
+                f"{str(run.path)!r} holds another evaluation: {key} was {before.get(key)!r}, now {now[key]!r}; "
+                "choose another run folder, or repeat the command that made this one"
+            )
+    run.write_settings(told)
+    run.write_lineage({"command": settings.command, "model": settings.model})
+    wanted = {task.id for task in chosen}
+    return _Batch(settings, chosen, run, {t.task.id: t for t in run.trajectories() if t.task.id in wanted})
+
+
+def _identity(told: Mapping[str, Any]) -> dict[str, Json]:
+    """Return what two runs must share for the episodes of one to stand in the other."""
+    free = ("name", "limit", "concurrency", "workers", "command")
+    evaluation = {key: value for key, value in told.get("evaluation", {}).items() if key not in free}
+    return evaluation and {**evaluation, **{key: told.get(key) for key in ("team", "playing")}}
+
+
+def _play_all(
+    batches: Sequence[_Batch],
+    team: Team,
+    open_engine: EngineOpener,
+    playing: agent.Settings,
+    explain: Explain,
+    console: Console | None,
+) -> None:
+    settings = batches[0].settings
+    owners = {task.id: batch for batch in batches for task in batch.tasks}
+    missing = [task for batch in batches for task in batch.missing]
+    players = _players(settings, team, playing, explain)
+    with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", console=console) as bar:
+        shown = bar.add_task(settings.name, total=len(owners), completed=len(owners) - len(missing))
+
+        def keep(trajectory: Trajectory) -> None:
+            owners[trajectory.task.id].keep(trajectory)
+            bar.advance(shown)
+
+        if missing:
+            play(players, missing, open_engine, keep, settings.workers)
+
+
+def _players(settings: Settings, team: Team, playing: agent.Settings, explain: Explain) -> Players:
+    return Players(settings.benchmark, team, playing, explain, settings.concurrency, settings.seed)

@@ -1,0 +1,103 @@
+"""Scores as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from rolecraft.judges import failures
+from rolecraft.scores import Score, Scores, paired
+from rolecraft.store import atomic
+from rolecraft.types import Json, Trajectory
+
+
+def comparison(a: Iterable[Trajectory], b: Iterable[Trajectory]) -> Table:
+    """Return the paired test of `b` against `a` as a table."""
+    found = paired(a, b)
+    table = Table(title="against the other run, on the same tasks", title_justify="left")
+    for column in ("difference", "95 % interval", "p", "better", "worse", "n", "test"):
+        table.add_column(column, justify="right")
+    low, high = (100 * bound for bound in found.interval)
+    counts = (str(found.better), str(found.worse), str(found.n))
+    table.add_row(f"{100 * found.difference:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{found.p:.4f}", *counts, found.test)
+    return table
+
+
+def score_table(rows: Mapping[str, Mapping[str, Scores]]) -> Table:
+    """Return the table of models or baselines by split: score in percent, 95 % interval, n."""
+    splits = list(dict.fromkeys(split for row in rows.values() for split in row))
+    cells = {name: [row.get(split) for split in splits] for name, row in rows.items()}
+    return _table("score, % of tasks (95 % interval)", ["", *splits], cells)
+
+
+def family_table(columns: Mapping[str, Scores]) -> Table:
+    """Return the table of families by model or split."""
+    names = sorted({name for scores in columns.values() for name in scores.families})
+    cells = {name: [scores.families.get(name) for scores in columns.values()] for name in names}
+    return _table("score by family, % (95 % interval)", ["family", *columns], cells)
+
+
+def _table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[Score | Scores | None]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    for name, found in rows.items():
+        table.add_row(name, *map(_cell, found))
+    return table
+
+
+def failure_table(columns: Mapping[str, Scores]) -> Table:
+    """Return the table of failure classes by model or split, as counts of failed tasks."""
+    table = Table(title="why tasks failed (count)", title_justify="left")
+    table.add_column("class")
+    table.add_column("meaning", style="dim")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, meaning in failures.CLASSES.items():
+        counts = [scores.failures.get(name, 0) for scores in columns.values()]
+        if any(counts):
+            table.add_row(name, meaning, *map(str, counts))
+    return table
+
+
+def scores_json(scores: Scores) -> dict[str, Json]:
+    """Return what `rolecraft eval --json` prints: score, n, interval, families; all scores in 0..1."""
+    families = {name: _plain(found) for name, found in scores.families.items()}
+    return {**_plain(scores), "families": families}
+
+
+def write_summary(
+    path: Path,
+    untuned: Mapping[str, Mapping[str, Scores]],
+    tuned: Mapping[str, Scores],
+    seconds: Mapping[str, float],
+    *,
+    policies: Mapping[str, Mapping[str, Scores]] | None = None,
+) -> None:
+    """Write the quickstart's `summary.json`: rows by name and split, the tuned model by split, seconds by step."""
+    summary = {
+        "untuned": {name: _brief(row) for name, row in untuned.items()},
+        "tuned": _brief(tuned),
+        "policies": {name: _brief(row) for name, row in (policies or {}).items()},
+        "seconds": {step: round(spent, 3) for step, spent in seconds.items()},
+    }
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _cell(found: Score | Scores | None) -> str:
+    if found is None:
+        return "-"
+    low, high = found.interval
+    return f"{100 * found.score:.1f} ({100 * low:.0f}-{100 * high:.0f})\nn {found.n}"
+
+
+def _plain(found: Score | Scores) -> dict[str, Json]:
+    return {"score": found.score, "n": found.n, "interval": list(found.interval)}
+
+
+def _brief(row: Mapping[str, Scores]) -> dict[str, Json]:
+    return {split: {"score": scores.score, "n": scores.n} for split, scores in row.items()}
