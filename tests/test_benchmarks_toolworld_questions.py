@@ -86,6 +86,14 @@ def test_open_training_tasks_use_unlisted_words_but_no_held_out_ones():
     assert sum(names.held_out(word) for word in made) < 0.15 * len(made)  # what is left are words of the descriptions
 
 
+def test_coined_words_are_often_long_and_never_held_out():
+    words = [names.coined(Random(seed)) for seed in range(2000)]
+    assert not HELD_OUT & set(words)
+    longer = [word for word in words if word not in topics.NOUNS]
+    assert 0.5 < len(longer) / len(words) < 0.8
+    assert not any(names.held_out(word) for word in longer)
+
+
 def test_every_reference_of_open_training_tasks_is_accepted():
     for task in toolworld.tasks(Settings(140, open_words=0.6, scattered=0.4), "train", 6):
         assert toolworld.reference(task, "mor").verdict.score == 1, task.id

@@ -380,6 +380,14 @@ def test_two_processes_train_what_one_does(place, finished, tmp_path):
         assert parts[name] == pytest.approx(whole[name], rel=1e-5)
 
 
+def test_two_processes_tell_the_first_row_that_must_not_be_trained(place, tmp_path):
+    rows = [trajectory(0, "Ro"), trajectory(1, "Mi"), trajectory(200, "Ro"), trajectory(201, "Mi")]
+    data = write_data(tmp_path / "data.jsonl", rows)
+    recipe = recipe_of(place, tmp_path, processes=2)
+    with pytest.raises(DataError, match="trajectory 't200'.*--on-bad-row skip"):
+        train(replace(recipe, data=replace(recipe.data, path=str(data), max_length=200)), tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_two_processes_at_the_same_step(place, tmp_path):
     recipe = write_recipe(place, tmp_path / "recipe.yaml", **LONG, processes=2)

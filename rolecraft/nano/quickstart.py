@@ -91,8 +91,8 @@ def _clear(output: Path, resume: bool) -> None:
 
 
 def _untuned(tour: _Tour, recipe: Recipe) -> dict[str, dict[str, Scores]]:
-    """Play without the adapter; where calls cannot be malformed only a fifth of the tasks: they go on for longest."""
-    fewer = max(1, tour.settings.n // 5)
+    """Play without the adapter; where calls cannot be malformed only a seventh of the tasks: they go on for longest."""
+    fewer = max(1, tour.settings.n // 7)
     with tour.step("untuned", f"Playing {tour.settings.n} held-out tasks per split with the untuned base"):
         return {
             "zero-shot": _play(tour, "zero-shot", recipe),

@@ -5,9 +5,11 @@ Not covered: evaluation while training (play held-out tasks afterwards), and tra
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -72,8 +74,9 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
         if arguments.process_index == 0:
             Run(output_dir).write_settings(recipe_to_dict(recipe))
             _say_where(checkpoint, remove_broken(output_dir), resume)
-    data.play_references(recipe, output_dir, arguments)
-    work = _prepare(recipe, output_dir, arguments)
+    with _without_collection():
+        data.play_references(recipe, output_dir, arguments)
+        work = _prepare(recipe, output_dir, arguments)
     if arguments.process_index == 0:
         _show_first(work, output_dir)
     try:
@@ -96,6 +99,17 @@ def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
 
 def _work(settings: str, output_dir: str, resume: str) -> None:
     train(load_recipe(Path(settings)), Path(output_dir), resume == "resume")
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Within, make no search for garbage: it would visit millions of tokens again and again, and free none of them."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # ---- the run folder
