@@ -81,11 +81,11 @@ def _play_in_workers(
 
 
 def _context() -> Any:  # typeshed gives contexts no common type with Process
-    """Return how workers are started: forked, where the system can, off a helper that has loaded what this one has.
+    """Return how workers are started: forked, where that is safe, off a helper that has loaded what this one has.
 
     The helper starts with the first worker and stays, so that only that one waits seconds for torch.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in _PRELOADED if name in sys.modules])
