@@ -384,7 +384,7 @@ def test_two_processes_tell_the_first_row_that_must_not_be_trained(place, tmp_pa
     rows = [trajectory(0, "Ro"), trajectory(1, "Mi"), trajectory(200, "Ro"), trajectory(201, "Mi")]
     data = write_data(tmp_path / "data.jsonl", rows)
     recipe = recipe_of(place, tmp_path, processes=2)
-    with pytest.raises(DataError, match="trajectory 't200'.*--on-bad-row skip"):
+    with pytest.raises(DataError, match=r"trajectory 't200'.*--on-bad-row skip"):
         train(replace(recipe, data=replace(recipe.data, path=str(data), max_length=200)), tmp_path / "run")
 
 
