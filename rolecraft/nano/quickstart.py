@@ -31,7 +31,7 @@ class Settings:
 
     recipe: str = "quickstart"
     n: int = 210
-    seed: int = 19
+    seed: int = 29
     processes: int = 2
 
 
