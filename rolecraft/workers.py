@@ -6,6 +6,7 @@ dies ends the run, which then resumes from its last checkpoint.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -64,18 +65,32 @@ def work() -> None:
     target, *arguments = sys.argv[1:]
     module, _, name = target.partition(":")
     fault = Path(os.environ[_FAULT])
+    code = 0
     try:
         getattr(importlib.import_module(module), name)(*arguments)
     except RolecraftError as error:
         _leave(error, fault)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        code = _INTERRUPTED
     except Exception:  # noqa: BLE001  # the process ends here: its trace and exit code are all that is left of it
         time.sleep(0.5)
         if not fault.exists():  # else this worker only lost its connection to the one that left its reason
             traceback.print_exc()
-        sys.exit(1)
+        code = 1
+    _end(code)
+
+
+def _end(code: int) -> None:
+    """End at once, as forked processes do, after what was registered for the end.
+
+    The interpreter's own end takes seconds with a run's data in memory, and threads that torch leaves abort it now and
+    then ("terminate called without an active exception").
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _environment(rank: int, processes: int, port: int, fault: Path) -> dict[str, str]:
