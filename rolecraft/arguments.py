@@ -170,7 +170,7 @@ def _quickstart(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("runs/quickstart"), metavar="DIR")
     parser.add_argument("--recipe", default="quickstart", help="quickstart, long, or a YAML file")
     parser.add_argument("--n", type=int, default=210, help="tasks per split (default: 210)")
-    parser.add_argument("--seed", type=int, default=29, help="of the held-out tasks (default: 17)")
+    parser.add_argument("--seed", type=int, default=29, help="of the held-out tasks (default: 29)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted one")
     return parser

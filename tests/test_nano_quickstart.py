@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rolecraft import arguments
 from rolecraft.nano import quickstart
 
 
@@ -19,6 +20,12 @@ def test_the_quickstart_keeps_its_promise(tmp_path):
     assert scores["tools"] >= 0.66
     assert scores["phrasing"] >= 0.45
     assert all(scores[split] - best[split] >= 0.4 for split in scores)
+
+
+def test_the_command_line_and_the_settings_have_the_same_defaults():
+    options, settings = arguments.read(["quickstart"]), quickstart.Settings()
+    asked = quickstart.Settings(options.recipe, options.n, options.seed, options.processes)
+    assert asked == settings
 
 
 def test_a_finished_tour_is_moved_aside_and_not_lost(tmp_path):
