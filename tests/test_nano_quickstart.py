@@ -16,9 +16,9 @@ def test_the_quickstart_keeps_its_promise(tmp_path):
     best = {split: max(row[split]["score"] for row in summary["untuned"].values()) for split in scores}
     assert all(found["n"] >= 210 for found in summary["tuned"].values())
     # What the README's table shows, less twice the standard error of 210 tasks.
-    assert scores["test"] >= 0.83
-    assert scores["tools"] >= 0.66
-    assert scores["phrasing"] >= 0.45
+    assert scores["test"] >= 0.82
+    assert scores["tools"] >= 0.67
+    assert scores["phrasing"] >= 0.40
     assert all(scores[split] - best[split] >= 0.4 for split in scores)
 
 
