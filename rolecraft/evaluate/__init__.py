@@ -116,7 +116,7 @@ def run(
     This process alone writes `run`. A worker's failure is raised here as EngineError, and stops the others.
     """
     batch = _begin(settings, team, run, playing)
-    _play_all([batch], team, open_engine, playing, explain, console)
+    _play_all([batch], _players(settings, team, playing, explain), open_engine, console)
     return batch.scores()
 
 
@@ -136,7 +136,7 @@ def play_splits(
     """
     splits = [replace(settings, split=split) for split in settings.split.split("+")]
     batches = [_begin(each, team, Run(run.path / each.split), playing) for each in splits]
-    _play_all(batches, team, open_engine, playing, explain, console)
+    _play_all(batches, _players(settings, team, playing, explain), open_engine, console)
     return {batch.settings.split: batch.scores() for batch in batches}
 
 
@@ -185,18 +185,10 @@ def _identity(told: Mapping[str, Any]) -> dict[str, Json]:
     return evaluation and {**evaluation, **{key: told.get(key) for key in ("team", "playing")}}
 
 
-def _play_all(
-    batches: Sequence[_Batch],
-    team: Team,
-    open_engine: EngineOpener,
-    playing: agent.Settings,
-    explain: Explain,
-    console: Console | None,
-) -> None:
+def _play_all(batches: Sequence[_Batch], players: Players, open_engine: EngineOpener, console: Console | None) -> None:
     settings = batches[0].settings
     owners = {task.id: batch for batch in batches for task in batch.tasks}
     missing = [task for batch in batches for task in batch.missing]
-    players = _players(settings, team, playing, explain)
     with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", console=console) as bar:
         shown = bar.add_task(settings.name, total=len(owners), completed=len(owners) - len(missing))
 
