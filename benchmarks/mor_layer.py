@@ -57,7 +57,7 @@ class DenseLoop(nn.Module):
         mixture, kept = layer.mixtures["default"], layer.weights("default")
         rows = x.reshape(-1, x.shape[-1])
         router = kept.router.to(x.dtype)
-        w_NE, _ = mor.mixing(rows, router, plan.masks(mixture, ordered=False), mixture)
+        w_NE, _ = mor.mixing(rows, router, plan.masks(mixture), mixture)
         added = layer.base_layer(x).reshape(-1, layer.out_features)
         for place in range(mixture.total):
             rank = slice(place * mixture.r, (place + 1) * mixture.r)

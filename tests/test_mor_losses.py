@@ -15,7 +15,7 @@ MIXTURE = Mixture((3, 2), (1, 1), 2)  # two routed and a shared LoRA, one routed
 
 
 def routing(chances, chosen, own) -> Routing:
-    return Routing(torch.tensor(chances), torch.tensor(chosen).bool(), torch.tensor(own).bool())
+    return Routing(torch.tensor(chances), torch.tensor(chosen).bool(), torch.tensor(own).bool().sum(0))
 
 
 def test_balance_is_the_routed_loras_times_the_sum_of_shares_and_chances():

@@ -15,12 +15,14 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rolecraft.adapters.mor import _losses
+from rolecraft.adapters.mor import _losses, _product
 from rolecraft.adapters.mor._losses import Load
-from rolecraft.adapters.mor._mixture import Routing, Way, Weights, grouped, stacked
-from rolecraft.adapters.mor._plan import Mixture, Plan
+from rolecraft.adapters.mor._mixture import Routing, Way, Weights, launched, stacked
+from rolecraft.adapters.mor._plan import Mixture, Plan, reorder
 
 Init = Literal["lora", "released"]
+
+_Added = tuple[torch.Tensor, Routing | None]
 
 
 class RoleGate:
@@ -127,10 +129,11 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         if self.disable_adapters or not active:
             return output
         plan = self._plan(x)
-        added = output.reshape(-1, self.out_features)
+        if self.base_layer._forward_hooks:  # somebody may keep the base's own output, and it is added to in place
+            output = output.clone()
         for name in active:
-            added = added + self._difference(name, x, plan).to(added.dtype)
-        return added.view(output.shape)
+            output = self._with(name, x, output, plan)
+        return output
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Raise ValueError: what is added depends on the token."""
@@ -159,27 +162,45 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
             )
         return plan
 
-    def _difference(self, name: str, x: torch.Tensor, plan: Plan) -> torch.Tensor:
-        kept, device = self.weights(name), x.device.type
+    def _with(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan) -> torch.Tensor:
+        device, way = x.device.type, self._way(x)
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        router = None if kept.router is None else kept.router.to(dtype)
-        weights = Weights(kept.A.to(dtype), kept.B.to(dtype), router)
-        added, routing = self._added(name, x, weights, plan)
-        if self.training and torch.is_grad_enabled():
-            if routing is not None:
-                self._note(name, _losses.load(routing))
-            if plan.covered == 0:  # other processes of a data-parallel run wait for a gradient of everything
-                added = added + 0.0 * sum(part.sum() for part in (weights.A, weights.B, router) if part is not None)
-        return added
+        add = self._add_grouped if way == "grouped" else self._add_stacked if way == "stacked" else self._add_launched
+        output, routing = add(name, x, output, plan, dtype)
+        if routing is not None and self.training and torch.is_grad_enabled():
+            self._note(name, routing)
+        return output
 
-    def _added(self, name: str, x: torch.Tensor, weights: Weights, plan: Plan) -> tuple[torch.Tensor, Routing | None]:
-        mixture, dropout, way = self.mixtures[name], self.mor_dropout[name], self._way(x)
-        if way == "stacked":
-            rows = x.reshape(-1, self.in_features).to(weights.A.dtype)
-            return stacked(rows, dropout(rows), weights, plan, mixture)
-        rows = plan.grouped(x, weights.A.dtype)
-        added, routing = grouped(rows, dropout(rows), weights, plan, mixture, way)
-        return plan.ungrouped(added), routing
+    def _add_grouped(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan, dtype: torch.dtype) -> _Added:
+        mixture, arrangement = self.mixtures[name], plan.arrangement
+        rows = plan.arranged(x, arrangement, dtype)
+        dropped = self._dropped(name, rows)
+        layout = _product.Layout(arrangement, plan.masks(mixture, arrangement), mixture)
+        return _product.add(output, rows, None if dropped is rows else dropped, self.weights(name), layout)
+
+    def _add_stacked(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan, dtype: torch.dtype) -> _Added:
+        rows = x.reshape(-1, self.in_features).to(dtype)
+        added, routing = stacked(rows, self._dropped(name, rows), self._cast(name, dtype), plan, self.mixtures[name])
+        return output + added.to(output.dtype).view(output.shape), routing
+
+    def _add_launched(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan, dtype: torch.dtype) -> _Added:
+        rows, weights = plan.arranged(x, plan.by_role, dtype), self._cast(name, dtype)
+        added, routing = launched(rows, self._dropped(name, rows), weights, plan, self.mixtures[name])
+        if plan.by_role.order is not None and plan.by_role.inverse is not None:
+            added = reorder(added, plan.by_role.inverse, plan.by_role.order)
+        if plan.covered == 0 and torch.is_grad_enabled():
+            # Other processes of a data-parallel run wait for a gradient of everything.
+            matrices = (weights.A, weights.B, weights.router)
+            added = added + 0.0 * sum(one.sum() for one in matrices if one is not None)
+        return output + added.to(output.dtype).view(output.shape), routing
+
+    def _dropped(self, name: str, rows: torch.Tensor) -> torch.Tensor:
+        dropped: torch.Tensor = self.mor_dropout[name](rows) if self.training else rows
+        return dropped
+
+    def _cast(self, name: str, dtype: torch.dtype) -> Weights:
+        kept = self.weights(name)
+        return Weights(kept.A.to(dtype), kept.B.to(dtype), None if kept.router is None else kept.router.to(dtype))
 
     def _way(self, x: torch.Tensor) -> Way:
         if self.way is not None:
@@ -188,9 +209,9 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
             return "stacked"
         return "grouped_mm" if x.is_cuda else "grouped"
 
-    def _note(self, name: str, found: Load) -> None:
-        self.last = found
-        seen = torch.stack((found.share.detach() * found.seen, found.seen.to(found.share.dtype)))
+    def _note(self, name: str, routing: Routing) -> None:
+        self.last = _losses.load(routing)
+        seen = torch.stack((self.last.share.detach() * self.last.seen, self.last.seen.to(self.last.share.dtype)))
         self.sums[name] = self.sums[name] + seen if name in self.sums else seen
 
 

@@ -28,9 +28,8 @@ class Load:
 
 def load(routing: Routing) -> Load:
     """Return f and P of every LoRA (equations 11 and 12), over the tokens of its own role only."""
-    seen_E = routing.own.sum(0)
-    tokens_E = seen_E.clamp(min=1)
-    return Load(routing.chosen.sum(0) / tokens_E, routing.chances.sum(0) / tokens_E, seen_E)
+    tokens_E = routing.seen.clamp(min=1)
+    return Load(routing.chosen.sum(0) / tokens_E, routing.chances.sum(0) / tokens_E, routing.seen)
 
 
 def balance(found: Load, mixture: Mixture) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The Mixture of Roles as one gated low-rank product (MoRAgent, arXiv 2512.21708, equations 5 to 7), three ways.
+"""The Mixture of Roles as one gated low-rank product (MoRAgent, arXiv 2512.21708, equations 5 to 7).
 
 For a token of role O, with a shared LoRA 0 and routed LoRAs i: h = W x + g(x) B_0 A_0 x + sum_i w_i(x) B_i A_i x. All
 LoRAs of a role are one LoRA of rank counts[O] * r whose middle is scaled by the token's weights, so nothing is looped
@@ -16,8 +16,8 @@ from torch.nn import functional
 from rolecraft.adapters.mor._plan import Masks, Mixture, Plan
 
 Way = Literal["grouped", "grouped_mm", "stacked"]
-"""`grouped`: a GEMM pair for each role that has tokens. `grouped_mm`: one launch for all, for CUDA. `stacked`: every
-LoRA for every token, for compiled graphs, whose shapes must not depend on the data."""
+"""`grouped`: a GEMM pair for each role that has tokens (`_product`). `grouped_mm`: one launch for all, for CUDA.
+`stacked`: every LoRA for every token, for compiled graphs, whose shapes must not depend on the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,94 +31,103 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What the router did to N tokens: softmax `chances` and `chosen` marks (N, E), and whose routed LoRAs `own`
-    them."""
+    """What the router did to N tokens: softmax `chances` and `chosen` marks (N, E).
+
+    `seen` (E,) is how many tokens have each routed LoRA for their own.
+    """
 
     chances: torch.Tensor
     chosen: torch.Tensor
-    own: torch.Tensor
-
-
-def grouped(
-    x: torch.Tensor, dropped: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture, way: Way
-) -> tuple[torch.Tensor, Routing | None]:
-    """Return what the LoRAs add to a linear layer's output, and the routing of the tokens that have a role.
-
-    `x` (N, in), in the plan's order, is what the router reads, `dropped` what the LoRAs read: the same but for dropout.
-    So is what comes back, (N, out).
-    """
-    w_NE, routing = mixing(x[: plan.covered], weights.router, plan.masks(mixture, ordered=True), mixture)
-    multiply = _by_launch if way == "grouped_mm" else _by_role
-    return multiply(dropped, w_NE, weights, plan, mixture), routing
+    seen: torch.Tensor
 
 
 def stacked(
     x: torch.Tensor, dropped: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture
 ) -> tuple[torch.Tensor, Routing | None]:
-    """Return the same by every LoRA for every token, all of them where they stand, (N, in) to (N, out)."""
-    w_NE, routing = mixing(x, weights.router, plan.masks(mixture, ordered=False), mixture)
+    """Return what the LoRAs add to a linear layer's output (N, out), and the routing, by every LoRA for every token.
+
+    `x` (N, in), the tokens where they stand, is what the router reads, `dropped` what the LoRAs read: the same but for
+    dropout.
+    """
+    w_NE, routing = mixing(x, weights.router, plan.masks(mixture), mixture)
     middle = functional.linear(dropped, weights.A)
     scaled = middle * w_NE.repeat_interleave(mixture.r, dim=-1).to(middle.dtype)
     return scaled @ weights.B.to(middle.dtype), routing
 
 
+def launched(
+    x: torch.Tensor, dropped: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture
+) -> tuple[torch.Tensor, Routing | None]:
+    """Return the same by two calls of `grouped_mm`, of and for tokens that stand as `plan.by_role` has them.
+
+    Roles with fewer LoRAs are filled up with zeros.
+    """
+    w_NE, routing = mixing(x, weights.router, plan.masks(mixture, plan.by_role), mixture)
+    spans, moved, most, r = plan.by_role.spans, dropped[: plan.covered], max(mixture.counts), mixture.r
+    if not spans:
+        return dropped.new_zeros(len(dropped), weights.B.shape[1]), routing
+    A_RDi, B_RDo = (_padded(matrix.to(moved.dtype), mixture, most) for matrix in (weights.A, weights.B))
+    present = torch.tensor([role for role, _, _ in spans], device=moved.device)
+    sizes = torch.tensor([end - first for _, first, end in spans], device=moved.device)
+    roles_N = torch.repeat_interleave(present, sizes, output_size=plan.covered)
+    edges_R = torch.tensor(mixture.edges, device=moved.device)
+    columns_NM = edges_R[roles_N][:, None] + torch.arange(most, device=moved.device)
+    own_NM = columns_NM < edges_R[roles_N + 1][:, None]
+    w_NM = w_NE[: plan.covered].gather(1, columns_NM.clamp(max=mixture.total - 1)) * own_NM
+    ends = sizes.cumsum(0, dtype=torch.int32)
+    middle = functional.grouped_mm(moved, A_RDi[present].transpose(1, 2), offs=ends)
+    scaled = middle.view(len(moved), most, r) * w_NM[:, :, None].to(middle.dtype)
+    added = functional.grouped_mm(scaled.view(len(moved), -1), B_RDo[present], offs=ends)
+    return functional.pad(added, (0, 0, 0, len(dropped) - plan.covered)), routing
+
+
 def mixing(
     x: torch.Tensor, router: torch.Tensor | None, masks: Masks, mixture: Mixture
 ) -> tuple[torch.Tensor, Routing | None]:
-    """Return each token's weight of each LoRA (N, E), 0 for those of other roles, times the scale.
-
-    Softmax over the routed LoRAs of the token's role in float32, the best `top_k` of them scaled to a sum of 1, and a
-    sigmoid for the shared one (released code, moelora.py). Ties are broken by place: exactly `top_k` are ever active.
-    """
+    """Return each token's weight of each LoRA (N, E), 0 for those of other roles, times the scale; and the routing."""
     if router is None:
         return (masks.routed | masks.shared).to(x.dtype) * mixture.scale, None
-    logits_NE = functional.linear(x, router).float()
+    shares_NE, routing = shares(functional.linear(x, router).float(), masks, mixture)
+    return (shares_NE * mixture.scale).to(x.dtype), routing
+
+
+def shares(logits_NE: torch.Tensor, masks: Masks, mixture: Mixture) -> tuple[torch.Tensor, Routing]:
+    """Return each token's share of each LoRA (N, E), 0 for those of other roles, and the routing, from float32 logits.
+
+    Softmax over the routed LoRAs of the token's role, the best `top_k` of them scaled to a sum of 1, and a sigmoid for
+    the shared one (released code, moelora.py). Ties are broken by place: exactly `top_k` are ever active.
+    """
     chances_NE = logits_NE.masked_fill(~masks.routed, torch.finfo(torch.float32).min).softmax(-1)
     # A role with no routed LoRA, and a token of nobody, has no chance to share out.
     chances_NE = chances_NE * masks.routed
-    chosen_NE = masks.routed
-    weights_NE = chances_NE
+    chosen_NE, shares_NE = masks.routed, chances_NE
     if mixture.picks:
         best_Nk = chances_NE.topk(masks.keep.shape[1], dim=-1).indices
         chosen_NE = torch.zeros_like(masks.routed).scatter(-1, best_Nk, masks.keep) & masks.routed
         kept_NE = chances_NE * chosen_NE
-        weights_NE = kept_NE / kept_NE.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    weights_NE = weights_NE + logits_NE.sigmoid() * masks.shared
-    return (weights_NE * mixture.scale).to(x.dtype), Routing(chances_NE, chosen_NE, masks.routed)
+        shares_NE = kept_NE / kept_NE.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return shares_NE + logits_NE.sigmoid() * masks.shared, Routing(chances_NE, chosen_NE, masks.seen)
 
 
-def _by_role(moved: torch.Tensor, w_NE: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture) -> torch.Tensor:
-    """Return (N, out) in the plan's order: a pair of products for each role that has tokens, zeros for nobody's."""
-    edges, r = mixture.edges, mixture.r
-    sizes = [end - first for _, first, end in plan.spans]
-    rows = torch.split(moved, [*sizes, len(moved) - sum(sizes)])
-    gates = torch.split(w_NE, sizes)
-    parts = []
-    for (role, _, _), x, w in zip(plan.spans, rows, gates, strict=False):
-        first, end = edges[role], edges[role + 1]
-        middle = functional.linear(x, weights.A[first * r : end * r])
-        scaled = middle.view(len(x), end - first, r) * w[:, first:end, None].to(middle.dtype)
-        parts.append(scaled.view(len(x), -1) @ weights.B[first * r : end * r].to(middle.dtype))
-    if plan.covered < len(moved):
-        dtype = parts[0].dtype if parts else moved.dtype
-        parts.append(torch.zeros(len(moved) - plan.covered, weights.B.shape[1], dtype=dtype, device=moved.device))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def shares_gradient(
+    by_shares_NE: torch.Tensor,
+    by_chances_NE: torch.Tensor | None,
+    shares_NE: torch.Tensor,
+    chances_NE: torch.Tensor,
+    masks: Masks,
+) -> torch.Tensor:
+    """Return the gradient of the logits of `shares` (N, E) from those of the shares and the chances.
 
-
-def _by_launch(moved: torch.Tensor, w_NE: torch.Tensor, weights: Weights, plan: Plan, mixture: Mixture) -> torch.Tensor:
-    """Return what `_by_role` does with two calls of `grouped_mm`: roles with fewer LoRAs are filled up with zeros."""
-    most, r, x = max(mixture.counts), mixture.r, moved[: plan.covered]
-    A_RDi, B_RDo = (_padded(matrix.to(x.dtype), mixture, most) for matrix in (weights.A, weights.B))
-    present = torch.tensor([role for role, _, _ in plan.spans], device=x.device)
-    ends = torch.tensor([end for _, _, end in plan.spans], dtype=torch.int32, device=x.device)
-    edges_R = torch.tensor(mixture.edges, device=x.device)
-    columns_NM = edges_R[plan.roles][:, None] + torch.arange(most, device=x.device)
-    own_NM = columns_NM < edges_R[plan.roles + 1][:, None]
-    w_NM = w_NE.gather(1, columns_NM.clamp(max=mixture.total - 1)) * own_NM
-    middle = functional.grouped_mm(x, A_RDi[present].transpose(1, 2), offs=ends)
-    scaled = middle.view(len(x), most, r) * w_NM[:, :, None].to(middle.dtype)
-    added = functional.grouped_mm(scaled.view(len(x), -1), B_RDo[present], offs=ends)
-    return functional.pad(added, (0, 0, 0, len(moved) - plan.covered))
+    Scaled to a sum of 1, the best of a softmax are the softmax of the best; a sigmoid's slope is s (1 - s). Both are
+    s g - s G, with G the sum of s g over the LoRAs that compete: the chosen routed ones, or the shared one alone.
+    """
+    own_NE = shares_NE * by_shares_NE
+    rivals_NE = torch.where(masks.shared, own_NE, (own_NE * masks.routed).sum(-1, keepdim=True))
+    found_NE = own_NE.addcmul_(shares_NE, rivals_NE, value=-1)
+    if by_chances_NE is not None:
+        own_NE = chances_NE * by_chances_NE
+        found_NE += own_NE.addcmul_(chances_NE, own_NE.sum(-1, keepdim=True), value=-1)
+    return found_NE
 
 
 def _padded(matrix: torch.Tensor, mixture: Mixture, most: int) -> torch.Tensor:

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+_LONG = 64
+"""Tokens in a run, on average, from which two products a run cost less than moving all tokens to and fro."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
@@ -43,18 +46,32 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """Which LoRAs are a token's own: `routed` and `shared` (N, E) bool, `keep` (N, k) how many of the best count."""
+    """Which LoRAs are a token's own: `routed` and `shared` (N, E) bool, `keep` (N, k) how many of the best count.
+
+    `seen` (E,) is how many tokens have each routed LoRA for their own.
+    """
 
     routed: torch.Tensor
     shared: torch.Tensor
     keep: torch.Tensor
+    seen: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """Tokens in an order in which those of one role are neighbours: `spans` are (role, first, end).
+
+    `order` (N,) brings the tokens there and `inverse` back; both are None where they stand so already. Tokens of nobody
+    lie outside all spans.
+    """
+
+    spans: tuple[tuple[int, int, int], ...]
+    order: torch.Tensor | None = None
+    inverse: torch.Tensor | None = None
 
 
 class Plan:
-    """The tokens of one forward call by role; tokens of nobody come last and are left out.
-
-    `spans` are (role, first, end) in the order `order` (N,), None where the tokens already stand in it.
-    """
+    """The tokens of one forward call by role: `by_role`, and `arrangement`, which may leave long runs in place."""
 
     def __init__(self, role_ids: torch.Tensor, roles: int) -> None:
         """Take role ids (B, T), -1 for nobody; raises ValueError for an id beyond `roles`."""
@@ -62,11 +79,11 @@ class Plan:
         self.shape = tuple(role_ids.shape)
         self._roles = roles
         self._masks: dict[tuple[Mixture, bool], Masks] = {}
-        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._last: tuple[torch.Tensor, Arrangement, torch.Tensor] | None = None
 
     @cached_property
     def _counts(self) -> list[int]:
-        # The one place where the device is waited for.
+        # The one place where a device is waited for.
         counts: list[int] = torch.bincount(self.ids + 1, minlength=self._roles + 1).tolist()
         if len(counts) > self._roles + 1:
             raise ValueError(
@@ -75,58 +92,50 @@ class Plan:
         return counts
 
     @cached_property
-    def spans(self) -> tuple[tuple[int, int, int], ...]:
-        """Return (role, first, end) of every role that has tokens, in the order of `order`."""
-        spans, place = [], 0
-        for role, count in enumerate(self._counts[1:]):
-            if count:
-                spans.append((role, place, place + count))
-            place += count
-        return tuple(spans)
-
-    @cached_property
     def covered(self) -> int:
         """Return how many tokens have a role."""
         return len(self.ids) - self._counts[0]
 
     @cached_property
-    def order(self) -> torch.Tensor | None:
-        """Return the tokens' places by role (N,), or None if all of them have one and the same role."""
-        if len(self.spans) == 1 and self.covered == len(self.ids):
-            return None
-        keys = torch.where(self.ids < 0, self._roles, self.ids)
-        return keys.argsort(stable=True)
+    def by_role(self) -> Arrangement:
+        """Return the tokens role by role, one span each, those of nobody last."""
+        spans, place = [], 0
+        for role, count in enumerate(self._counts[1:]):
+            if count:
+                spans.append((role, place, place + count))
+            place += count
+        if len(spans) == 1 and self.covered == len(self.ids):
+            return Arrangement(tuple(spans))
+        order = torch.where(self.ids < 0, self._roles, self.ids).argsort(stable=True)
+        return Arrangement(tuple(spans), order, order.argsort())
 
     @cached_property
-    def inverse(self) -> torch.Tensor | None:
-        """Return where each token stands in `order` (N,)."""
-        return None if self.order is None else self.order.argsort()
+    def arrangement(self) -> Arrangement:
+        """Return the tokens where they stand if their runs are long, for nothing is moved then; else `by_role`."""
+        if self.ids.device.type != "cpu" or self.covered == 0:  # elsewhere launches cost more than moving
+            return self.by_role
+        edges = [0, *((self.ids[1:] != self.ids[:-1]).nonzero().view(-1) + 1).tolist(), len(self.ids)]
+        if len(self.ids) < _LONG * (len(edges) - 1):
+            return self.by_role
+        runs = zip(self.ids[edges[:-1]].tolist(), edges, edges[1:], strict=False)
+        return Arrangement(tuple(run for run in runs if run[0] >= 0))
 
-    @cached_property
-    def roles(self) -> torch.Tensor:
-        """Return the role ids of the tokens that have one, in `order`."""
-        return (self.ids if self.order is None else self.ids[self.order])[: self.covered]
-
-    def grouped(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return the tokens (N, in) of `x` (..., in) in `order`; neighbours that read one tensor share the result."""
-        if self._last is None or self._last[0] is not x or self._last[1].dtype != dtype:
+    def arranged(self, x: torch.Tensor, arrangement: Arrangement, dtype: torch.dtype) -> torch.Tensor:
+        """Return the tokens (N, in) of `x` (..., in) so arranged; neighbours that read one tensor share the result."""
+        last = self._last
+        if last is None or last[0] is not x or last[1] is not arrangement or last[2].dtype != dtype:
             rows = x.reshape(-1, x.shape[-1]).to(dtype)
-            if self.order is not None and self.inverse is not None:
-                rows = reorder(rows, self.order, self.inverse)
-            self._last = (x, rows)
-        return self._last[1]
+            if arrangement.order is not None and arrangement.inverse is not None:
+                rows = reorder(rows, arrangement.order, arrangement.inverse)
+            self._last = last = (x, arrangement, rows)
+        return last[2]
 
-    def ungrouped(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return rows (N, ...) in `order` back where their tokens stand."""
-        if self.order is None or self.inverse is None:
-            return rows
-        return reorder(rows, self.inverse, self.order)
-
-    def masks(self, mixture: Mixture, *, ordered: bool) -> Masks:
-        """Return the masks of the tokens with a role, in `order`, or of all tokens where they stand."""
-        key = (mixture, ordered)
+    def masks(self, mixture: Mixture, arrangement: Arrangement | None = None) -> Masks:
+        """Return the masks of all tokens, so arranged or where they stand."""
+        order = None if arrangement is None else arrangement.order
+        key = (mixture, order is None)
         if key not in self._masks:
-            self._masks[key] = _masks(self.roles if ordered else self.ids, mixture)
+            self._masks[key] = _masks(self.ids if order is None else self.ids[order], mixture)
         return self._masks[key]
 
 
@@ -138,7 +147,8 @@ def _masks(ids_N: torch.Tensor, mixture: Mixture) -> Masks:
     own_NE = ids_N[:, None] == owner_E
     k_N = torch.tensor((*mixture.top_k, 0), device=device)[ids_N]  # nobody's -1 is the last: it keeps none
     keep_Nk = torch.arange(max(*mixture.top_k, 1), device=device) < k_N[:, None]
-    return Masks(own_NE & ~last_E, own_NE & last_E, keep_Nk)
+    routed_NE = own_NE & ~last_E
+    return Masks(routed_NE, own_NE & last_E, keep_Nk, routed_NE.sum(0))
 
 
 class Reorder(torch.autograd.Function):
