@@ -79,7 +79,8 @@ class TrainingSettings:
     """The optimisation, with the names of transformers' TrainingArguments; any other of them goes into `extra`.
 
     `warmup_steps` below 1 is a share of all steps. `max_steps` above 0 overrules `num_train_epochs`. `save_steps` 0
-    saves at the end only. `processes` are data-parallel workers on this machine; one optimisation step takes
+    saves at the end only. `bf16` is autocast to bfloat16; `auto` does it where this machine is faster by it.
+    `processes` are data-parallel workers on this machine; one optimisation step takes
     `per_device_train_batch_size * gradient_accumulation_steps * processes` examples.
     """
 
@@ -92,7 +93,7 @@ class TrainingSettings:
     warmup_steps: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    bf16: bool = False
+    bf16: bool | Literal["auto"] = False
     gradient_checkpointing: bool = False
     logging_steps: int = 10
     save_steps: int = 200

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "catalog", "settings"),
     ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "grammar", "benchmarks"),
-    ("contract", "bases", "model", "adapters", "recipe", "attention", "objectives", "engine"),
+    ("contract", "bases", "bfloat16", "model", "adapters", "recipe", "attention", "objectives", "engine"),
     ("workers", "train", "rl"),
     ("scores", "evaluate", "report", "server", "doctor", "nano", "reproduce"),
     ("arguments", "cli"),

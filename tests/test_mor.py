@@ -319,3 +319,69 @@ def test_an_empty_batch_still_gives_every_matrix_a_gradient(pair):
     pair.train()
     pair(ids, role_ids=torch.full_like(roles, -1)).logits.sum().backward()
     assert all(p.grad is not None for n, p in pair.named_parameters() if "mor_" in n)
+
+
+@pytest.mark.parametrize("name", ["q_proj", "o_proj"])  # with a bias and without
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_bias_and_autocast_are_trained_through(name, autocast):
+    model = shaken(mixture_on(llama(attention_bias=name == "q_proj")))
+    layer = mor.layers(model)[f"base_model.model.model.layers.0.self_attn.{name}"]
+    _, role_ids = sample()
+    x = torch.randn(*role_ids.shape, layer.in_features).requires_grad_()
+    layer.gate.plan = mor.Plan(role_ids, 3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = layer(x)
+    y.float().square().sum().backward()
+    near = {"rtol": 2e-2, "atol": 2e-2} if autocast else {}
+    torch.testing.assert_close(y.float(), slowly(layer, x, role_ids), **near)
+    assert all(one["default"].grad.dtype == torch.float32 for one in (layer.mor_A, layer.mor_B, layer.mor_router))
+
+
+def test_long_runs_of_a_role_stay_where_they_stand():
+    model = shaken(mixture_on(llama(max_position_embeddings=1024)))
+    layer = mor.layers(model)["base_model.model.model.layers.0.mlp.up_proj"]
+    role_ids = torch.tensor([[0] * 150 + [1] * 90 + [-1] * 60 + [0] * 100])
+    plan = mor.Plan(role_ids, 3)
+    assert plan.arrangement.order is None
+    assert plan.arrangement.spans == ((0, 0, 150), (1, 150, 240), (0, 300, 400))
+    assert mor.Plan(role_ids[:, ::20], 3).arrangement.order is not None
+    results = []
+    for compute in (lambda x: layer(x), lambda x: slowly(layer, x, role_ids)):
+        x = torch.randn(1, 400, layer.in_features, generator=torch.Generator().manual_seed(5)).requires_grad_()
+        layer.gate.plan = plan
+        inputs = [x, layer.mor_A["default"], layer.mor_B["default"], layer.mor_router["default"]]
+        y = compute(x)
+        results.append((y, *torch.autograd.grad(y.square().mean(), inputs)))
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_reaches_the_loras_and_not_the_router():
+    model = shaken(mixture_on(llama(), lora_dropout=0.5)).train()
+    layer = mor.layers(model)["base_model.model.model.layers.0.mlp.up_proj"]
+    _, role_ids = sample()
+    layer.gate.plan = mor.Plan(role_ids, 3)
+    x = torch.randn(*role_ids.shape, layer.in_features).requires_grad_()
+    first, load = layer(x), layer.last
+    second = layer(x)
+    assert not torch.allclose(first, second)
+    assert torch.equal(layer.last.chance, load.chance)
+    first.sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_a_hook_on_the_base_keeps_what_the_base_said(pair):
+    layer = mor.layers(pair)["base_model.model.model.layers.0.mlp.up_proj"]
+    kept = []
+    layer.base_layer.register_forward_hook(lambda module, args, output: kept.append(output))
+    ids, roles = sample()
+    pair(ids, role_ids=roles)
+    assert torch.equal(kept[0], functional.linear(kept_input(layer, ids, roles, pair), layer.base_layer.weight))
+
+
+def kept_input(layer, ids, roles, model):
+    found = []
+    handle = layer.base_layer.register_forward_pre_hook(lambda module, args: found.append(args[0]))
+    model(ids, role_ids=roles)
+    handle.remove()
+    return found[0]

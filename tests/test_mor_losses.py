@@ -15,7 +15,8 @@ MIXTURE = Mixture((3, 2), (1, 1), 2)  # two routed and a shared LoRA, one routed
 
 
 def routing(chances, chosen, own) -> Routing:
-    return Routing(torch.tensor(chances), torch.tensor(chosen).bool(), torch.tensor(own).bool().sum(0))
+    """What three lists of tokens say, a LoRA a column."""
+    return Routing(torch.tensor(chances).T, torch.tensor(chosen).float().T, torch.tensor(own).sum(0))
 
 
 def test_balance_is_the_routed_loras_times_the_sum_of_shares_and_chances():
@@ -132,3 +133,20 @@ def test_loads_are_shares_over_all_calls_since_training_began():
         assert {role: round(sum(values), 5) for role, values in shares.items()} == {
             "reasoner": 3.0, "executor": 3.0, "summarizer": 2.0,
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("include_shared", [True, False])
+def test_the_gradient_of_orthogonality_is_that_of_its_definition(include_shared):
+    matrices = [torch.randn(10, width, dtype=torch.float64, requires_grad=True) for width in (6, 7)]
+    weights = torch.tensor([0.3, 2.0], dtype=torch.float64)
+    loras = [[0, 1, 2][: 3 if include_shared else 2], [3, 4][: 2 if include_shared else 1]]
+    expected = [
+        sum((m[2 * i : 2 * i + 2] @ m[2 * j : 2 * j + 2].T).square().sum()
+            for m in matrices for i in own for j in own if i < j) + 0.0 * matrices[0].sum()
+        for own in loras
+    ]  # fmt: skip
+    found = _losses.orthogonality(*matrices, MIXTURE, "subspace", include_shared)
+    torch.testing.assert_close(found, torch.stack(expected))
+    ours = torch.autograd.grad((found * weights).sum(), matrices)
+    for one, other in zip(ours, torch.autograd.grad((torch.stack(expected) * weights).sum(), matrices), strict=True):
+        torch.testing.assert_close(one, other)

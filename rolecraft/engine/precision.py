@@ -6,27 +6,25 @@ default. Not covered: models that are kept in another type than float32, and tho
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Literal
 
 import torch
 
+from rolecraft import bfloat16
 from rolecraft.engine.layout import Block, Linear, Network
 
 PrefillDtype = Literal["auto", "float32", "bfloat16"]
 """`auto` is bfloat16 where a trial product of this machine is faster by half in it."""
 
 _GAIN = 1.5
-_TRIAL = (256, 512, 1024)
-_REPEATS = 5
 
 
 def pays(dtype: PrefillDtype, like: torch.Tensor) -> bool:
     """Tell whether to multiply prompts in bfloat16 for a model of tensors like this one; `auto` tries it out."""
     if dtype == "float32" or like.dtype != torch.float32:
         return False
-    return dtype == "bfloat16" or _gain(like.device) >= _GAIN
+    return dtype == "bfloat16" or bfloat16.gain(like.device) >= _GAIN
 
 
 def halved(network: Network) -> Network:
@@ -41,17 +39,3 @@ def _halved(block: Block) -> Block:
     return replace(
         block, qkv=half(block.qkv), out=half(block.out), gate_up=half(block.gate_up), down=half(block.down)
     )  # fmt: skip
-
-
-def _gain(device: torch.device) -> float:
-    """Return how many times faster a product is in bfloat16 than in float32."""
-    rows, inner, columns = _TRIAL
-    x, weight = torch.ones(rows, inner, device=device), torch.ones(columns, inner, device=device)
-    taken: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(_REPEATS):
-        for dtype, seconds in taken.items():
-            left, right = x.to(dtype), weight.to(dtype)
-            began = time.perf_counter()
-            float(torch.nn.functional.linear(left, right)[0, 0])
-            seconds.append(time.perf_counter() - began)
-    return min(taken[torch.float32]) / min(taken[torch.bfloat16])

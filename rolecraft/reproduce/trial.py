@@ -31,7 +31,7 @@ from rolecraft.scores import Scores
 from rolecraft.settings import to_dict
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import checkpoints, references
+from rolecraft.train import checkpoints, precision, references
 from rolecraft.types import Sampling, Task
 
 _SLOTS = 32
@@ -186,6 +186,7 @@ def _tune(stage: _Stage) -> None:
     if found and found[1]["step"] >= stage.steps:
         return
     if found and found[1]["of"] < stage.steps:
+        recipe = precision.decide(recipe, stage.folder, resume=True)
         # The settings first: after a kill in between, the run is extended again.
         Run(stage.folder).write_settings(recipe_to_dict(recipe))
         checkpoints.extend(found[0], stage.steps)

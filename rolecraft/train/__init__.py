@@ -36,7 +36,7 @@ from rolecraft.recipe import (
 )
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import card, data
+from rolecraft.train import card, data, precision
 from rolecraft.train.batches import Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
@@ -61,6 +61,7 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
     `resume` goes on from the last whole checkpoint, to the same weights as a run that never stopped. Raises UserErrors
     for settings, data and folders that do not fit, and Interrupted when a signal stopped it after saving a checkpoint.
     """
+    recipe = precision.decide(recipe, output_dir, resume)
     if recipe.training.processes > 1 and not workers.is_worker():
         _resumable(recipe, output_dir, resume)
         Run(output_dir).write_settings(recipe_to_dict(recipe))

@@ -105,13 +105,13 @@ def penalty(model: Any) -> torch.Tensor | float:
     wrapped, config = layers(model), _active(model)
     total: torch.Tensor | float = 0.0
     if config.balance_coef and config.router:
-        noted = [(layer, layer.last) for layer in wrapped.values()]
-        found = [_losses.balance(last, layer.mixtures[_name(model)]).sum() for layer, last in noted if last is not None]
-        if found:
-            total = total + config.balance_coef * _reduce(found, config.balance_reduction)
+        noted = [layer.last for layer in wrapped.values() if layer.last is not None]
+        if noted:
+            losses_LR = _losses.balance(_losses.together(noted), config.mixture())
+            total = total + config.balance_coef * _reduce(losses_LR, config.balance_reduction)
     if config.orthogonality_coef:
-        found = [_orthogonality(layer, model, config).sum() for layer in wrapped.values()]
-        total = total + config.orthogonality_coef * _reduce(found, config.orthogonality_reduction)
+        losses_LR = torch.stack([_orthogonality(layer, model, config) for layer in wrapped.values()])
+        total = total + config.orthogonality_coef * _reduce(losses_LR, config.orthogonality_reduction)
     return total
 
 
@@ -188,6 +188,6 @@ def _orthogonality(layer: MoRLinear, model: Any, config: MoRConfig) -> torch.Ten
     return _losses.orthogonality(kept.A, kept.B, mixture, config.orientation, config.include_shared)
 
 
-def _reduce(losses: list[torch.Tensor], reduction: str) -> torch.Tensor:
-    stacked = torch.stack(losses)
-    return stacked.mean() if reduction == "mean" else stacked.sum()
+def _reduce(losses_LR: torch.Tensor, reduction: str) -> torch.Tensor:
+    losses_L = losses_LR.sum(-1)
+    return losses_L.mean() if reduction == "mean" else losses_L.sum()

@@ -124,16 +124,18 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the base's output (..., out) plus what the active adapters add to each token by its role."""
-        output: torch.Tensor = self.base_layer(x, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.mixtures]
         if self.disable_adapters or not active:
+            output: torch.Tensor = self.base_layer(x, *args, **kwargs)
             return output
         plan = self._plan(x)
-        if self.base_layer._forward_hooks:  # somebody may keep the base's own output, and it is added to in place
+        # As rows, for what a linear layer makes of (B, T, in) can be a view, and those cannot be added to in place.
+        output = self.base_layer(x.reshape(-1, self.in_features), *args, **kwargs)
+        if self.base_layer._forward_hooks:  # somebody may keep the base's own output
             output = output.clone()
         for name in active:
             output = self._with(name, x, output, plan)
-        return output
+        return output.view(*x.shape[:-1], self.out_features)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Raise ValueError: what is added depends on the token."""
@@ -181,7 +183,7 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
     def _add_stacked(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan, dtype: torch.dtype) -> _Added:
         rows = x.reshape(-1, self.in_features).to(dtype)
         added, routing = stacked(rows, self._dropped(name, rows), self._cast(name, dtype), plan, self.mixtures[name])
-        return output + added.to(output.dtype).view(output.shape), routing
+        return output + added.to(output.dtype), routing
 
     def _add_launched(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan, dtype: torch.dtype) -> _Added:
         rows, weights = plan.arranged(x, plan.by_role, dtype), self._cast(name, dtype)
@@ -192,7 +194,7 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
             # Other processes of a data-parallel run wait for a gradient of everything.
             matrices = (weights.A, weights.B, weights.router)
             added = added + 0.0 * sum(one.sum() for one in matrices if one is not None)
-        return output + added.to(output.dtype).view(output.shape), routing
+        return output + added.to(output.dtype), routing
 
     def _dropped(self, name: str, rows: torch.Tensor) -> torch.Tensor:
         dropped: torch.Tensor = self.mor_dropout[name](rows) if self.training else rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from rolecraft.adapters.mor._mixture import Routing
 from rolecraft.adapters.mor._plan import Mixture
@@ -29,17 +31,23 @@ class Load:
 def load(routing: Routing) -> Load:
     """Return f and P of every LoRA (equations 11 and 12), over the tokens of its own role only."""
     tokens_E = routing.seen.clamp(min=1)
-    return Load(routing.chosen.sum(0) / tokens_E, routing.chances.sum(0) / tokens_E, routing.seen)
+    return Load(routing.chosen.sum(1) / tokens_E, routing.chances.sum(1) / tokens_E, routing.seen)
+
+
+def together(loads: Sequence[Load]) -> Load:
+    """Return the loads of L layers as one (L, E)."""
+    parts = [[getattr(one, name) for one in loads] for name in ("share", "chance", "seen")]
+    return Load(*(torch.stack(part) for part in parts))
 
 
 def balance(found: Load, mixture: Mixture) -> torch.Tensor:
-    """Return the balance loss of each role (R,): its routed LoRAs times the sum of f_i P_i (equation 10).
+    """Return the balance loss of each role (..., R): its routed LoRAs times the sum of f_i P_i (equation 10).
 
     Even routing gives `top_k`; a role without tokens gives 0.
     """
     products_E = found.share * found.chance
-    routed = torch.tensor([count - 1.0 for count in mixture.counts], device=products_E.device)
-    return routed * torch.stack([products_E[a:b].sum() for a, b in pairwise(mixture.edges)])
+    sums = [products_E[..., a:b].sum(-1) * (b - a - 1.0) for a, b in pairwise(mixture.edges)]
+    return torch.stack(sums, -1)
 
 
 def orthogonality(
@@ -51,10 +59,12 @@ def orthogonality(
     other product, in x in and out x out, as the formula reads by the shapes that the paper prints; 0 only for vanishing
     LoRAs.
     """
+    if orientation == "subspace":
+        return _overlaps(A, mixture, include_shared) + _overlaps(B, mixture, include_shared)
     losses = []
     for first, end in pairwise(mixture.edges):
         last = end if include_shared else end - 1
-        parts = [_pairs(matrix[first * mixture.r : last * mixture.r], mixture.r, orientation) for matrix in (A, B)]
+        parts = [_literal(matrix[first * mixture.r : last * mixture.r], mixture.r) for matrix in (A, B)]
         losses.append(torch.stack(parts).sum())
     return torch.stack(losses)
 
@@ -73,14 +83,44 @@ def similarity(A: torch.Tensor, B: torch.Tensor, mixture: Mixture) -> torch.Tens
     return torch.stack(largest)
 
 
-def _pairs(rows: torch.Tensor, r: int, orientation: Orientation) -> torch.Tensor:
-    count = len(rows) // r
-    if count < 2:
-        return rows.sum() * 0.0
-    if orientation == "subspace":
-        products = (rows @ rows.T).view(count, r, count, r).square().sum((1, 3))
-    else:  # ||A_i^T A_j||^2 is the inner product of the two r x r Gram matrices
-        blocks = rows.view(count, r, -1)
-        grams = (blocks @ blocks.transpose(1, 2)).flatten(1)
-        products = grams @ grams.T
-    return products.triu(diagonal=1).sum()
+def _literal(rows: torch.Tensor, r: int) -> torch.Tensor:
+    """Return the sum of ||A_i^T A_j||^2 over pairs: the inner products of their r x r Gram matrices."""
+    blocks = rows.view(-1, r, rows.shape[1])
+    grams = (blocks @ blocks.transpose(1, 2)).flatten(1)
+    return (grams @ grams.T).triu(diagonal=1).sum()
+
+
+def _overlaps(matrix: torch.Tensor, mixture: Mixture, include_shared: bool) -> torch.Tensor:
+    overlaps: torch.Tensor = _Overlaps.apply(matrix, mixture, include_shared)  # type: ignore[no-untyped-call]
+    return overlaps
+
+
+class _Overlaps(torch.autograd.Function):
+    """For each role (R,) half the sum of ||A_i A_j^T||^2 over all i and j that differ.
+
+    By hand, since each of autograd's slices would fill a gradient as large as the matrix, two hundred times a step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: torch.Tensor, mixture: Mixture, include_shared: bool) -> torch.Tensor:
+        r, overlaps, losses = mixture.r, [], []
+        for first, end in pairwise(mixture.edges):
+            count = end - first if include_shared else end - first - 1
+            rows = matrix[first * r : (first + count) * r]
+            overlap = rows @ rows.T
+            overlap.view(count, r, count, r).diagonal(dim1=0, dim2=2).zero_()
+            overlaps.append(overlap)
+            losses.append(overlap.flatten().dot(overlap.flatten()) / 2)
+        ctx.save_for_backward(matrix, *overlaps)
+        ctx.mixture = mixture
+        return torch.stack(losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_losses: torch.Tensor) -> Any:
+        matrix, *overlaps = ctx.saved_tensors
+        found, r = torch.zeros_like(matrix), ctx.mixture.r
+        for first, overlap, scale in zip(ctx.mixture.edges, overlaps, by_losses * 2, strict=False):
+            rows = slice(first * r, first * r + len(overlap))
+            found[rows].addmm_(overlap, matrix[rows], beta=0).mul_(scale)
+        return found, None, None

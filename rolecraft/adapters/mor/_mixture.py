@@ -31,9 +31,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What the router did to N tokens: softmax `chances` and `chosen` marks (N, E).
+    """What the router did to N tokens: softmax `chances` and marks, 0 or 1, of the `chosen` (E, N).
 
-    `seen` (E,) is how many tokens have each routed LoRA for their own.
+    `seen` (E,) is how many tokens have each routed LoRA for their own. LoRAs come first here, since a softmax over a
+    dozen neighbours in memory takes a CPU twenty times as long as one over a dozen rows.
     """
 
     chances: torch.Tensor
@@ -86,48 +87,49 @@ def mixing(
 ) -> tuple[torch.Tensor, Routing | None]:
     """Return each token's weight of each LoRA (N, E), 0 for those of other roles, times the scale; and the routing."""
     if router is None:
-        return (masks.routed | masks.shared).to(x.dtype) * mixture.scale, None
-    shares_NE, routing = shares(functional.linear(x, router).float(), masks, mixture)
-    return (shares_NE * mixture.scale).to(x.dtype), routing
+        return (masks.routed + masks.shared).T.to(x.dtype) * mixture.scale, None
+    shares_EN, routing = shares(functional.linear(router, x).float(), masks, mixture)
+    return (shares_EN * mixture.scale).T.to(x.dtype), routing
 
 
-def shares(logits_NE: torch.Tensor, masks: Masks, mixture: Mixture) -> tuple[torch.Tensor, Routing]:
-    """Return each token's share of each LoRA (N, E), 0 for those of other roles, and the routing, from float32 logits.
+def shares(logits_EN: torch.Tensor, masks: Masks, mixture: Mixture) -> tuple[torch.Tensor, Routing]:
+    """Return each token's share of each LoRA (E, N), 0 for those of other roles, and the routing, from float32 logits.
 
     Softmax over the routed LoRAs of the token's role, the best `top_k` of them scaled to a sum of 1, and a sigmoid for
     the shared one (released code, moelora.py). Ties are broken by place: exactly `top_k` are ever active.
     """
-    chances_NE = logits_NE.masked_fill(~masks.routed, torch.finfo(torch.float32).min).softmax(-1)
     # A role with no routed LoRA, and a token of nobody, has no chance to share out.
-    chances_NE = chances_NE * masks.routed
-    chosen_NE, shares_NE = masks.routed, chances_NE
+    chances_EN = (logits_EN + masks.bar).softmax(0) * masks.routed
+    chosen_EN, shares_EN = masks.routed, chances_EN
     if mixture.picks:
-        best_Nk = chances_NE.topk(masks.keep.shape[1], dim=-1).indices
-        chosen_NE = torch.zeros_like(masks.routed).scatter(-1, best_Nk, masks.keep) & masks.routed
-        kept_NE = chances_NE * chosen_NE
-        shares_NE = kept_NE / kept_NE.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return shares_NE + logits_NE.sigmoid() * masks.shared, Routing(chances_NE, chosen_NE, masks.seen)
+        best_Nk = chances_EN.T.topk(masks.keep.shape[1], dim=-1).indices
+        marks_NE = torch.zeros_like(chances_EN.T, memory_format=torch.contiguous_format)
+        chosen_EN = marks_NE.scatter(-1, best_Nk, masks.keep).T * masks.routed
+        kept_EN = chances_EN * chosen_EN
+        total_N = kept_EN.sum(0)
+        shares_EN = kept_EN / (total_N + (total_N == 0))
+    return shares_EN + logits_EN.sigmoid() * masks.shared, Routing(chances_EN, chosen_EN, masks.seen)
 
 
 def shares_gradient(
-    by_shares_NE: torch.Tensor,
-    by_chances_NE: torch.Tensor | None,
-    shares_NE: torch.Tensor,
-    chances_NE: torch.Tensor,
+    by_shares_EN: torch.Tensor,
+    by_chances_EN: torch.Tensor | None,
+    shares_EN: torch.Tensor,
+    chances_EN: torch.Tensor,
     masks: Masks,
 ) -> torch.Tensor:
-    """Return the gradient of the logits of `shares` (N, E) from those of the shares and the chances.
+    """Return the gradient of the logits of `shares` (E, N) from those of the shares and the chances.
 
     Scaled to a sum of 1, the best of a softmax are the softmax of the best; a sigmoid's slope is s (1 - s). Both are
     s g - s G, with G the sum of s g over the LoRAs that compete: the chosen routed ones, or the shared one alone.
     """
-    own_NE = shares_NE * by_shares_NE
-    rivals_NE = torch.where(masks.shared, own_NE, (own_NE * masks.routed).sum(-1, keepdim=True))
-    found_NE = own_NE.addcmul_(shares_NE, rivals_NE, value=-1)
-    if by_chances_NE is not None:
-        own_NE = chances_NE * by_chances_NE
-        found_NE += own_NE.addcmul_(chances_NE, own_NE.sum(-1, keepdim=True), value=-1)
-    return found_NE
+    own_EN = shares_EN * by_shares_EN
+    rivals_EN = own_EN * masks.shared + (own_EN * masks.routed).sum(0) * (1 - masks.shared)
+    found_EN = own_EN.addcmul_(shares_EN, rivals_EN, value=-1)
+    if by_chances_EN is not None:
+        own_EN = chances_EN * by_chances_EN
+        found_EN += own_EN.addcmul_(chances_EN, own_EN.sum(0), value=-1)
+    return found_EN
 
 
 def _padded(matrix: torch.Tensor, mixture: Mixture, most: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+_BAR = -1e30
 _LONG = 64
 """Tokens in a run, on average, from which two products a run cost less than moving all tokens to and fro."""
 
@@ -46,13 +47,15 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """Which LoRAs are a token's own: `routed` and `shared` (N, E) bool, `keep` (N, k) how many of the best count.
+    """Which LoRAs are a token's own: 1 where it has `routed` and `shared` ones (E, N), else 0, in float32.
 
-    `seen` (E,) is how many tokens have each routed LoRA for their own.
+    `bar` (E, N) is added to the logits of what is not its own routed one. `keep` (N, k) tells, by 1 or 0, how many of
+    its best count, and `seen` (E,) how many tokens have each routed LoRA for their own.
     """
 
     routed: torch.Tensor
     shared: torch.Tensor
+    bar: torch.Tensor
     keep: torch.Tensor
     seen: torch.Tensor
 
@@ -144,11 +147,12 @@ def _masks(ids_N: torch.Tensor, mixture: Mixture) -> Masks:
     owner_E = torch.repeat_interleave(torch.tensor(mixture.counts, device=device))
     last_E = torch.zeros(mixture.total, dtype=torch.bool, device=device)
     last_E[torch.tensor(mixture.edges[1:], device=device) - 1] = True
-    own_NE = ids_N[:, None] == owner_E
+    own_EN = owner_E[:, None] == ids_N
     k_N = torch.tensor((*mixture.top_k, 0), device=device)[ids_N]  # nobody's -1 is the last: it keeps none
     keep_Nk = torch.arange(max(*mixture.top_k, 1), device=device) < k_N[:, None]
-    routed_NE = own_NE & ~last_E
-    return Masks(routed_NE, own_NE & last_E, keep_Nk, routed_NE.sum(0))
+    routed_EN = (own_EN & ~last_E[:, None]).float()
+    shared_EN = (own_EN & last_E[:, None]).float()
+    return Masks(routed_EN, shared_EN, (1 - routed_EN) * _BAR, keep_Nk.float(), routed_EN.sum(1))
 
 
 class Reorder(torch.autograd.Function):

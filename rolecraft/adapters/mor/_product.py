@@ -54,15 +54,16 @@ class Layout:
 def add(
     output: torch.Tensor, x: torch.Tensor, dropped: torch.Tensor | None, weights: Weights, layout: Layout
 ) -> tuple[torch.Tensor, Routing | None]:
-    """Add to `output` (..., out), in place, what the LoRAs make of its tokens; return it and the routing.
+    """Add to `output` (N, out), in place, what the LoRAs make of its tokens; return it and the routing.
 
     `x` (N, in), arranged, is what the router reads, and the LoRAs too unless there is a `dropped` (N, in). `weights`
     are the adapter's own, in float32: they are cast to the type of `x` here, and their gradients back.
     """
-    found, *routing = _Product.apply(output, x, dropped, weights.A, weights.B, weights.router, layout)  # type: ignore[no-untyped-call]
-    if not routing:
-        return found, None
-    return found, Routing(*routing, layout.masks.seen)
+    found: Any = _Product.apply(output, x, dropped, weights.A, weights.B, weights.router, layout)  # type: ignore[no-untyped-call]
+    if weights.router is None:
+        return found[0], None
+    output, chances_EN, chosen_EN = found
+    return output, Routing(chances_EN, chosen_EN, layout.masks.seen)
 
 
 class _Product(torch.autograd.Function):
@@ -80,17 +81,17 @@ class _Product(torch.autograd.Function):
         low, masks, routing = x if dropped is None else dropped, layout.masks, None
         A, B = A.to(x.dtype), B.to(x.dtype)
         if router is None:
-            shares_NE = (masks.routed | masks.shared).float()
+            shares_EN = masks.routed + masks.shared
         else:
             router = router.to(x.dtype)
-            shares_NE, routing = shares((x @ router.T).float(), masks, layout.mixture)
-        weights_NE = (shares_NE * layout.mixture.scale).to(x.dtype)
-        middles = _add(output.view(-1, output.shape[-1]), low, A, B, weights_NE, layout)
+            shares_EN, routing = shares((router @ x.T).float(), masks, layout.mixture)
+        weights_NE = (shares_EN * layout.mixture.scale).T.to(x.dtype, memory_format=torch.contiguous_format)
+        middles = _add(output, low, A, B, weights_NE, layout)
         ctx.mark_dirty(output)
         ctx.set_materialize_grads(False)
         ctx.layout, ctx.dropped = layout, dropped is not None
-        chances_NE = None if routing is None else routing.chances
-        ctx.save_for_backward(x, low, A, B, weights_NE, router, shares_NE, chances_NE, *middles)
+        chances_EN = None if routing is None else routing.chances
+        ctx.save_for_backward(x, low, A, B, weights_NE, router, shares_EN, chances_EN, *middles)
         if routing is None:
             return (output,)
         ctx.mark_non_differentiable(routing.chosen)
@@ -100,15 +101,15 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_output: torch.Tensor | None, *by_routing: torch.Tensor | None) -> Any:
         layout: Layout = ctx.layout
-        x, low, A, B, weights_NE, router, shares_NE, chances_NE, *middles = ctx.saved_tensors
-        by_rows = x.new_zeros(len(x), B.shape[1]) if by_output is None else by_output.reshape(len(x), -1).to(x.dtype)
+        x, low, A, B, weights_NE, router, shares_EN, chances_EN, *middles = ctx.saved_tensors
+        by_rows = x.new_zeros(len(x), B.shape[1]) if by_output is None else by_output.to(x.dtype)
         found = _gradients(by_rows, low, A, B, weights_NE, middles, layout)
         by_x, by_router = None if ctx.dropped else found.low, None
         if router is not None:
-            by_shares_NE = found.weights.mul_(layout.mixture.scale)
-            by_logits = shares_gradient(by_shares_NE, by_routing[0], shares_NE, chances_NE, layout.masks).to(x.dtype)
-            by_router = by_logits.T @ x
-            by_x = by_logits @ router if by_x is None else by_x.addmm_(by_logits, router)
+            by_shares_EN = found.weights.mul_(layout.mixture.scale).T
+            by_logits = shares_gradient(by_shares_EN, by_routing[0], shares_EN, chances_EN, layout.masks).to(x.dtype)
+            by_router = by_logits @ x
+            by_x = by_logits.T @ router if by_x is None else by_x.addmm_(by_logits.T, router)
         return by_output, by_x, found.low if ctx.dropped else None, found.A, found.B, by_router, None
 
 
