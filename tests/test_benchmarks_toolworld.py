@@ -243,3 +243,17 @@ def test_few_shot_shows_solved_training_tasks_and_changes_nothing_else():
 def test_few_shot_tasks_can_still_be_solved():
     for task in toolworld.few_shot(drawn("test", 14), "single", k=2):
         assert toolworld.reference(task, "single").verdict.score == 1
+
+
+def test_without_signatures_thoughts_name_functions_alone_and_only_in_training():
+    plain, bare = (toolworld.tasks(Settings(size=70, signatures=said), "train", 0) for said in (True, False))
+    for one, other in zip(plain, bare, strict=True):
+        assert one.messages == other.messages
+        thoughts = [step["thought"] for step in other.reference["script"]["steps"]]
+        assert not any("(" in thought.partition("Use:")[2] for thought in thoughts)
+        assert toolworld.reference(other, "mor").verdict.score == 1.0
+    named = [step["thought"] for task in bare for step in task.reference["script"]["steps"]]
+    assert any("Use:python." in thought for thought in named)
+    assert toolworld.tasks(Settings(size=7, signatures=False), "test", 0) == toolworld.tasks(
+        Settings(size=7), "test", 0
+    )

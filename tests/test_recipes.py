@@ -68,6 +68,27 @@ def test_an_adapter_trains_each_architecture_on_glaive_conversations(name, archi
     assert "x1" in labels
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_all_glaive_conversations_tune_a_mixture_for_an_epoch(architecture, tmp_path, request):
+    if not GLAIVE.exists():
+        pytest.skip(f"needs {GLAIVE.name}, which is not part of the project")
+    base = small_base(tmp_path, request.getfixturevalue(FAMILIES[architecture]), architecture)
+    flags = [f"model.base={base}", f"data.path={GLAIVE}", "data.importer=glaive"]
+    flags += ["training.num_train_epochs=1", "training.logging_steps=1", "training.learning_rate=1e-2"]
+    recipe = load_recipe(find_recipe("mor"), flags)
+    train(recipe, tmp_path / "run")
+    logged = store.Run(tmp_path / "run").metrics()
+    rows = len(json.loads(GLAIVE.read_text()))
+    steps = -(-rows // (recipe.training.per_device_train_batch_size * recipe.training.gradient_accumulation_steps))
+    assert [entry["step"] for entry in logged] == list(range(1, steps + 1))
+    for role in ("reasoner", "executor", "summarizer"):
+        losses = [entry[f"loss/{role}"] for entry in logged if f"loss/{role}" in entry]
+        assert losses[-1] < losses[0], role
+        assert any(f"balance/{role}/late" in entry for entry in logged)
+    print(architecture, rows, "conversations,", steps, "steps, loss", logged[0]["loss"], "to", logged[-1]["loss"])
+
+
 def test_a_recipe_says_where_its_values_come_from():
     for path in FOLDER.glob("*.yaml"):
         lines = path.read_text().splitlines()

@@ -17,7 +17,7 @@ from random import Random
 from rolecraft import catalog
 from rolecraft.benchmarks.toolworld import script, vocabulary, world
 from rolecraft.benchmarks.toolworld.asking import Sentences
-from rolecraft.benchmarks.toolworld.draft import to_task, world_of
+from rolecraft.benchmarks.toolworld.draft import to_task, without_signatures, world_of
 from rolecraft.benchmarks.toolworld.families import Options
 from rolecraft.benchmarks.toolworld.judge import judge
 from rolecraft.benchmarks.toolworld.vocabulary import SPLITS
@@ -39,9 +39,10 @@ class Settings:
     `weights` gives families a share other than 1. `min_functions` and `max_functions` bound the choice in hub and
     irrelevant; `mixed` is the share of tasks where tools of another kind lie about, `shared_heads` that of tasks whose
     nonsense function names all begin alike: the hardest choice, and off by default. Without `tools` only calc can be
-    posed: the model must work in writing. The last three are for training data, and other splits know nothing of them:
+    posed: the model must work in writing. The last four are for training data, and other splits know nothing of them:
     `open_words` is how often a list of words gives way to an open class, `varied` how often a sentence to another
-    wording, `scattered` that of questions which are no sentence.
+    wording, `scattered` that of questions which are no sentence; without `signatures` the reference's thoughts name a
+    function and leave its parameter to the executor.
     """
 
     size: int = 210
@@ -55,6 +56,7 @@ class Settings:
     open_words: float = 0.0
     varied: float = 0.0
     scattered: float = 0.0
+    signatures: bool = True
 
     def __post_init__(self) -> None:
         """Raise SettingsError for what no task can be made of."""
@@ -93,6 +95,8 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
         random = Random(f"toolworld {split} {seed} {place} {family}")
         said = vocabulary.opened(random, words, settings.open_words) if training and settings.open_words else words
         draft = members[family].draw(random, said, options)
+        if training and not settings.signatures:
+            draft = without_signatures(draft)
         found.append(to_task(draft, family, f"toolworld-{split}-{seed}-{place}"))
     return tuple(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rolecraft.benchmarks.toolworld import world
@@ -117,6 +117,12 @@ def script_of(task: Task) -> tuple[tuple[Step, ...], str, str]:
 def signature(tool: ToolData) -> str:
     """Return `name(parameter)`, as the nano format shows tools and as the reasoner writes them."""
     return f"{tool.spec.name}({', '.join(tool.spec.parameters['properties'])})"
+
+
+def without_signatures(draft: Draft) -> Draft:
+    """Return the draft with thoughts that name functions and not their parameters: `Use:read_debt.`"""
+    steps = (replace(step, thought=re.sub(r"(Use:\w+)\([^)]*\)", r"\1", step.thought)) for step in draft.steps)
+    return replace(draft, steps=tuple(steps))
 
 
 def look_up(tool: Lookup, key: str) -> ToolCall:
