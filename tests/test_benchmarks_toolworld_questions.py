@@ -9,14 +9,6 @@ import pytest
 from rolecraft.benchmarks import toolworld
 from rolecraft.benchmarks.toolworld import Settings, frames, names, questions, topics, vocabulary
 
-HELD_OUT = {
-    *topics.HELD_OUT_TOPICS,
-    *topics.HELD_OUT_RELATIONS,
-    *topics.HELD_OUT_KINDS,
-    *topics.HELD_OUT_PARAMETERS,
-    *topics.HELD_OUT_VERBS,
-    *topics.HELD_OUT_BACKUPS,
-}
 VALUES = {
     "topic": "debt",
     "second": "rank",
@@ -79,7 +71,7 @@ def test_open_training_tasks_use_unlisted_words_but_no_held_out_ones():
     tasks = toolworld.tasks(Settings(210, open_words=0.5, scattered=0.3), "train", 5)
     said = {word for task in tasks for spec in task.tools for word in re.findall(r"[a-z]+", spec.description)}
     assert len(said - {*topics.TOPICS, *topics.KINDS, *topics.RELATIONS, *topics.BACKUPS}) > 100
-    assert not said & HELD_OUT
+    assert not said & topics.HELD_OUT
     nonsense = said - set(topics.NOUNS) - set(topics.WORDS)
     listed = {w for n in ("TOPICS", "KINDS", "RELATIONS", "BACKUPS") for w in getattr(topics, n)}
     made = [word for word in nonsense - listed if len(word) > 5]
@@ -88,7 +80,7 @@ def test_open_training_tasks_use_unlisted_words_but_no_held_out_ones():
 
 def test_coined_words_are_often_long_and_never_held_out():
     words = [names.coined(Random(seed)) for seed in range(2000)]
-    assert not HELD_OUT & set(words)
+    assert not topics.HELD_OUT & set(words)
     longer = [word for word in words if word not in topics.NOUNS]
     assert 0.5 < len(longer) / len(words) < 0.8
     assert not any(names.held_out(word) for word in longer)

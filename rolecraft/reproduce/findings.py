@@ -269,7 +269,7 @@ def section(found: Findings) -> str:
         "\n".join(arms),
         *map(to_markdown, grids(found)),
         *_paper_lines(claim),
-        f"{_played(claim)} {_tuned(claim)} {_where(found)}".strip(),
+        " ".join(filter(None, (_played(claim), _tuned(claim), _where(found)))),
         f"```bash\nrolecraft reproduce {claim.name}\n```",
     ]
     return "\n\n".join(parts)
@@ -291,9 +291,14 @@ def _figures(row: Mapping[str, float]) -> str:
 
 def _played(claim: Claim) -> str:
     asked = claim.evaluation
-    return (
+    told = (
         f"{asked.benchmark}, splits {', '.join(asked.splits)}, {asked.n} tasks each, test seed {asked.seed}, tuning "
-        f"seeds {', '.join(map(str, claim.seeds))}; what is chosen is chosen on {asked.development_n} tasks each of "
+        f"seeds {', '.join(map(str, claim.seeds))}"
+    )
+    if not (claim.budget.most_steps or any(arm.search for arm in claim.arms.values())):
+        return f"{told}; nothing is chosen."
+    return (
+        f"{told}; what is chosen is chosen on {asked.development_n} tasks each of "
         f"{', '.join(asked.development_splits)} at seed {asked.development_seed}."
     )
 

@@ -36,19 +36,12 @@ def coined(random: Random) -> str:
     """
     while True:
         noun, longer = random.choice(topics.NOUNS), random.choice(random.choice(_LONGER))
-        if not longer or not (held_out(noun + longer) or noun + longer in _HELD_OUT):
+        if not longer or not (held_out(noun + longer) or noun + longer in topics.HELD_OUT):
             return noun + longer
 
 
 _ENDINGS = "ness ment ure age ity ter al ion ous ance ing o a er ish ium ade ist".split()
 _LONGER = ([""], _ENDINGS, topics.NOUNS)
-_HELD_OUT = {
-    *topics.HELD_OUT_TOPICS,
-    *topics.HELD_OUT_KINDS,
-    *topics.HELD_OUT_RELATIONS,
-    *topics.HELD_OUT_PARAMETERS,
-    *topics.HELD_OUT_BACKUPS,
-}
 
 
 def _draw(random: Random, lengths: tuple[int, ...], *, unseen: bool) -> str:

@@ -65,6 +65,17 @@ BACKUPS = "backup mirror archive copy".split()
 """What a second function for the same topic is called in its description."""
 
 HELD_OUT_BACKUPS = "replica spare".split()
+HELD_OUT = frozenset(
+    (
+        *HELD_OUT_TOPICS,
+        *HELD_OUT_RELATIONS,
+        *HELD_OUT_KINDS,
+        *HELD_OUT_PARAMETERS,
+        *HELD_OUT_VERBS,
+        *HELD_OUT_BACKUPS,
+    )
+)
+"""Every word that pretraining and training never show; the held-out errors are whole phrases, and not among them."""
 
 WORDS = (
     "time year way day man thing woman life child world school state family student group country problem hand part "
