@@ -1,5 +1,6 @@
 """Mixture of Roles: equal to a slow, obvious loop, at home in PEFT, and no role ever leaks into another."""
 
+import copy
 import subprocess
 import sys
 from itertools import pairwise
@@ -148,7 +149,7 @@ def test_exactly_top_k_are_active_where_chances_are_equal(pair):
     pair.train()
     pair(ids, role_ids=torch.zeros_like(ids))
     for layer in mor.layers(pair).values():
-        assert layer.last.share[:4].sum().item() == pytest.approx(3)
+        assert layer.load().share[:4].sum().item() == pytest.approx(3)
 
 
 def test_cached_decoding_over_three_hand_overs_equals_one_full_forward(pair):
@@ -362,10 +363,10 @@ def test_dropout_reaches_the_loras_and_not_the_router():
     _, role_ids = sample()
     layer.gate.plan = mor.Plan(role_ids, 3)
     x = torch.randn(*role_ids.shape, layer.in_features).requires_grad_()
-    first, load = layer(x), layer.last
+    first, load = layer(x), layer.load()
     second = layer(x)
     assert not torch.allclose(first, second)
-    assert torch.equal(layer.last.chance, load.chance)
+    assert torch.equal(layer.load().chance, load.chance)
     first.sum().backward()
     assert torch.isfinite(x.grad).all()
 
@@ -385,3 +386,92 @@ def kept_input(layer, ids, roles, model):
     model(ids, role_ids=roles)
     handle.remove()
     return found[0]
+
+
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+@pytest.mark.parametrize("router", [True, False])
+def test_the_bases_gradient_can_be_watched(register, router):
+    model = shaken(mixture_on(llama(), router=router))
+    layer = mor.layers(model)["base_model.model.model.layers.0.mlp.up_proj"]
+    seen = []
+    getattr(layer.base_layer, register)(lambda module, *gradients: seen.append(gradients))
+    ids, roles = sample()
+    model(ids, role_ids=roles).logits.sum().backward()
+    assert seen
+
+
+def test_recomputed_layers_are_neither_kept_nor_counted_twice():
+    ids, roles = sample()
+    model = shaken(mixture_on(llama())).train()
+    model.base_model.model.activation_checkpointing_enable({"use_reentrant": False})
+    loss = model(ids, role_ids=roles, use_cache=False).logits.mean() + mor.penalty(model)
+    layer = mor.layers(model)["base_model.model.model.layers.0.mlp.up_proj"]
+    load, sums = layer.load(), layer.sums["default"].clone()
+    loss.backward()
+    assert layer.load() is load
+    assert torch.equal(layer.sums["default"], sums)
+
+
+def test_reentrant_checkpointing_is_refused():
+    ids, roles = sample()
+    model = shaken(mixture_on(llama())).train()
+    model.base_model.model.activation_checkpointing_enable({"use_reentrant": True})
+    model.enable_input_require_grads()
+    with pytest.raises(ValueError, match="use_reentrant"):
+        model(ids, role_ids=roles, use_cache=False)
+
+
+def test_a_call_outside_training_leaves_no_balance_to_pay():
+    ids, roles = sample()
+    model = shaken(mixture_on(llama())).train()
+    (model(ids, role_ids=roles).logits.mean() + mor.penalty(model)).backward()
+    with model.disable_adapter():
+        model(ids)
+    mor.penalty(model).backward()  # orthogonality alone
+    assert not any(name.startswith("balance") for name in mor.measure(model))
+
+
+def test_a_deleted_adapter_leaves_no_counts_behind():
+    ids, roles = sample()
+    model = shaken(mixture_on(llama())).train()
+    for count in (2, 4):
+        sizes = {"reasoner": count, "executor": 2, "summarizer": 1}
+        top_k = {"reasoner": 1, "executor": 1, "summarizer": 0}
+        model.add_adapter("second", mor.MoRConfig(r=2, roles=sizes, top_k=top_k))
+        model.set_adapter("second")
+        model.train()(ids, role_ids=roles)
+        model.set_adapter("default")
+        model.delete_adapter("second")
+
+
+def test_a_model_that_was_called_can_be_copied(pair):
+    ids, roles = sample()
+    pair.train()(ids, role_ids=roles)
+    assert torch.equal(copy.deepcopy(pair)(ids, role_ids=roles).logits, pair(ids, role_ids=roles).logits)
+
+
+def test_rows_are_gathered_anew_once_they_have_changed(pair):
+    layer = mor.layers(pair)["base_model.model.model.layers.0.mlp.up_proj"]
+    _, roles = sample()
+    x = torch.randn(*roles.shape, layer.in_features)
+    layer.gate.plan = mor.Plan(roles, 3)
+    with torch.no_grad():
+        layer(x)
+        x.mul_(2)
+        torch.testing.assert_close(layer(x), slowly(layer, x, roles), rtol=1e-5, atol=1e-5)
+
+
+def test_as_many_are_chosen_where_all_but_one_have_no_chance_left(pair):
+    ids, _ = sample()
+    with torch.no_grad():
+        for layer in mor.layers(pair).values():
+            layer.mor_router["default"].mul_(1e4)
+    pair.train()(ids, role_ids=torch.zeros_like(ids))
+    for layer in mor.layers(pair).values():
+        assert layer.load().share[:4].sum().item() == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("r", "launches"), [(16, True), (4, True), (1, False)])
+def test_grouped_mm_is_asked_only_for_widths_that_it_takes(r, launches):
+    layer = mor.layers(mixture_on(llama(), r=r))["base_model.model.model.layers.0.mlp.up_proj"]
+    assert layer._launches(layer.mixtures["default"], torch.float32) is launches

@@ -86,7 +86,7 @@ def test_the_penalty_is_both_losses_times_their_coefficients(reduction):
     ids, roles = sample()
     model(ids, role_ids=roles)
     wrapped = mor.layers(model).values()
-    balances = [_losses.balance(layer.last, layer.mixtures["default"]).sum() for layer in wrapped]
+    balances = [_losses.balance(layer.load(), layer.mixtures["default"]).sum() for layer in wrapped]
     overlaps = [
         _losses.orthogonality(
             layer.mor_A["default"], layer.mor_B["default"], layer.mixtures["default"], "subspace", True
@@ -114,7 +114,7 @@ def test_the_balance_loss_evens_the_load():
     spreads = []
     for _ in range(40):
         model(ids, role_ids=roles)
-        shares = torch.stack([layer.last.share[:4] for layer in mor.layers(model).values()])
+        shares = torch.stack([layer.load().share[:4] for layer in mor.layers(model).values()])
         spreads.append(float((shares.amax(1) - shares.amin(1)).mean()))
         mor.penalty(model).backward()
         optimiser.step()

@@ -38,8 +38,7 @@ def _decided(output_dir: Path) -> bool | None:
 
 def _measured(recipe: Recipe, output_dir: Path) -> bool:
     if not workers.is_worker():
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        gain = bfloat16.gain(accelerator or torch.device("cpu"))
+        gain = bfloat16.gain(_device(recipe))
         print(f"training.bf16 auto: {gain >= _GAIN} (a product in bfloat16 is {gain:.2f} times as fast as in float32)")
         return gain >= _GAIN
     # Started by torchrun: these arguments meet the other processes, and the first one decides.
@@ -48,3 +47,8 @@ def _measured(recipe: Recipe, output_dir: Path) -> bool:
     if arguments.world_size > 1:
         torch.distributed.broadcast(faster, 0)
     return bool(faster)
+
+
+def _device(recipe: Recipe) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if accelerator is None or recipe.training.extra.get("use_cpu") else accelerator

@@ -105,7 +105,7 @@ def penalty(model: Any) -> torch.Tensor | float:
     wrapped, config = layers(model), _active(model)
     total: torch.Tensor | float = 0.0
     if config.balance_coef and config.router:
-        noted = [layer.last for layer in wrapped.values() if layer.last is not None]
+        noted = [load for layer in wrapped.values() if (load := layer.load(_name(model))) is not None]
         if noted:
             losses_LR = _losses.balance(_losses.together(noted), config.mixture())
             total = total + config.balance_coef * _reduce(losses_LR, config.balance_reduction)
@@ -127,8 +127,8 @@ def measure(model: Any) -> Mapping[str, float]:
     for place, layer in enumerate(wrapped):
         third = _GROUPS[place * len(_GROUPS) // len(wrapped)]
         parts = {"orthogonality": _orthogonality(layer, model, config)}
-        if layer.last is not None:
-            parts["balance"] = _losses.balance(layer.last, layer.mixtures[name])
+        if (load := layer.load(name)) is not None:
+            parts["balance"] = _losses.balance(load, layer.mixtures[name])
         for kind, values_R in parts.items():
             for role, value in zip(config.speakers, values_R.tolist(), strict=True):
                 rows.setdefault(f"{kind}/{role}/{third}", []).append(value)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rolecraft.adapters.mor import _losses, _product
@@ -26,11 +27,16 @@ _Added = tuple[torch.Tensor, Routing | None]
 
 
 class RoleGate:
-    """Takes `role_ids` out of a model's call and keeps their plan for the layers while the call runs."""
+    """Takes `role_ids` out of a model's call and keeps their plan for the layers while the call runs.
+
+    `calls` counts the model's calls, and `again` tells that a layer is being computed again in the backward pass.
+    """
 
     def __init__(self, roles: tuple[str, ...]) -> None:
         self.roles = roles
         self.plan: Plan | None = None
+        self.calls = 0
+        self.again = False
 
     def watch(self, model: nn.Module) -> None:
         """Register on `model` and on its decoder layers."""
@@ -42,6 +48,7 @@ class RoleGate:
 
     def _enter(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         role_ids = kwargs.pop("role_ids", None)
+        self.calls += 1
         self.plan = None if role_ids is None else Plan(role_ids, len(self.roles))
         return args, kwargs
 
@@ -62,14 +69,21 @@ class _Checkpoint:
     original: Callable[..., Any]
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        plan = self.gate.plan
+        plan, trained, begun = self.gate.plan, torch.is_grad_enabled(), False
 
         def with_plan(*inputs: Any) -> Any:
-            before, self.gate.plan = self.gate.plan, plan
+            nonlocal begun
+            if trained and not begun and not torch.is_grad_enabled():
+                raise ValueError(
+                    "reentrant gradient checkpointing loses the routers' balance loss; give "
+                    'gradient_checkpointing_kwargs={"use_reentrant": False}'
+                )
+            before = self.gate.plan, self.gate.again
+            self.gate.plan, self.gate.again, begun = plan, begun, True
             try:
                 return function(*inputs)
             finally:
-                self.gate.plan = before
+                self.gate.plan, self.gate.again = before
 
         return self.original(with_plan, *args)
 
@@ -83,7 +97,7 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
     """
 
     adapter_layer_names = ("mor_A", "mor_B", "mor_router")
-    other_param_names = ("mixtures", "mor_dropout")
+    other_param_names = ("mixtures", "mor_dropout", "sums", "_loads")
 
     # PEFT's own, which its types do not tell.
     active_adapters: Any
@@ -99,7 +113,7 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         self.mor_dropout = nn.ModuleDict()
         self.mixtures: dict[str, Mixture] = {}
         self.way: Way | None = None
-        self.last: Load | None = None
+        self._loads: dict[str, tuple[int, Load]] = {}
         self.sums: dict[str, torch.Tensor] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -131,8 +145,8 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         plan = self._plan(x)
         # As rows, for what a linear layer makes of (B, T, in) can be a view, and those cannot be added to in place.
         output = self.base_layer(x.reshape(-1, self.in_features), *args, **kwargs)
-        if self.base_layer._forward_hooks:  # somebody may keep the base's own output
-            output = output.clone()
+        if not torch.compiler.is_compiling() and (output._is_view() or self._watched()):
+            output = output.clone()  # somebody may keep the base's own output, or watch its gradient
         for name in active:
             output = self._with(name, x, output, plan)
         return output.view(*x.shape[:-1], self.out_features)
@@ -151,6 +165,19 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         """Return the adapter's matrices as they are kept."""
         return Weights(self.mor_A[name], self.mor_B[name], self.mor_router.get(name, None))
 
+    def load(self, name: str = "default") -> Load | None:
+        """Return how an adapter's routers spread the tokens of the model's last call, if that was one in training."""
+        call, found = self._loads.get(name, (-1, None))
+        return found if call == self.gate.calls else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to a call: its tensors can be neither copied nor sent."""
+        return {**self.__dict__, "_loads": {}}
+
+    def _watched(self) -> bool:
+        anywhere = _has_any_global_hook()  # type: ignore[no-untyped-call]
+        return bool(self.base_layer._forward_hooks or anywhere)
+
     def _plan(self, x: torch.Tensor) -> Plan:
         plan = self.gate.plan
         if plan is None:
@@ -165,8 +192,9 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         return plan
 
     def _with(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan) -> torch.Tensor:
-        device, way = x.device.type, self._way(x)
+        device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        way = self._way(x, self.mixtures[name], dtype)
         add = self._add_grouped if way == "grouped" else self._add_stacked if way == "stacked" else self._add_launched
         output, routing = add(name, x, output, plan, dtype)
         if routing is not None and self.training and torch.is_grad_enabled():
@@ -204,16 +232,24 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         kept = self.weights(name)
         return Weights(kept.A.to(dtype), kept.B.to(dtype), None if kept.router is None else kept.router.to(dtype))
 
-    def _way(self, x: torch.Tensor) -> Way:
+    def _way(self, x: torch.Tensor, mixture: Mixture, dtype: torch.dtype) -> Way:
         if self.way is not None:
             return self.way
         if torch.compiler.is_compiling():
             return "stacked"
-        return "grouped_mm" if x.is_cuda else "grouped"
+        return "grouped_mm" if x.is_cuda and self._launches(mixture, dtype) else "grouped"
+
+    def _launches(self, mixture: Mixture, dtype: torch.dtype) -> bool:
+        """Tell whether all rows are of whole 16 bytes, as `grouped_mm` asks."""
+        widths = (max(mixture.counts) * mixture.r, self.in_features, self.out_features)
+        return all(width * dtype.itemsize % 16 == 0 for width in widths)
 
     def _note(self, name: str, routing: Routing) -> None:
-        self.last = _losses.load(routing)
-        seen = torch.stack((self.last.share.detach() * self.last.seen, self.last.seen.to(self.last.share.dtype)))
+        found = _losses.load(routing)
+        if self.gate.again:  # computed with the same steps, as checkpointing wants, and noted when it was new
+            return
+        self._loads[name] = (self.gate.calls, found)
+        seen = torch.stack((found.share.detach() * found.seen, found.seen.to(found.share.dtype)))
         self.sums[name] = self.sums[name] + seen if name in self.sums else seen
 
 

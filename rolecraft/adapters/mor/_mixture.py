@@ -99,10 +99,11 @@ def shares(logits_EN: torch.Tensor, masks: Masks, mixture: Mixture) -> tuple[tor
     the shared one (released code, moelora.py). Ties are broken by place: exactly `top_k` are ever active.
     """
     # A role with no routed LoRA, and a token of nobody, has no chance to share out.
-    chances_EN = (logits_EN + masks.bar).softmax(0) * masks.routed
+    own_EN = logits_EN + masks.bar
+    chances_EN = own_EN.softmax(0) * masks.routed
     chosen_EN, shares_EN = masks.routed, chances_EN
     if mixture.picks:
-        best_Nk = chances_EN.T.topk(masks.keep.shape[1], dim=-1).indices
+        best_Nk = own_EN.T.topk(masks.keep.shape[1], dim=-1).indices
         marks_NE = torch.zeros_like(chances_EN.T, memory_format=torch.contiguous_format)
         chosen_EN = marks_NE.scatter(-1, best_Nk, masks.keep).T * masks.routed
         kept_EN = chances_EN * chosen_EN

@@ -60,7 +60,7 @@ class Masks:
     seen: torch.Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Arrangement:
     """Tokens in an order in which those of one role are neighbours: `spans` are (role, first, end).
 
@@ -82,7 +82,7 @@ class Plan:
         self.shape = tuple(role_ids.shape)
         self._roles = roles
         self._masks: dict[tuple[Mixture, bool], Masks] = {}
-        self._last: tuple[torch.Tensor, Arrangement, torch.Tensor] | None = None
+        self._last: tuple[torch.Tensor, tuple[object, ...], torch.Tensor] | None = None
 
     @cached_property
     def _counts(self) -> list[int]:
@@ -125,13 +125,14 @@ class Plan:
 
     def arranged(self, x: torch.Tensor, arrangement: Arrangement, dtype: torch.dtype) -> torch.Tensor:
         """Return the tokens (N, in) of `x` (..., in) so arranged; neighbours that read one tensor share the result."""
-        last = self._last
-        if last is None or last[0] is not x or last[1] is not arrangement or last[2].dtype != dtype:
+        version = None if x.is_inference() else x._version
+        made_for = (arrangement, dtype, version, torch.is_grad_enabled())
+        if self._last is None or self._last[0] is not x or self._last[1] != made_for:
             rows = x.reshape(-1, x.shape[-1]).to(dtype)
             if arrangement.order is not None and arrangement.inverse is not None:
                 rows = reorder(rows, arrangement.order, arrangement.inverse)
-            self._last = last = (x, arrangement, rows)
-        return last[2]
+            self._last = (x, made_for, rows)
+        return self._last[2]
 
     def masks(self, mixture: Mixture, arrangement: Arrangement | None = None) -> Masks:
         """Return the masks of all tokens, so arranged or where they stand."""
