@@ -122,7 +122,7 @@ async def play(
             episode_seed = _episode_seed(seed, environment.task.id)
             return await episode(environment, team, engine, settings, seed=episode_seed, explain=explain)
         finally:
-            await asyncio.to_thread(environment.toolbox.close)
+            await _close(environment)
 
     try:
         while True:
@@ -150,8 +150,17 @@ async def _open(opener: Opener) -> Environment:
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        environment = await opening
-        await asyncio.to_thread(environment.toolbox.close)
+        await _close(await opening)
+        raise
+
+
+async def _close(environment: Environment) -> None:
+    """Close a world off the event loop, to its end though its episode is cancelled: a thread not begun would be."""
+    closing = asyncio.ensure_future(asyncio.to_thread(environment.toolbox.close))
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await closing
         raise
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -48,12 +49,13 @@ def says(text):
     return Message("assistant", text)
 
 
-def opener(closed=None, name="t"):
+def opener(closed=None, name="t", closing_seconds=0.0):
     def judge(trajectory):
         return Verdict(1.0 if "5" in trajectory.messages[-1].content else 0.0)
 
     class Box(Toolbox):
         def close(self):
+            time.sleep(closing_seconds)
             super().close()
             if closed is not None:
                 closed.append(name)
@@ -201,6 +203,14 @@ def test_a_failing_engine_stops_play_and_closes_the_worlds():
     with pytest.raises(EngineError):
         collect(openers, Scripted([EngineError("down")]), concurrency=2)
     assert sorted(opened) == sorted(closed)
+
+
+def test_a_world_that_closes_while_play_stops_is_closed_to_its_end():
+    closed = []
+    openers = [opener(closed, f"t{i}", closing_seconds=0.2 * i) for i in range(2)]
+    with pytest.raises(EngineError):
+        collect(openers, Scripted([EngineError("down")]), concurrency=2)
+    assert sorted(closed) == ["t0", "t1"]
 
 
 def test_seeds_depend_on_the_place_not_on_the_order_of_admission():
