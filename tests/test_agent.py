@@ -4,6 +4,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -205,12 +206,19 @@ def test_a_failing_engine_stops_play_and_closes_the_worlds():
     assert sorted(opened) == sorted(closed)
 
 
-def test_a_world_that_closes_while_play_stops_is_closed_to_its_end():
+def test_a_world_that_waits_to_be_closed_when_play_stops_is_closed():
     closed = []
-    openers = [opener(closed, f"t{i}", closing_seconds=0.2 * i) for i in range(2)]
+    openers = [opener(closed, f"t{i}", closing_seconds=0.1) for i in range(3)]
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # the others wait for its one thread
+        engine = Scripted([EngineError("down")])
+        async for _ in agent.play(openers, team.find("single"), engine, concurrency=3):
+            pass
+
     with pytest.raises(EngineError):
-        collect(openers, Scripted([EngineError("down")]), concurrency=2)
-    assert sorted(closed) == ["t0", "t1"]
+        asyncio.run(play())
+    assert sorted(closed) == ["t0", "t1", "t2"]
 
 
 def test_seeds_depend_on_the_place_not_on_the_order_of_admission():
