@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import statistics
 import time
 from functools import partial
 from pathlib import Path
 
 import torch
+from batching import Measured
 from rich.console import Console
 from rich.table import Table
 
@@ -59,30 +59,21 @@ def said(record: Trajectory) -> list[str]:
     return [str((message.speaker, message.content, message.tool_calls)) for message in record.messages]
 
 
-def show(times: Times, count: int, concurrency: int) -> list[dict[str, float | int | str]]:
+def show(times: Times, count: int, concurrency: int) -> list[Measured]:
     """Print the table and return its rows."""
-    rows: list[dict[str, float | int | str]] = []
+    rows = []
     for name, values in times.items():
-        rows.append(row(f"{name}, ms an episode", [1000 * value / count for value in values]))
+        rows.append(Measured(name, "ms an episode", tuple(1000 * value / count for value in values)))
     for clock in ("CPU", "wall"):
         pairs = zip(times[f"{clock}, one by one"], times[f"{clock}, at once"], strict=True)
-        rows.append(row(f"{clock}, one by one / {concurrency} at once", [single / many for single, many in pairs]))
-    table = Table("what", "n", "median", "low to high", title=f"{count} episodes of toolworld")
+        ratios = tuple(single / many for single, many in pairs)
+        rows.append(Measured(f"{clock}, one by one / {concurrency} at once", "times", ratios))
+    table = Table("what", "n", "median", "low to high", "unit", title=f"{count} episodes of toolworld")
     for one in rows:
-        table.add_row(str(one["what"]), str(one["n"]), f"{one['median']:.2f}", f"{one['low']:.2f} to {one['high']:.2f}")
+        spread = f"{min(one.values):.2f} to {max(one.values):.2f}"
+        table.add_row(one.what, str(len(one.values)), f"{one.median:.2f}", spread, one.unit)
     Console(stderr=True, width=100).print(table)
     return rows
-
-
-def row(what: str, values: list[float]) -> dict[str, float | int | str]:
-    """Return a row of the table."""
-    return {
-        "what": what,
-        "n": len(values),
-        "median": round(statistics.median(values), 3),
-        "low": round(min(values), 3),
-        "high": round(max(values), 3),
-    }
 
 
 def main() -> None:
@@ -100,7 +91,7 @@ def main() -> None:
     times, differing = measure(flags.adapter, tasks, flags.concurrency, flags.rounds)
     rows = show(times, len(tasks), flags.concurrency)
     if flags.json:
-        print(json.dumps({"rows": rows, "episodes_that_differ": differing}))
+        print(json.dumps({"rows": [one.to_json() for one in rows], "episodes_that_differ": differing}))
 
 
 if __name__ == "__main__":

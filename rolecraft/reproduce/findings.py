@@ -295,7 +295,7 @@ def _played(claim: Claim) -> str:
         f"{asked.benchmark}, splits {', '.join(asked.splits)}, {asked.n} tasks each, test seed {asked.seed}, tuning "
         f"seeds {', '.join(map(str, claim.seeds))}"
     )
-    if not (claim.budget.most_steps or any(arm.search for arm in claim.arms.values())):
+    if not _tuned(claim):
         return f"{told}; nothing is chosen."
     return (
         f"{told}; what is chosen is chosen on {asked.development_n} tasks each of "

@@ -13,7 +13,7 @@ import torch
 from rolecraft import bfloat16, workers
 from rolecraft.recipe import Recipe, read_recipe
 from rolecraft.store import Run
-from rolecraft.train.trainer import arguments_for
+from rolecraft.train.trainer import arguments_for, device_of
 
 _GAIN = 1.2
 """What a product must gain at least, since autocast also casts every weight and activation."""
@@ -38,7 +38,7 @@ def _decided(output_dir: Path) -> bool | None:
 
 def _measured(recipe: Recipe, output_dir: Path) -> bool:
     if not workers.is_worker():
-        gain = bfloat16.gain(_device(recipe))
+        gain = bfloat16.gain(device_of(recipe.training))
         print(f"training.bf16 auto: {gain >= _GAIN} (a product in bfloat16 is {gain:.2f} times as fast as in float32)")
         return gain >= _GAIN
     # Started by torchrun: these arguments meet the other processes, and the first one decides.
@@ -47,8 +47,3 @@ def _measured(recipe: Recipe, output_dir: Path) -> bool:
     if arguments.world_size > 1:
         torch.distributed.broadcast(faster, 0)
     return bool(faster)
-
-
-def _device(recipe: Recipe) -> torch.device:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return torch.device("cpu") if accelerator is None or recipe.training.extra.get("use_cpu") else accelerator

@@ -272,6 +272,12 @@ class WholeCheckpoints(TrainerCallback):  # type: ignore[misc]
         args.distributed_state.wait_for_everyone()
 
 
+def device_of(training: TrainingSettings) -> torch.device:
+    """Return the kind of device that a run trains on: this machine's accelerator, unless it is told `use_cpu`."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if accelerator is None or training.extra.get("use_cpu") else accelerator
+
+
 def arguments_for(training: TrainingSettings, output_dir: Path) -> TrainingArguments:
     """Return transformers' TrainingArguments; raises SettingsError for a bad value, MissingExtra for a reporter.
 
@@ -282,7 +288,7 @@ def arguments_for(training: TrainingSettings, output_dir: Path) -> TrainingArgum
         if name in _REPORTERS and importlib.util.find_spec(name) is None:
             raise MissingExtra(name, name)
     _check_extra(training.extra)
-    on_cpu = not torch.accelerator.is_available() or bool(training.extra.get("use_cpu"))
+    on_cpu = device_of(training).type == "cpu"
     same = (
         "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
         "lr_scheduler_type warmup_steps weight_decay max_grad_norm bf16 logging_steps seed"

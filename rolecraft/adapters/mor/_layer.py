@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rolecraft.adapters.mor import _losses, _product
 from rolecraft.adapters.mor._losses import Load
 from rolecraft.adapters.mor._mixture import Routing, Way, Weights, launched, stacked
-from rolecraft.adapters.mor._plan import Mixture, Plan, reorder
+from rolecraft.adapters.mor._plan import Mixture, Plan
 
 Init = Literal["lora", "released"]
 
@@ -216,8 +216,7 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
     def _add_launched(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan, dtype: torch.dtype) -> _Added:
         rows, weights = plan.arranged(x, plan.by_role, dtype), self._cast(name, dtype)
         added, routing = launched(rows, self._dropped(name, rows), weights, plan, self.mixtures[name])
-        if plan.by_role.order is not None and plan.by_role.inverse is not None:
-            added = reorder(added, plan.by_role.inverse, plan.by_role.order)
+        added = plan.by_role.restore(added)
         if plan.covered == 0 and torch.is_grad_enabled():
             # Other processes of a data-parallel run wait for a gradient of everything.
             matrices = (weights.A, weights.B, weights.router)

@@ -72,6 +72,14 @@ class Arrangement:
     order: torch.Tensor | None = None
     inverse: torch.Tensor | None = None
 
+    def arrange(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the tokens' rows (N, ...) in this order."""
+        return rows if self.order is None or self.inverse is None else reorder(rows, self.order, self.inverse)
+
+    def restore(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows (N, ...) in this order back where their tokens stand."""
+        return rows if self.order is None or self.inverse is None else reorder(rows, self.inverse, self.order)
+
 
 class Plan:
     """The tokens of one forward call by role: `by_role`, and `arrangement`, which may leave long runs in place."""
@@ -128,9 +136,7 @@ class Plan:
         version = None if x.is_inference() else x._version
         made_for = (arrangement, dtype, version, torch.is_grad_enabled())
         if self._last is None or self._last[0] is not x or self._last[1] != made_for:
-            rows = x.reshape(-1, x.shape[-1]).to(dtype)
-            if arrangement.order is not None and arrangement.inverse is not None:
-                rows = reorder(rows, arrangement.order, arrangement.inverse)
+            rows = arrangement.arrange(x.reshape(-1, x.shape[-1]).to(dtype))
             self._last = (x, made_for, rows)
         return self._last[2]
 
