@@ -16,6 +16,7 @@ from rolecraft import renderers
 from rolecraft.adapters import mor
 from rolecraft.engine import LocalEngine, Settings
 from rolecraft.engine.decoder import Decoder, keyed
+from rolecraft.engine.roles import read_loras
 from rolecraft.model import Loaded
 from rolecraft.types import Message, Prompt, Sampling
 
@@ -55,6 +56,14 @@ def mixture(tokenizer, assignment="stream", changes=None, **settings) -> Loaded:
     torch.manual_seed(1)
     tuned = shaken(mor.attach(base.model, chosen)).eval()
     return Loaded("tiny", tuned, tokenizer, base.renderer, "", "", gate=mor.gate(chosen))
+
+
+def with_routers_times(loaded: Loaded, factor: float) -> Loaded:
+    """The same, with another scale of its routers."""
+    for name, parameter in loaded.model.named_parameters():
+        if "mor_router" in name:
+            parameter.data.mul_(factor)
+    return loaded
 
 
 def pair(loaded: Loaded, rows: int = 4, context: int = 200) -> tuple[Decoder, Decoder]:
@@ -165,6 +174,25 @@ def test_mixtures_of_all_shapes_are_computed(nano_tokenizer, settings):
     changes = {"num_key_value_heads": 4} if settings.get("router") is False else {}
     loaded = mixture(nano_tokenizer, changes=changes, **settings)
     compare(*pair(loaded), roles=len(loaded.gate.roles))
+
+
+def test_routers_may_be_certain(nano_tokenizer):
+    compare(*pair(with_routers_times(mixture(nano_tokenizer), 1e6)), roles=3)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 1.0, 1e6], ids=["tied", "near", "random", "certain"])
+def test_a_token_alone_gets_what_it_gets_among_others(nano_tokenizer, factor):
+    layer = with_routers_times(mixture(nano_tokenizer), factor).model.base_model.model.model.layers[1]
+    for modules in ([layer.self_attn.q_proj], [layer.mlp.gate_proj, layer.mlp.up_proj]):
+        loras = read_loras(modules)
+        x = torch.randn(12, modules[0].in_features)
+        for role in range(3):
+            out = torch.zeros(12, sum(module.out_features for module in modules))
+            loras.add_to(out, x, ((role, 0, 12),))
+            for token in range(12):
+                alone = torch.zeros(1, out.shape[1])
+                loras.add_to(alone, x[token : token + 1], ((role, 0, 1),))
+                torch.testing.assert_close(alone[0], out[token])
 
 
 @pytest.mark.parametrize("assignment", ["stream", "reencode", "activated"])

@@ -5,14 +5,37 @@ Not covered: training, and several adapters at once.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rolecraft.adapters import mor
+
+_LARGE = 700.0
+"""Its exponential is still a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Where a CPU works on a token that stands alone, so that the step makes no tensors.
+
+    `middle` (1, M * count * r + M * count) is what `down` gives; `logits` (M * count,), `scaled` (M * count, r) and
+    `parts`, by layer (1, count * r) and `stacked` (M, 1, count * r), are views of it. What is written to `numbers`
+    stands in `weights` (M * count, 1).
+    """
+
+    middle: Tensor
+    logits: Tensor
+    scaled: Tensor
+    parts: tuple[Tensor, ...]
+    stacked: Tensor
+    weights: Tensor
+    numbers: array[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +44,7 @@ class One:
 
     `down` (in, M * count * r + M * count): all A, then all routers, if there are any. `ups`: each layer's B
     (count * r, out) with the adapter's scale in it, and `stacked` the same as one where the layers are equally wide.
-    `shared` is 1 for the shared LoRA and 0 for the others.
+    `shared` is 1 for the shared LoRA and 0 for the others. `scratch` is None where a token is not worked on alone.
     """
 
     count: int
@@ -32,6 +55,7 @@ class One:
     ups: tuple[Tensor, ...]
     stacked: Tensor
     shared: Tensor
+    scratch: Scratch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +76,9 @@ class RoleLoras:
                 self._add(out[first:end], x[first:end], self.roles[role])
 
     def _add(self, out: Tensor, x: Tensor, one: One) -> None:
+        if len(x) == 1 and one.scratch is not None and _lower_alone(x, one, one.scratch):
+            self._add_ups(out, one, one.scratch.parts, one.scratch.stacked)
+            return
         count, layers = len(x), len(self.outs)
         middle = torch.mm(x, one.down)
         rank = one.count * one.r
@@ -59,15 +86,44 @@ class RoleLoras:
             middle, logits = middle.split_with_sizes((layers * rank, layers * one.count), 1)
             weights = _weights(logits.view(count, layers, one.count), one)
             middle.view(count, layers, one.count, one.r).mul_(weights.unsqueeze(-1))
-        if layers == 1:
-            first, end = self.outs[0]
-            (out if self.together else out[:, first:end]).addmm_(middle, one.ups[0])
+        self._add_ups(out, one, torch.split(middle, rank, 1), middle.view(count, layers, rank).transpose(0, 1))
+
+    def _add_ups(self, out: Tensor, one: One, parts: Sequence[Tensor], stacked: Tensor) -> None:
+        """Add what the B make of each layer's part (N, count * r), all of which are `stacked` (M, N, count * r)."""
+        if len(parts) > 1 and self.together:
+            out.view(len(out), len(parts), -1).transpose(0, 1).baddbmm_(stacked, one.stacked)
         elif self.together:
-            by_layer = middle.view(count, layers, rank).transpose(0, 1)
-            out.view(count, layers, -1).transpose(0, 1).baddbmm_(by_layer, one.stacked)
+            out.addmm_(parts[0], one.ups[0])
         else:
-            for (first, end), part, up in zip(self.outs, torch.split(middle, rank, 1), one.ups, strict=True):
+            for (first, end), part, up in zip(self.outs, parts, one.ups, strict=True):
                 out[:, first:end].addmm_(part, up)
+
+
+def _lower_alone(x: Tensor, one: One, scratch: Scratch) -> bool:
+    """Put what A make of one token, weighted, into `scratch`; tell whether that was done.
+
+    It is not where LoRAs tie for the last place, which `topk` must decide. So few weights take Python's numbers half
+    the time of five small kernels, which the matrices of the step keep driving from the processor's caches.
+    """
+    torch.mm(x, one.down, out=scratch.middle)
+    logits, written, routed, place = scratch.logits.tolist(), scratch.numbers, one.count - 1, 0
+    for first in range(0, len(logits), one.count):
+        if routed:
+            own = logits[first : first + routed]
+            ranked = sorted(own)
+            best, last = ranked[-1], ranked[-one.top_k]
+            if one.top_k < routed and ranked[-one.top_k - 1] == last:
+                return False
+            total = 0.0
+            for number in ranked[-one.top_k :]:
+                total += exp(number - best)
+            for number in own:
+                written[place] = exp(number - best) / total if number >= last else 0.0
+                place += 1
+        written[place] = 1 / (1 + exp(min(-logits[first + routed], _LARGE)))
+        place += 1
+    scratch.scaled.mul_(scratch.weights)
+    return True
 
 
 def _weights(logits: Tensor, one: One) -> Tensor:
@@ -118,13 +174,32 @@ def _one(mixed: Sequence[tuple[Any, str]], role: int, together: bool) -> One:
     shared = torch.zeros(count, device=ups[0].device)
     shared[-1] = 1.0
     stacked = torch.stack(ups).to(dtype) if together else torch.empty(0, dtype=dtype)
+    down = torch.cat(downs).to(dtype).t().contiguous()
+    alone = mixture.router and down.dtype == torch.float32 and down.device.type == "cpu"
     return One(
         count=count,
         r=mixture.r,
         top_k=mixture.top_k[role],
         routed=mixture.router,
-        down=torch.cat(downs).to(dtype).t().contiguous(),
+        down=down,
         ups=tuple(stacked) if together else tuple(up.to(dtype) for up in ups),
         stacked=stacked,
         shared=shared,
+        scratch=_scratch(down, len(mixed), count, mixture.r) if alone else None,
+    )
+
+
+def _scratch(down: Tensor, layers: int, count: int, r: int) -> Scratch:
+    middle = down.new_empty(1, down.shape[1])
+    low, logits = middle[0].split_with_sizes((layers * count * r, layers * count))
+    numbers = array("f", bytes(4 * layers * count))
+    by_layer = low.view(layers, 1, count * r)
+    return Scratch(
+        middle=middle,
+        logits=logits,
+        scaled=low.view(layers * count, r),
+        parts=by_layer.unbind(),
+        stacked=by_layer,
+        weights=torch.frombuffer(numbers, dtype=torch.float32).view(-1, 1),
+        numbers=numbers,
     )

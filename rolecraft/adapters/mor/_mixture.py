@@ -96,7 +96,7 @@ def shares(logits_EN: torch.Tensor, masks: Masks, mixture: Mixture) -> tuple[tor
     """Return each token's share of each LoRA (E, N), 0 for those of other roles, and the routing, from float32 logits.
 
     Softmax over the routed LoRAs of the token's role, the best `top_k` of them scaled to a sum of 1, and a sigmoid for
-    the shared one (released code, moelora.py). Ties are broken by place: exactly `top_k` are ever active.
+    the shared one (released code, moelora.py). Exactly `top_k` are active, also where some tie.
     """
     # A role with no routed LoRA, and a token of nobody, has no chance to share out.
     own_EN = logits_EN + masks.bar
