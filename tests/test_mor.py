@@ -284,6 +284,22 @@ def test_without_a_router_all_loras_of_a_role_are_one_larger_lora():
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_unloaded_the_base_is_as_before_and_free_for_other_roles():
+    base = llama()
+    ids = torch.randint(0, 64, (2, 9))
+    expected = base(ids).logits
+    model = shaken(mixture_on(base))
+    model.base_model.model.activation_checkpointing_enable({"use_reentrant": False})
+    model.train()(ids, role_ids=torch.zeros_like(ids)).logits.sum().backward()
+    left = model.unload().eval()
+    hooks = [hook for m in left.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    assert not any("RoleGate" in repr(hook) for hook in hooks)
+    torch.testing.assert_close(left(ids).logits, expected, rtol=0, atol=0)
+    left.train()(ids).logits.sum()
+    other = mor.attach(left, mor.Settings(roles={"actor": 2}, top_k={"actor": 1}, r=2, context=None))
+    other(ids, role_ids=torch.zeros_like(ids))
+
+
 def test_it_cannot_be_merged(pair):
     with pytest.raises(ValueError, match="cannot be merged"):
         pair.merge_and_unload()

@@ -14,6 +14,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
+from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rolecraft.adapters.mor import _losses, _product
@@ -37,14 +38,24 @@ class RoleGate:
         self.plan: Plan | None = None
         self.calls = 0
         self.again = False
+        self._hooks: list[RemovableHandle] = []
 
     def watch(self, model: nn.Module) -> None:
         """Register on `model` and on its decoder layers."""
-        model.register_forward_pre_hook(self._enter, with_kwargs=True)
-        model.register_forward_hook(self._leave, always_call=True)
+        self._hooks.append(model.register_forward_pre_hook(self._enter, with_kwargs=True))
+        self._hooks.append(model.register_forward_hook(self._leave, always_call=True))
         for module in model.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.register_forward_pre_hook(self._enter_layer)
+                self._hooks.append(module.register_forward_pre_hook(self._enter_layer))
+
+    def unwatch(self, model: nn.Module) -> None:
+        """Leave `model` as it was before `watch`."""
+        while self._hooks:
+            self._hooks.pop().remove()
+        for module in model.modules():
+            checkpoint = getattr(module, "_gradient_checkpointing_func", None)
+            if isinstance(checkpoint, _Checkpoint):
+                module._gradient_checkpointing_func = checkpoint.original  # type: ignore[assignment]  # as in gate_of
 
     def _enter(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         role_ids = kwargs.pop("role_ids", None)
@@ -262,6 +273,14 @@ def gate_of(model: nn.Module, roles: tuple[str, ...]) -> RoleGate:
     elif gate.roles != roles:
         raise ValueError(f"the model has adapters for the roles {gate.roles} already, and this one is for {roles}")
     return gate
+
+
+def ungate(model: nn.Module) -> None:
+    """Take the gate off a model whose adapters are gone."""
+    gate: RoleGate | None = getattr(model, "mor_gate", None)
+    if gate is not None:
+        gate.unwatch(model)
+        del model.mor_gate
 
 
 def layers(model: nn.Module) -> Mapping[str, MoRLinear]:

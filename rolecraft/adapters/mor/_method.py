@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import PeftType
 from torch import nn
 
-from rolecraft.adapters.mor._layer import MoRLinear, gate_of
+from rolecraft.adapters.mor._layer import MoRLinear, gate_of, ungate
 from rolecraft.adapters.mor._plan import Mixture
 from rolecraft.gate import Assignment, Gate
 
@@ -117,6 +117,12 @@ class MoRModel(BaseTuner):  # type: ignore[misc]
     prefix = "mor_"
     tuner_layer_cls = MoRLinear
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
+
+    def unload(self) -> nn.Module:
+        """Return the base as it was before its adapters; they are gone."""
+        base: nn.Module = super().unload()
+        ungate(base)
+        return base
 
     def _create_and_replace(
         self,
