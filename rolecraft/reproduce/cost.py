@@ -14,7 +14,7 @@ from rolecraft.reproduce import cells, trial
 from rolecraft.reproduce.cells import Board, Cell, Result
 
 _LOAD = 15.0  # seconds that a cell takes to load its model and to read its data, beside the steps and the tasks
-_PLAY = 0.2  # seconds that one process needs for a task, where no finished cell tells
+_PLAY = 0.1  # seconds that one process needs for a task, where no finished cell tells
 
 
 @dataclass(frozen=True, slots=True)
