@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from rolecraft.engine import LocalEngine, Settings
+from rolecraft.engine import LocalEngine, Settings, slots
 from rolecraft.errors import ContextFull, EngineError, SettingsError
 from rolecraft.types import Completion, Message, Prompt, Sampling, ToolSpec
 
@@ -283,14 +283,17 @@ def test_streamed_pieces_make_up_the_reply(engine, loaded):
 def test_a_cancelled_request_frees_its_slot(loaded):
     async def cancel_one():
         task = asyncio.create_task(engine.complete(tiny.prompt("debt", max_tokens=400)))
-        await asyncio.sleep(0.05)
+        while counted.calls < 5:
+            await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return await asyncio.wait_for(engine.complete(tiny.prompt("rank")), timeout=10)
+        return await engine.complete(tiny.prompt("rank"))
 
     with LocalEngine(loaded, Settings(slots=1)) as engine:
+        counted = tiny.Counted(engine)
         (completion,) = asyncio.run(cancel_one())
+    assert counted.calls < 200  # and 12 of them are the second one's
     assert completion.turn.token_ids == _greedy(loaded.model, completion.turn.prompt_ids, 12)
 
 
@@ -299,10 +302,29 @@ def test_a_listener_who_leaves_frees_the_slot(loaded):
         stream = engine.stream(tiny.prompt("debt", max_tokens=400))
         await anext(stream)
         await stream.aclose()
-        return await asyncio.wait_for(engine.complete(tiny.prompt("rank")), timeout=10)
+        return await engine.complete(tiny.prompt("rank"))
 
     with LocalEngine(loaded, Settings(slots=1)) as engine:
+        counted = tiny.Counted(engine)
         assert len(asyncio.run(leave())) == 1
+    assert counted.calls < 200
+
+
+def test_a_slot_is_used_again_while_its_neighbour_still_writes(loaded):
+    ended = []
+
+    async def ask(name, most):
+        await engine.complete(tiny.prompt(name, max_tokens=most))
+        ended.append(name)
+
+    async def three():
+        await asyncio.gather(ask("long", 300), ask("short", 3), ask("queued", 3))
+
+    with LocalEngine(loaded, Settings(slots=2)) as engine:
+        counted = tiny.Counted(engine)
+        asyncio.run(three())
+    assert ended == ["short", "queued", "long"]
+    assert counted.calls < 330
 
 
 def test_a_loop_that_closes_under_a_request_harms_nobody(engine):
@@ -370,6 +392,39 @@ def test_a_failing_model_fails_its_callers_and_not_the_engine(nano_tokenizer):
         embedding.weight.data = weight
         (completion,) = _ask(engine, tiny.prompt("debt"))
     assert completion.turn.token_ids == _greedy(loaded.model, completion.turn.prompt_ids, 12)
+
+
+def test_what_memory_a_failed_call_leaves_is_not_used(nano_tokenizer, monkeypatch):
+    """The buffers of some layers have grown then, and those of others have not."""
+    loaded = tiny.loaded(nano_tokenizer)
+    long = tiny.prompt("debt of " + "Plalples " * 100)
+    with LocalEngine(loaded, Settings(slots=2)) as engine:
+        _ask(engine, tiny.prompt("debt"))
+        grown, calls = slots._grown, []
+
+        def fails_at_the_second(buffer, rows, columns):
+            calls.append(columns)
+            if len(calls) == 2:
+                raise RuntimeError("out of memory")
+            return grown(buffer, rows, columns)
+
+        monkeypatch.setattr(slots, "_grown", fails_at_the_second)
+        with pytest.raises(EngineError, match="RuntimeError: out of memory"):
+            _ask(engine, long)
+        (completion,) = _ask(engine, long)
+    assert completion.turn.token_ids == _greedy(loaded.model, completion.turn.prompt_ids, 12)
+
+
+def test_weights_that_cannot_be_read_again_close_the_engine(loaded, monkeypatch):
+    def fail():
+        raise MemoryError("no room")
+
+    with LocalEngine(loaded, Settings(slots=2)) as engine:
+        monkeypatch.setattr(engine._decoder, "refresh", fail)
+        with pytest.raises(EngineError, match=r"could not be read again \(MemoryError: no room\); open a new engine"):
+            engine.forget()
+        with pytest.raises(EngineError, match="closed"):
+            _ask(engine, tiny.prompt("debt"))
 
 
 def test_a_closed_engine_says_so(loaded):

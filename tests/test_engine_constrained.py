@@ -181,23 +181,10 @@ def test_prompts_computed_in_pieces_change_nothing(loaded, engine):
         assert told(ask(pieces, *prompts)) == told(ask(engine, *prompts))
 
 
-class Counted:
-    """A decoder's calls of the model, counted."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self.calls = 0
-        self._forward = engine._decoder._forward
-        engine._decoder._forward = self._count
-
-    def _count(self, *arguments):
-        self.calls += 1
-        return self._forward(*arguments)
-
-
 @pytest.mark.parametrize(("fast_forward", "calls"), [(True, 1), (False, 12)])
 def test_a_reply_without_a_choice_takes_one_call_of_the_model(loaded, fast_forward, calls):
     with LocalEngine(loaded, settings(fast_forward=fast_forward)) as engine:
-        counted = Counted(engine)
+        counted = tiny.Counted(engine)
         (reply,) = ask(engine, asks(choice="noop", parallel=False))
     assert reply.turn.forced == (True,) * len(reply.turn.token_ids)
     assert counted.calls == (1 if fast_forward else len(reply.turn.token_ids))
@@ -320,32 +307,35 @@ def test_unsupported_keywords_can_be_ignored(loaded):
 
 
 class Stuck:
-    """A matcher after whose third token nothing can come."""
+    """A matcher after whose third token nothing can come, or whose fourth is refused though it was let through."""
 
-    def __init__(self, inner) -> None:
-        self._inner, self._left = inner, 3
+    def __init__(self, inner, refuses: bool) -> None:
+        self._inner, self._refuses, self._left = inner, refuses, 3
 
     def copy(self):
-        return Stuck(self._inner.copy())
+        return Stuck(self._inner.copy(), self._refuses)
 
     def forced(self, left):
         return []
 
     def allowed(self, left):
-        if not self._left:
+        if not self._left and not self._refuses:
             raise EngineError("a constrained reply cannot go on: too hard")
         return self._inner.allowed(left)
 
     def accept(self, token):
+        if not self._left:
+            raise EngineError("token 7 does not fit: too hard")
         self._left -= 1
         self._inner.accept(token)
 
 
-def test_a_reply_that_cannot_go_on_fails_alone(loaded):
+@pytest.mark.parametrize("refuses", [False, True], ids=["nothing is allowed", "what is drawn is refused"])
+def test_a_reply_that_cannot_go_on_fails_alone(loaded, refuses):
     with LocalEngine(loaded, settings()) as engine:
         start = engine._grammars.start
-        engine._grammars.start = lambda held, begun: (Stuck if held.choice == "noop" else lambda m: m)(
-            start(held, begun)
+        engine._grammars.start = lambda held, begun: (
+            Stuck(start(held, begun), refuses) if held.choice == "noop" else start(held, begun)
         )
 
         async def together():
@@ -353,7 +343,8 @@ def test_a_reply_that_cannot_go_on_fails_alone(loaded):
             return await asyncio.gather(*(engine.complete(p) for p in prompts), return_exceptions=True)
 
         stuck, held, free = asyncio.run(together())
-        assert "cannot go on: too hard" in str(stuck)
+        assert isinstance(stuck, EngineError)
+        assert "too hard" in str(stuck)
         assert told(held) == told(ask(engine, asks(choice="required")))
         assert told(free) == told(ask(engine, asks(max_tokens=9)))
 

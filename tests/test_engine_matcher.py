@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import any_schema
 import jsonschema
@@ -274,4 +275,35 @@ def test_a_slow_tokenizer_is_refused(nano_tokenizer):
         pass
 
     with pytest.raises(EngineError, match="Slow has no fast implementation"):
-        Grammars(renderers.find(nano_tokenizer), Slow(), 100, Settings())
+        Grammars(renderers.find(nano_tokenizer), Slow(), 100, Settings()).start(Wanted())
+
+
+def test_a_grammar_that_takes_long_keeps_nobody_else_waiting(nano_tokenizer, monkeypatch):
+    """And whoever asks for it too gets the same one."""
+    fresh, go, compiled = grammars(nano_tokenizer), threading.Event(), []
+    compile_one = fresh._compile
+
+    def slowly(wanted):
+        compiled.append(wanted)
+        assert wanted.choice != "required" or go.wait(20)
+        return compile_one(wanted)
+
+    monkeypatch.setattr(fresh, "_compile", slowly)
+    with ThreadPoolExecutor(3) as threads:
+        slow = [threads.submit(fresh.start, Wanted((DEBT,), "required")) for _ in range(2)]
+        assert threads.submit(fresh.start, Wanted((DEBT,), "none")).result(20)
+        assert not any(one.done() for one in slow)
+        go.set()
+        assert all(one.result(20) for one in slow)
+    assert len(compiled) == 2
+
+
+def test_what_is_refused_is_not_compiled_again(nano, monkeypatch):
+    compiled = []
+    compile_one = nano._compile
+    monkeypatch.setattr(nano, "_compile", lambda wanted: (compiled.append(wanted), compile_one(wanted))[1])
+    wanted = Wanted((ToolSpec("f", "", {"type": "object", "not": {}}),), "required")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"parameters\.not"):
+            nano.start(wanted)
+    assert len(compiled) == 1

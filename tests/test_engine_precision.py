@@ -24,6 +24,19 @@ def test_prompts_are_multiplied_in_bfloat16_and_short_calls_are_not(nano_tokeniz
     torch.testing.assert_close(got, expected, atol=3e-2, rtol=3e-2)
 
 
+def test_replies_are_decoded_in_float32_however_many_there_are(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer, initializer_range=0.1)
+    decoders = [Decoder(loaded, 80, 40, prefill_dtype=dtype) for dtype in ("float32", "bfloat16")]
+    said = []
+    for decoder in decoders:
+        decoder.slots.reserve(80, 10)
+        with torch.inference_mode():
+            for row in range(80):  # prompts too short to be worth it
+                decoder.fill([(row, [row + place for place in range(5)])])
+            said.append(decoder.write([(row, 7) for row in range(80)]))
+    assert torch.equal(*said)
+
+
 def test_weights_are_rounded_anew_once_they_have_changed(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer, initializer_range=0.1)
     decoder = Decoder(loaded, 2, 200, prefill_dtype="bfloat16")

@@ -48,6 +48,19 @@ def test_what_may_begin_a_stop_string_is_held_back(renderer):
     assert reader.rest() == "Obse"
 
 
+def test_a_stop_string_before_half_a_character_is_cut():
+    class Bytes:
+        """Has a token of a space and half a character, as some tokenizers do."""
+
+        stop_ids = frozenset()
+
+        def text(self, ids):
+            return b"".join((b"so", b" \xf0\x9f")[i] for i in ids).decode(errors="replace")
+
+    reader = Reader(Bytes(), [" "])
+    assert [reader.read(0), reader.read(1), reader.rest()] == ["so", "", ""]
+
+
 @settings(deadline=None)
 @given(data=st.data())
 def test_a_stop_string_is_noticed_with_the_token_that_ends_it(renderer, data: DataObject):

@@ -7,14 +7,31 @@ import pytest
 import tiny
 
 from rolecraft.engine import LocalEngine, Settings
+from rolecraft.engine.matcher import Settings as GrammarSettings
 from rolecraft.engine.settings import check_memory
 from rolecraft.errors import SettingsError
+from rolecraft.grammar.shapes import Limits
 
 
 @pytest.mark.parametrize("name", ["slots", "max_context", "prefill_tokens", "memory_mb"])
 def test_a_number_below_one_is_refused(nano_tokenizer, name):
     with pytest.raises(SettingsError, match=f"engine.{name} is 0"):
         LocalEngine(tiny.loaded(nano_tokenizer), replace(Settings(), **{name: 0}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"constrain": "allways"}, r"engine\.constrain is 'allways'; it must be one of off, asked, always"),
+        ({"prefill_dtype": "bf16"}, r"engine\.prefill_dtype is 'bf16'; .* auto, float32, bfloat16"),
+        ({"grammar": GrammarSettings(on_unsupported="drop")}, r"on_unsupported is 'drop'; .* refuse, ignore"),
+        ({"grammar": GrammarSettings(limits=Limits(calls=0))}, r"engine\.grammar\.limits\.calls is 0"),
+        ({"max_context": 5}, r"engine\.max_context is 5, .* tried out on 6 tokens .* set it higher"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(nano_tokenizer, changes, words):
+    with pytest.raises(SettingsError, match=words):
+        LocalEngine(tiny.loaded(nano_tokenizer), replace(Settings(), **changes))
 
 
 def test_what_could_outgrow_the_memory_is_refused_with_the_numbers_and_the_remedy(nano_tokenizer):

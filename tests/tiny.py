@@ -49,3 +49,16 @@ def loaded(tokenizer, architecture: str = "llama", **changes) -> Loaded:
 def prompt(text: str, **sampling) -> Prompt:
     """Return a one-message prompt; replies are 12 tokens long unless told otherwise."""
     return Prompt((Message("user", text),), sampling=Sampling(**{"max_tokens": 12, **sampling}))
+
+
+class Counted:
+    """A decoder's calls of the model, counted."""
+
+    def __init__(self, engine) -> None:
+        self.calls = 0
+        self._forward = engine._decoder._forward
+        engine._decoder._forward = self._count
+
+    def _count(self, *arguments):
+        self.calls += 1
+        return self._forward(*arguments)

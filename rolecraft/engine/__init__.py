@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -57,6 +56,7 @@ class LocalEngine:
             prefill_dtype=settings.prefill_dtype,
         )
         self.context = self._decoder.context
+        self._grammars = Grammars(loaded.renderer, loaded.tokenizer, self._decoder.vocabulary, settings.grammar)
         check_memory(settings, self._decoder.slots.most, self.context)
         self._inbox: queue.SimpleQueue[Writing | Future[None] | None] = queue.SimpleQueue()
         self._waiting: list[Writing] = []
@@ -132,11 +132,6 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @cached_property
-    def _grammars(self) -> Grammars:
-        loaded = self.loaded
-        return Grammars(loaded.renderer, loaded.tokenizer, self._decoder.vocabulary, self.settings.grammar)
-
     async def _matcher(self, prompt: Prompt, ids: tuple[int, ...]) -> Matcher | None:
         """Return what holds the reply to `prompt`, whose tokens are `ids`; None if it is free."""
         held = wanted(prompt, self.settings.constrain)
@@ -199,15 +194,24 @@ class LocalEngine:
         if self._busy():
             done.set_exception(EngineError("forget() while replies are being written; wait for them first"))
             return
-        self._decoder.refresh()
-        done.set_result(None)
+        try:
+            self._decoder.refresh()
+        except Exception as error:  # noqa: BLE001 - whatever it is, weights read in part must not be played
+            with self._gate:
+                self._closed = True
+            self._inbox.put(None)
+            done.set_exception(
+                EngineError(f"the weights could not be read again ({type(error).__name__}: {error}); open a new engine")
+            )
+        else:
+            done.set_result(None)
 
     def _fail(self, reason: str) -> None:
         for sequence in (*self._waiting, *self._filling, *self._writing):
             with suppress(InvalidStateError):  # cancelled meanwhile
                 sequence.future.set_exception(EngineError(reason))
         self._waiting, self._filling, self._writing = [], [], []
-        self._decoder.slots.clear()
+        self._decoder.slots.drop()
 
     def _step(self) -> None:
         """Let cancelled requests go and waiting ones in; compute some of the prompts, and a token of each reply."""
@@ -318,17 +322,23 @@ class LocalEngine:
         drawing = [(sequences[b], choice) for b, choice in asked]
         if len(asked) < len(sequences):
             logits_BV = logits_BV[[b for b, _ in asked]]
-        going = []
-        for (sequence, choice), token, logprob in zip(drawing, *draw_each(drawing, logits_BV), strict=True):
+        drawn = zip(drawing, *draw_each(drawing, logits_BV), strict=True)
+        return [one for (one, choice), token, logprob in drawn if self._goes_on(one, choice, token, logprob)]
+
+    def _goes_on(self, sequence: Writing, choice: Choice, token: int, logprob: float) -> bool:
+        """Let a reply take a token; tell whether it then has more to write."""
+        try:
             sequence.add(token, choice.forced)
             sequence.logprobs.append(logprob)
             sequence.stop = self._stop(sequence, token)
             self._run_ahead(sequence)
-            if sequence.stop and sequence.known:
-                self._finish(sequence, sequence.stop)
-            else:
-                going.append(sequence)
-        return going
+        except EngineError as error:
+            self._refuse(sequence, error)
+            return False
+        if sequence.stop and sequence.known:
+            self._finish(sequence, sequence.stop)
+            return False
+        return True
 
     def _choice(self, sequence: Writing) -> Choice | None:
         """Return what may come next; None for a sequence that has ended, or now does since nothing may."""
@@ -338,10 +348,14 @@ class LocalEngine:
         try:
             return sequence.choice(self._decoder.vocabulary, self.settings.fast_forward)
         except EngineError as error:
-            self._decoder.slots.release(sequence.row)
-            with suppress(InvalidStateError):  # cancelled meanwhile
-                sequence.future.set_exception(error)
+            self._refuse(sequence, error)
             return None
+
+    def _refuse(self, sequence: Writing, error: EngineError) -> None:
+        """End a reply that its grammar cannot go on with; the others do."""
+        self._decoder.slots.release(sequence.row)
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            sequence.future.set_exception(error)
 
     def _run_ahead(self, sequence: Writing) -> None:
         """Take the tokens that the grammar leaves no choice for; they are computed together."""

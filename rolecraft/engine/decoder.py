@@ -61,7 +61,11 @@ class Decoder:
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.slots = Slots(rows, self.context, self._device)
         self._half = precision.pays(prefill_dtype, parameter)
-        self._network = self._read() if use_fused else None
+        self._network: layout.Network | None = None
+        self._prompts: layout.Network | None = None
+        if use_fused:
+            self._read()
+        self._check_room()
         self.vocabulary = self._try()
         if prefill_dtype == "bfloat16" and self._half and not self.fused:
             raise SettingsError(
@@ -79,11 +83,25 @@ class Decoder:
         self.slots.clear()
         self.model.eval()
         if self._network is not None:
-            self._network = self._read()
+            self._read()
 
-    def _read(self) -> layout.Network | None:
-        network = layout.read(self.model, self.context + 1)
-        return precision.halved(network) if network is not None and self._half else network
+    def _read(self) -> None:
+        """Take the weights, as one token a row and as prompts, perhaps in another type, are multiplied by them."""
+        self._network = self._prompts = layout.read(self.model, self.context + 1)
+        if self._network is not None and self._half:
+            self._prompts = precision.halved(self._network)
+
+    def _check_room(self) -> None:
+        if self.context < self._tried:
+            raise SettingsError(
+                f"engine.max_context is {self.context}, and {self._name!r} is tried out on {self._tried} tokens at the "
+                "start; set it higher"
+            )
+
+    @property
+    def _tried(self) -> int:
+        """How many tokens a trial takes: some of each role."""
+        return max(6, self._roles + 2)
 
     def _try(self) -> int:
         """Compare cached with uncached computation on a few tokens: it tells what the model can be run by.
@@ -146,10 +164,11 @@ class Decoder:
         """Run new tokens, each at its own column of its row (-1: padding); return the last `keep` logits (B, K, V)."""
         depth = max(columns[-1] for columns in columns_BQ) + 1
         self.slots.aim(rows, columns_BQ, depth)
-        if self._network is not None:
+        network = self._network if len(columns_BQ[0]) == 1 else self._prompts
+        if self._network is not None and network is not None:
             ids_BQ = [[token & _ID for token in tokens] for tokens in tokens_BQ]
             roles_BQ = [[(token >> _ROLE) - 1 for token in tokens] for tokens in tokens_BQ]
-            return fused.run(self._network, self.slots, ids_BQ, roles_BQ, columns_BQ, keep)
+            return fused.run(network, self.slots, ids_BQ, roles_BQ, columns_BQ, keep)
         tokens, columns = torch.tensor([tokens_BQ, columns_BQ], device=self._device)
         positions = columns.clamp(min=0)
         hidden = self._columns[:depth] > positions[:, None, :, None]
@@ -171,9 +190,9 @@ class Decoder:
     @torch.inference_mode()
     def _full(self) -> tuple[list[int], torch.Tensor]:
         """Return a few tokens of all roles, and what the model says after the last of them without cached rows."""
-        count = max(6, self._roles + 2)
-        ids = [(5 + 7 * place) % self.model.get_input_embeddings().weight.shape[0] for place in range(count)]
-        tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in range(count)])
+        words, places = self.model.get_input_embeddings().weight.shape[0], range(self._tried)
+        ids = [(5 + 7 * place) % words for place in places]
+        tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in places])
         try:
             inputs = self._inputs(torch.tensor([tokens], device=self._device))
             return tokens, self.model(**inputs, use_cache=False).logits[0, -1].float()

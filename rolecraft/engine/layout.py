@@ -37,7 +37,7 @@ class Linear:
     """Linear layers that read the same input, side by side: `weights` (in, out), neighbouring in memory as written.
 
     From memory a CPU multiplies one row by such a matrix up to three times as fast as by transformers' (out, in).
-    `half` is a copy of all in bfloat16 that many tokens at once are multiplied by, if they are to be.
+    `half` is a copy of all in bfloat16 that many tokens at once are multiplied by, in networks for prompts.
     """
 
     weights: tuple[Tensor, ...]

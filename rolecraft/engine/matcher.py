@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -45,33 +46,29 @@ class Settings:
 
 
 class Grammars:
-    """The grammars of one renderer and its tokenizer, compiled once and kept; any number of threads may ask."""
+    """The grammars of one renderer and its tokenizer, compiled once and kept; any number of threads may ask.
+
+    One that takes long to compile keeps nobody waiting but those who ask for it too; what is refused is kept as well.
+    """
 
     def __init__(self, renderer: Renderer, tokenizer: Any, vocabulary: int, settings: Settings) -> None:
-        """Prepare for masks of `vocabulary` tokens; raises EngineError for a tokenizer that cannot be used."""
-        self._renderer, self._settings = renderer, settings
-        self._words = _Words(_Plain(renderer, tokenizer), vocabulary)
-        self._kept: OrderedDict[str, tuple[Any, bool]] = OrderedDict()
-        self._lock = threading.Lock()
+        """Prepare for masks of `vocabulary` tokens; the tokenizer is read when the first reply is to be held."""
+        self._renderer, self._tokenizer, self._vocabulary, self._settings = renderer, tokenizer, vocabulary, settings
+        self._read: _Words | None = None
+        self._kept: OrderedDict[str, Future[_Compiled | str]] = OrderedDict()
+        self._lock = threading.RLock()
 
     def start(self, wanted: Wanted, begun: Sequence[int] = ()) -> Matcher:
         """Return a matcher for a reply that begins with the tokens `begun`.
 
-        Raises DataError for tools that cannot be made a grammar, or a beginning that does not fit it. Keywords that are
-        ignored are told in a warning, once for each set of tools.
+        Raises EngineError for a tokenizer that cannot be used, DataError for tools that cannot be made a grammar, or a
+        beginning that does not fit it. Keywords that are ignored are told in a warning, once for each set of tools.
         """
-        tools = [{"name": tool.name, "parameters": tool.parameters} for tool in wanted.tools]
-        key = wire.dumps([tools, wanted.choice, wanted.parallel, list(wanted.next_roles)])
+        found = self._find(wanted)
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = self._compile(wanted)
-            self._kept.move_to_end(key)
-            compiled, open_keys = self._kept[key]
             endings = [self._words.plain(f" Next: {role}.".encode()) for role in wanted.next_roles]
             ends = tuple((*ending, self._renderer.end_id) for ending in endings)
-            matcher = Matcher(self._words, compiled.deep_copy(), _Scan() if open_keys else None, ends)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            matcher = Matcher(self._words, found.matcher.deep_copy(), _Scan() if found.open_keys else None, ends)
         try:
             for token in begun:
                 matcher.accept(token)
@@ -80,7 +77,38 @@ class Grammars:
             raise DataError(f"the reply cannot begin with {text!r} if choice is {wanted.choice!r}") from error
         return matcher
 
-    def _compile(self, wanted: Wanted) -> tuple[Any, bool]:
+    @property
+    def _words(self) -> _Words:
+        with self._lock:
+            if self._read is None:
+                self._read = _Words(_Plain(self._renderer, self._tokenizer), self._vocabulary)
+            return self._read
+
+    def _find(self, wanted: Wanted) -> _Compiled:
+        tools = [{"name": tool.name, "parameters": tool.parameters} for tool in wanted.tools]
+        key = wire.dumps([tools, wanted.choice, wanted.parallel, list(wanted.next_roles)])
+        with self._lock:
+            first = key not in self._kept
+            kept = self._kept.setdefault(key, Future())
+            self._kept.move_to_end(key)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        if first:
+            try:
+                kept.set_result(self._compile(wanted))
+            except DataError as error:
+                kept.set_result(str(error))
+            except BaseException as error:
+                with self._lock:
+                    self._kept.pop(key, None)
+                kept.set_exception(error)  # those who wait for it would wait for ever
+                raise
+        found = kept.result()
+        if isinstance(found, str):
+            raise DataError(found)
+        return found
+
+    def _compile(self, wanted: Wanted) -> _Compiled:
         settings = self._settings
         written = grammar.write(self._renderer, wanted, settings.limits, settings.on_unsupported, self._words.lead)
         if written.ignored:
@@ -91,7 +119,15 @@ class Grammars:
         if compiled.is_error():
             reason = compiled.get_error().partition("\n")[0]
             raise DataError(f"the {len(wanted.tools)} tools cannot be made a grammar: {reason}; simplify their schemas")
-        return compiled, written.open_keys
+        return _Compiled(compiled, written.open_keys)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """llguidance's matcher at the beginning; `open_keys` tells whether objects may have keys that no schema lists."""
+
+    matcher: Any
+    open_keys: bool
 
 
 class Matcher:

@@ -28,7 +28,7 @@ def pays(dtype: PrefillDtype, like: torch.Tensor) -> bool:
 
 
 def halved(network: Network) -> Network:
-    """Return the network with a second copy of its matrices, in bfloat16, which takes half as much again."""
+    """Return the network for prompts: with a second copy of its matrices, in bfloat16, half as large as the first."""
     return replace(network, blocks=tuple(_halved(block) for block in network.blocks))
 
 

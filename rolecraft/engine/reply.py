@@ -37,7 +37,10 @@ class Reader:
 
     def rest(self) -> str:
         """Return what was held back, once the reply is finished."""
-        return "" if self._stopped else self._held + self._new_text()
+        if self._stopped:
+            return ""
+        text = self._held + self._new_text()
+        return text[: find_stop(text, self._stops)]
 
     def _new_text(self) -> str:
         # Some tokenizers drop a space where decoding starts, so tokens that are out already come along.

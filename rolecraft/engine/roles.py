@@ -61,7 +61,7 @@ class One:
 @dataclass(frozen=True, slots=True)
 class RoleLoras:
     """All roles' parts; `outs` are the columns (first, end) of the layers that have LoRAs, `together`
-    tells that these are all, and equally wide."""
+    tells that these are all, and equally wide. For one thread at a time."""
 
     roles: tuple[One, ...]
     outs: tuple[tuple[int, int], ...]

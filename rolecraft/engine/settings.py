@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
 
 from rolecraft.engine.matcher import Settings as GrammarSettings
 from rolecraft.engine.precision import PrefillDtype
 from rolecraft.engine.writing import Constrain
 from rolecraft.errors import SettingsError
+from rolecraft.grammar import OnUnsupported
 
 _MIB = 2**20
 
@@ -22,7 +24,7 @@ class Settings:
     `constrain`: which replies a grammar holds; `fast_forward`: tokens it leaves no choice for are computed at once.
     `fused`: Llama-like models run by calls of our own, which are fewer, and others by transformers' as ever.
     `prefill_dtype`: what prompts are multiplied in by the fused calls; bfloat16 is faster where the processor has it,
-    and then a reply is no longer the same for whatever part of its prompt was cached.
+    and then a reply is no longer the same whatever part of its prompt was cached, or was computed beside others.
     `memory_mb`: the most MiB of keys and values; what could come to more is refused at the start. None: no bound.
     """
 
@@ -39,11 +41,21 @@ class Settings:
 
 
 def check(settings: Settings) -> None:
-    """Raise SettingsError for a number below 1."""
-    for name in ("slots", "max_context", "prefill_tokens", "memory_mb"):
-        value = getattr(settings, name)
+    """Raise SettingsError for a number below 1, or a word that is not one of the choices."""
+    limits = settings.grammar.limits
+    numbers = {name: getattr(settings, name) for name in ("slots", "max_context", "prefill_tokens", "memory_mb")}
+    numbers |= {f"grammar.limits.{each.name}": getattr(limits, each.name) for each in fields(limits)}
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise SettingsError(f"engine.{name} is {value!r}; it must be at least 1")
+    _check_word("constrain", settings.constrain, Constrain)
+    _check_word("prefill_dtype", settings.prefill_dtype, PrefillDtype)
+    _check_word("grammar.on_unsupported", settings.grammar.on_unsupported, OnUnsupported)
+
+
+def _check_word(name: str, value: str, kind: Any) -> None:
+    if value not in get_args(kind):
+        raise SettingsError(f"engine.{name} is {value!r}; it must be one of {', '.join(get_args(kind))}")
 
 
 def check_memory(settings: Settings, most: int, context: int) -> None:

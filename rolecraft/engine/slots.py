@@ -129,6 +129,10 @@ class Slots:
         """Forget all tokens; the buffers stay."""
         self.tokens = [[] for _ in self.tokens]
 
+    def drop(self) -> None:
+        """Forget all tokens and free the buffers, whatever a call that failed halfway has made of them."""
+        self.tokens, self._released, self._keys, self._values, self.columns = [], [], [], [], 0
+
     def _choose(self, source: int, known: int, taken: Collection[int]) -> int:
         """Return the source itself where little else is lost with it, else an empty row, else the oldest one."""
         if source >= 0 and source not in taken and 2 * known >= len(self.tokens[source]):
