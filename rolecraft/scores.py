@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -82,7 +82,7 @@ class Paired:
     better: int
     worse: int
     unpaired: int
-    test: Literal["exact McNemar", "sign-flip permutation"]
+    test: Literal["exact McNemar", "exact sign flips", "sign-flip permutation"]
 
 
 def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Scores:
@@ -205,17 +205,23 @@ def paired(a: Iterable[Trajectory], b: Iterable[Trajectory]) -> Paired:
 
 
 def pooled(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Paired:
-    """Compare outcomes `b` with `a`, both (seeds, tasks) of the same tasks; each seed's pairs count, as in `paired`.
+    """Compare outcomes `b` with `a`, both (seeds, tasks) of the same tasks; `n`, `better` and `worse` count every seed.
 
-    The interval is the bootstrap's over tasks, each drawn with all its seeds. Raises DataError for other shapes.
+    A task counts once in p and in the interval, with all its seeds: what makes it hard does so at each of them. p is
+    of the sign of each task's sum of differences, exact for outcomes of 0 and 1, and McNemar's for a single seed. The
+    interval is the bootstrap's over tasks. Raises DataError for other shapes.
     """
     if not a or len({len(row) for row in (*a, *b)}) != 1 or len(a) != len(b):
         raise DataError("only the same tasks at as many seeds can be paired; run the cells that are missing")
     pairs = [pair for one, other in zip(a, b, strict=True) for pair in zip(one, other, strict=True)]
-    by_task = zip(
-        *([y - x for x, y in zip(one, other, strict=True)] for one, other in zip(a, b, strict=True)), strict=True
-    )
-    return _paired(pairs, bootstrap([math.fsum(task) / len(a) for task in by_task]), 0)
+    by_seed = ([y - x for x, y in zip(one, other, strict=True)] for one, other in zip(a, b, strict=True))
+    sums = [math.fsum(task) for task in zip(*by_seed, strict=True)]
+    found = _paired(pairs, bootstrap([one / len(a) for one in sums]), 0)
+    if len(a) == 1:
+        return found
+    whole = all(one.is_integer() for one in sums)
+    p = exact_sign_flip([int(one) for one in sums]) if whole else sign_flip(sums)
+    return replace(found, p=p, test="exact sign flips" if whole else "sign-flip permutation")
 
 
 def _paired(pairs: Sequence[tuple[float, float]], interval: Interval, unpaired: int) -> Paired:
@@ -239,6 +245,19 @@ def mcnemar(better: int, worse: int) -> float:
     n = better + worse
     tail = sum(math.comb(n, k) for k in range(min(better, worse) + 1))
     return float(min(1.0, 2 * tail / 2**n))
+
+
+def exact_sign_flip(differences: Sequence[int]) -> float:
+    """Return the two-sided p that the mean difference is 0, from all sign flips of whole numbers."""
+    ways, observed, reach = [1], abs(sum(differences)), 0  # ways[i]: signs so far that sum to i - reach
+    for size in (abs(one) for one in differences if one):
+        wider = [0] * (len(ways) + 2 * size)
+        for place, count in enumerate(ways):
+            wider[place] += count
+            wider[place + 2 * size] += count
+        ways, reach = wider, reach + size
+    extreme = sum(count for place, count in enumerate(ways) if abs(place - reach) >= observed)
+    return extreme / sum(ways)
 
 
 def sign_flip(differences: Sequence[float]) -> float:

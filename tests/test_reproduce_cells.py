@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import claims
 import pytest
@@ -132,6 +133,15 @@ def test_a_written_cell_is_read_back_as_it_was(tmp_path):
     assert cells.finished(cell, tmp_path / "results") == result
     assert [path.name for path in (tmp_path / "results").iterdir()] == [f"{cell.name}.json"]
     assert cells.finished(final(claims.make(tmp_path), seed=1), tmp_path / "results") is None
+
+
+def test_what_another_claim_has_run_is_not_run_again(tmp_path):
+    cell, result = finished(tmp_path)
+    other = replace(cell, claim="others", arm="of-another-name")
+    cells.write(other, replace(result, claim="others", arm="of-another-name"), tmp_path / "results" / "others")
+    assert cells.finished(cell, tmp_path / "results" / "mine") == replace(result, claim=cell.claim)
+    assert cells.finished(final(claims.make(tmp_path), seed=1), tmp_path / "results" / "mine") is None
+    assert cells.finished(final(claims.make(tmp_path), "large"), tmp_path / "results" / "mine") is None
 
 
 def test_a_cell_made_before_a_setting_existed_is_known_again(tmp_path):

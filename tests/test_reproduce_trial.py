@@ -49,7 +49,9 @@ def test_a_finished_cell_tells_scores_outcomes_costs_and_the_machine(finished):
     assert result.tuning.trainable == 2 * 5 * (4 * 256 + 3 * (128 + 352))
     assert 2 * 2 * 50 < result.tuning.tokens < 2 * 2 * 512
     assert {"loss", "loss/reasoner"} <= set(result.tuning.logged)
-    assert set(result.machine) == {"cores", "architecture", "side_by_side", "python", "torch", "transformers", "peft"}
+    versions = {"code", "python", "torch", "transformers", "peft"}
+    assert set(result.machine) == {"cores", "architecture", "side_by_side"} | versions
+    assert len(result.tuning.data) == 12
     assert cells.finished(made, folder / "results") == result
 
 

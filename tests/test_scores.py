@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -152,9 +153,23 @@ def test_tasks_at_several_seeds_are_not_more_tasks():
 
 def test_a_pooled_comparison_counts_each_seeds_pairs_and_draws_whole_tasks():
     found = scores.pooled([[0, 0, 1], [0, 1, 1]], [[1, 0, 1], [1, 0, 1]])
-    assert (found.better, found.worse, found.n, found.test) == (2, 1, 6, "exact McNemar")
+    assert (found.better, found.worse, found.n, found.test) == (2, 1, 6, "exact sign flips")
+    assert found.p == 1  # the sums are 2, -1 and 0: no flip brings them nearer to 0
     assert found.difference == pytest.approx(1 / 6)
     assert found.interval == scores.bootstrap([1.0, -0.5, 0.0])
+
+
+def test_the_same_seed_again_makes_nothing_more_certain():
+    a, b = [0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 0, 0]
+    once, thrice = scores.pooled([a], [b]), scores.pooled([a] * 3, [b] * 3)
+    assert once.p == thrice.p == scores.mcnemar(4, 1)
+
+
+@pytest.mark.parametrize("differences", [[1, -1, 1], [2, 1, -1, 0, 3], [], [-2, -2, -2]])
+def test_exact_sign_flips_are_all_of_them(differences):
+    flips = list(itertools.product((1, -1), repeat=len(differences)))
+    sums = [abs(sum(sign * one for sign, one in zip(flip, differences, strict=True))) for flip in flips]
+    assert scores.exact_sign_flip(differences) == sum(one >= abs(sum(differences)) for one in sums) / len(flips)
 
 
 def test_a_pooled_comparison_of_one_seed_is_the_paired_one():

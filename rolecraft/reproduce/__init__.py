@@ -247,7 +247,9 @@ def _received(reader: Connection, process: BaseProcess, cell: Cell, job: _Job) -
         ) from None
     process.join()
     if isinstance(result, str):
-        raise RolecraftError(f"cell {cell.name!r} failed: {result}; its log is {log}; repeat the command to go on")
+        raise RolecraftError(
+            f"cell {cell.name!r} failed: {result}; its log is {log}; repeat the command to go on once the cause is gone"
+        )
     assert isinstance(result, Result), result
     return result
 

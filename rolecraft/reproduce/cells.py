@@ -109,6 +109,7 @@ class Tuning:
     """What the tuning took, over all stages; `trainable` and `logged`, the last numbers logged, are the last stage's.
 
     `seconds` and `tokens` are those of the optimisation steps, reading the data left out. `losses` are (step, loss).
+    `data` is the fingerprint of the last stage's examples.
     """
 
     trainable: int
@@ -117,6 +118,7 @@ class Tuning:
     seconds: float
     losses: tuple[tuple[float, ...], ...] = ()
     logged: Mapping[str, float] = field(default_factory=dict)
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,13 +301,16 @@ def _agrees(recorded: Json, now: Json) -> bool:
 
 
 def finished(cell: Cell, folder: Path) -> Result | None:
-    """Return the cell's result if `folder` holds it; raises DataError for a file that cannot be read."""
-    path = folder / f"{cell.name}.json"
-    if not path.is_file():
-        return None
-    result = read(path)
+    """Return the cell's result if `folder` holds it, or a folder beside it under another name: nothing is run twice.
+
+    Raises DataError for a file that cannot be read.
+    """
+    own = folder / f"{cell.name}.json"
     now = json.loads(json.dumps(configuration(cell)))
-    return result if _agrees(dict(result.configuration), now) else None
+    for path in (own, *sorted(folder.parent.glob(f"*/*-{cell.seed}-{digest(cell)}.json"))):
+        if path.is_file() and _agrees(dict((result := read(path)).configuration), now):
+            return replace(result, claim=cell.claim, arm=cell.arm)
+    return None
 
 
 def write(cell: Cell, result: Result, folder: Path) -> Path:
@@ -326,7 +331,7 @@ def read(path: Path) -> Result:
         return from_dict(Result, data, path.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
         raise DataError(
-            f"{path}: not a finished cell ({error}); restore the file, or delete it to run it again"
+            f"{path}: not a finished cell ({error}); restore the file, or delete it to have it written again"
         ) from error
 
 

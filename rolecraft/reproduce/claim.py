@@ -120,9 +120,9 @@ class Claim:
     """A question, the arms that answer it, and the rule for the verdict.
 
     All arms stand on `recipe` with `settings` over it. `measures` names logged numbers to show beside the scores. The
-    verdict is `reproduced` if every deciding comparison is significant in its direction (exact McNemar over the tasks
-    of all seeds, p < 0.05, and every seed's difference of that sign), `opposite` if one is significant the other way
-    round, else `not at this scale`.
+    verdict is `reproduced` if every deciding comparison is significant in its direction (exact sign flips over the
+    tasks, each with all its seeds, p < 0.05, and every seed's difference of that sign), `opposite` if one is
+    significant the other way round, else `not at this scale`.
     """
 
     name: str

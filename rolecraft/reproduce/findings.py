@@ -227,9 +227,9 @@ def _comparisons(found: Findings) -> Grid:
                 " ".join(f"{100 * value:+.1f}" for value in one.by_seed) + (f" {_points(seeds)}" if seeds else ""),
             )
         )
-    test = found.contrasts[0].paired.test if found.contrasts else "exact McNemar"
+    test = found.contrasts[0].paired.test if found.contrasts else "exact sign flips"
     heading = ("difference of", "split", "points (over tasks)", "p", "better / worse", "by seed (over seeds)")
-    return Grid(f"paired, with 95 % intervals; p by {test} over the tasks of all seeds", heading, tuple(rows))
+    return Grid(f"paired, with 95 % intervals; p by {test} over tasks, each with all its seeds", heading, tuple(rows))
 
 
 def _points(interval: Interval) -> str:
@@ -255,7 +255,7 @@ def _development(found: Findings) -> list[Grid]:
 def rule(claim: Claim) -> str:
     """Return the rule for the verdict in a sentence."""
     asked = [f"`{one.better}` scores above `{one.than}` on {one.decides}" for one in claim.comparisons if one.decides]
-    return f"Reproduced if {' and '.join(asked)}: p < {_SIGNIFICANT} over the tasks of all seeds, and at every seed."
+    return f"Reproduced if {' and '.join(asked)}: p < {_SIGNIFICANT} over tasks, and at every seed."
 
 
 def section(found: Findings) -> str:
@@ -323,7 +323,11 @@ def _where(found: Findings) -> str:
     cores, beside, torch = (
         "/".join(sorted({str(one.machine.get(key)) for one in results})) for key in ("cores", "side_by_side", "torch")
     )
-    return f"Base {', '.join(bases)}; {cores} cores, {beside} cells side by side, torch {torch}." if results else ""
+    if not results:
+        return ""
+    states = sorted({str(one.machine.get("code", "not recorded")) for one in results})
+    code = f"{len(states)} states of the code ({', '.join(states)})" if len(states) > 1 else f"code {states[0]}"
+    return f"Base {', '.join(bases)}; {cores} cores, {beside} cells side by side, torch {torch}, {code}."
 
 
 def to_json(found: Findings) -> dict[str, Json]:

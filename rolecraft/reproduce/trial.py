@@ -6,6 +6,7 @@ its last episode. Not covered: which cells there are (`cells`), and running seve
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -26,7 +27,7 @@ from rich.console import Console
 from rolecraft import agent, bases, engine, evaluate, model, team, train
 from rolecraft.errors import DataError, RolecraftError
 from rolecraft.recipe import Recipe, recipe_to_dict
-from rolecraft.reproduce.cells import Cell, Played, Point, Result, Tuning, configuration, hash_json, write
+from rolecraft.reproduce.cells import VERSION, Cell, Played, Point, Result, Tuning, configuration, hash_json, write
 from rolecraft.scores import Scores
 from rolecraft.settings import to_dict
 from rolecraft.store import Run
@@ -146,7 +147,12 @@ def _run(cell: Cell, place: Path, clock: _Clock, result: Result) -> tuple[Result
 
 
 def _machine(side_by_side: int) -> dict[str, Any]:
+    """Return what a result may depend on beside its configuration; `code` is a digest of the package's own files."""
+    root, told = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".yaml")):
+        told.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return {
+        "code": told.hexdigest()[:12],
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "side_by_side": side_by_side,
@@ -210,7 +216,8 @@ def _grow(cell: Cell, stage: _Stage, ends: Sequence[int], before: int, clock: _C
 
 
 def _curve(cell: Cell, stage: _Stage, before: int, clock: _Clock) -> list[Point]:
-    steps = [int(folder.name.rpartition("-")[2]) for folder in checkpoints.folders(stage.folder)]
+    apart = stage.recipe.training.save_steps
+    steps = range(apart, apart * cell.budget.curve + 1, apart)  # there are others where a signal came, or the end is
     return [_point(cell, replace(stage, steps=step), before, clock) for step in steps]
 
 
@@ -236,7 +243,7 @@ def _merge(stage: _Stage, into: Path) -> str:
 @contextmanager
 def _shared_references(recipe: Recipe, folder: Path) -> Iterator[None]:
     """Lend the references that another cell has played to this one, and this one's to the others: one file, linked."""
-    told = hash_json({"data": to_dict(recipe.data), "team": recipe.team.preset})
+    told = hash_json({"version": VERSION, "data": to_dict(recipe.data), "team": recipe.team.preset})
     own, shared = folder / references.NAME, folder.parents[1] / f"references-{told}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     if shared.exists() and not own.exists():
@@ -255,6 +262,7 @@ def _tuning(stages: Sequence[_Stage]) -> Tuning:
         tokens += stage.steps * statistics.fmean(tokens for _, tokens in paces) if paces else 0.0
     last = stages[-1]
     logged = [entry for entry in Run(last.folder).metrics() if entry["step"] <= last.steps]
+    found = checkpoints.last_checkpoint(last.folder)
     return Tuning(
         trainable=train.count_parameters(last.recipe.model.base, last.recipe)["trainable"],
         steps=sum(stage.steps for stage in stages),
@@ -262,6 +270,7 @@ def _tuning(stages: Sequence[_Stage]) -> Tuning:
         seconds=round(seconds, 1),
         losses=tuple((entry["step"], round(entry["loss"], 5)) for entry in logged),
         logged={key: float(f"{value:.5g}") for key, value in logged[-1].items() if key not in _PACE},
+        data=str(found[1]["data"])[:12] if found else "",
     )
 
 
