@@ -3,7 +3,10 @@ PYTHON ?= python3
 # Another source for torch, for example the address of PyTorch's CPU wheels.
 TORCH_INDEX ?=
 BIN := .venv/bin
+# An interpreter that has litellm and smolagents, for the tests of the server with other people's clients.
+CLIENTS_PYTHON ?= $(CURDIR)/.venv-clients/bin/python
 export OMP_NUM_THREADS := 1
+export CLIENTS_PYTHON
 
 .PHONY: quickstart test slow check format clean
 
@@ -13,7 +16,9 @@ quickstart: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2
 
+# Where the clients cannot be had, for want of a network, their tests are skipped.
 slow: .venv/ready
+	-$(MAKE) .venv-clients/ready
 	$(BIN)/python -m pytest -m slow
 
 check: .venv/ready
@@ -34,5 +39,11 @@ format: .venv/ready
 	$(BIN)/python -m pip install -c constraints.txt --no-deps trl
 	touch $@
 
+# Apart from .venv, since they ask for other versions of what we stand on.
+.venv-clients/ready: Makefile
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install litellm==1.110.2 'smolagents[openai]==1.26.0'
+	touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

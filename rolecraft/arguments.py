@@ -137,13 +137,21 @@ def _overrides(parser: argparse.ArgumentParser, text: str, form: str, named: str
     parser.set_defaults(named=named)
 
 
-def _model_flags(parser: argparse.ArgumentParser, max_tokens: int = 160, per: str = "reply") -> None:
+def _model_flags(
+    parser: argparse.ArgumentParser, max_tokens: int = 160, per: str = "reply", max_context: int = 1024
+) -> None:
     parser.add_argument("--base", help="`nano`, a local folder or a hub name (default: the adapter's base, else nano)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="a trained adapter's folder")
     parser.add_argument("--team", help="mor or single (default: what the adapter was trained for, else single)")
     parser.add_argument("--bare", action="store_true", help="tell the roles nothing but the conversation")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    text = "what prompts alone are multiplied in; auto tries which is faster here (default: float32)"
+    parser.add_argument("--prefill-dtype", default="float32", choices=("auto", "float32", "bfloat16"), help=text)
+    text = f"tokens of a conversation, the reply included (default: {max_context})"
+    parser.add_argument("--max-context", type=int, default=max_context, help=text)
+    text = "the most MiB of a loaded model's keys and values; what could need more is refused (default: no bound)"
+    parser.add_argument("--memory-mb", type=int, metavar="MIB", help=text)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     parser.add_argument("--max-tokens", type=int, default=max_tokens, help=f"per {per} (default: {max_tokens})")
     parser.add_argument("--max-turns", type=int, default=12, help="model calls per episode (default: 12)")
@@ -239,10 +247,9 @@ def _serve(verbs: Any) -> argparse.ArgumentParser:
     parser.add_argument("--grace", type=float, default=20.0, help="seconds to finish in after a signal (default: 20)")
     parser.add_argument("--max-body", type=int, help="bytes of a request (default: 32 for each token of --max-context)")
     parser.add_argument("--max-messages", type=int, default=512, help="messages of a request (default: 512)")
-    parser.add_argument("--max-context", type=int, default=4096, help="tokens of a conversation (default: 4096)")
     parser.add_argument("--max-thought", type=int, default=160, help="tokens of a role nobody hears (default: 160)")
     parser.add_argument("--unconstrained", action="store_true", help="hold no reply to its role or to tools' schemas")
-    _model_flags(parser, max_tokens=1024, per="answer, all roles together")
+    _model_flags(parser, max_tokens=1024, per="answer, all roles together", max_context=4096)
     _constrain_flags(parser)
     return parser
 

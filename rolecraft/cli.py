@@ -111,7 +111,7 @@ def _eval(options: argparse.Namespace) -> None:
         command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )
     run = Run(output)
-    scores = evaluate.run(what, players, _opener(base, options), run, _playing(options), console=console)
+    scores = evaluate.run(what, players, partial(_open, base, options), run, _playing(options), console=console)
     console.print(evaluate.score_table({what.name: {options.split: scores}}))
     console.print(evaluate.family_table({options.split: scores}))
     console.print(evaluate.failure_table({options.split: scores}))
@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> int:
 
     console = Console(stderr=options.json)
     base, players = _base_and_team(options)
-    with _toolbox(options) as box, _opener(base, options)() as engine:
+    with _toolbox(options) as box, _open(base, options) as engine:
         record = asyncio.run(_answer(options, engine, players, box, _opening(options, options.question), console))
     if options.json:
         print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
@@ -150,7 +150,7 @@ def _chat(options: argparse.Namespace) -> None:
 
     console = Console()
     base, players = _base_and_team(options)
-    with _toolbox(options) as box, _opener(base, options)() as engine:
+    with _toolbox(options) as box, _open(base, options) as engine:
         console.print("Ask; an empty line ends the chat.", style="dim")
         messages: tuple[Message, ...] = ()
         while question := _ask(console):
@@ -255,7 +255,7 @@ def _offered(
     from rolecraft import engine
     from rolecraft.server import offer
 
-    engines = replace(_engines(options), max_context=options.max_context, seed=options.seed)
+    engines = replace(_engines(options), seed=options.seed)
     if options.unconstrained:
         engines = replace(engines, constrain="off")
 
@@ -286,12 +286,8 @@ def _base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     return base, players
 
 
-def _opener(base: str, options: argparse.Namespace) -> Callable[[], AbstractContextManager[Engine]]:
-    """Return what opens the engine, in this process or in a worker; torch is not loaded before."""
-    return partial(_open, base, options)
-
-
 def _open(base: str, options: argparse.Namespace) -> AbstractContextManager[Engine]:
+    """Open the engine, in this process or in a worker; torch is not loaded before."""
     from rolecraft import engine
 
     return engine.open_local(base, options.adapter, options.dtype, options.device, _engines(options))
@@ -301,9 +297,14 @@ def _engines(options: argparse.Namespace) -> engine.Settings:
     from rolecraft import engine
     from rolecraft.engine import matcher
 
-    grammar = matcher.Settings(on_unsupported=options.on_unsupported)
-    slots = getattr(options, "concurrency", 1)
-    return engine.Settings(slots=slots, constrain="always" if options.constrain else "asked", grammar=grammar)
+    return engine.Settings(
+        slots=getattr(options, "concurrency", 1),
+        max_context=options.max_context,
+        constrain="always" if options.constrain else "asked",
+        prefill_dtype=options.prefill_dtype,
+        memory_mb=options.memory_mb,
+        grammar=matcher.Settings(on_unsupported=options.on_unsupported),
+    )
 
 
 def _playing(options: argparse.Namespace) -> agent.Settings:

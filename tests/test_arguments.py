@@ -44,6 +44,14 @@ def test_what_plays_can_be_constrained(verb):
     assert (held.constrain, held.on_unsupported) == (True, "ignore")
 
 
+@pytest.mark.parametrize(("verb", "context"), [("eval", 1024), ("run hi", 1024), ("chat", 1024), ("serve", 4096)])
+def test_what_opens_an_engine_can_be_bounded(verb, context):
+    given = " --max-context 300 --memory-mb 64 --prefill-dtype auto"
+    usual, bounded = (arguments.read(f"{verb}{flags}".split()) for flags in ("", given))
+    assert (usual.max_context, usual.memory_mb, usual.prefill_dtype) == (context, None, "float32")
+    assert (bounded.max_context, bounded.memory_mb, bounded.prefill_dtype) == (300, 64, "auto")
+
+
 def test_an_options_value_is_no_override():
     options = arguments.read(["train", "lora", "--data", "rows=2.jsonl", "training.seed=1"])
     assert (options.data, options.set) == ("rows=2.jsonl", ["training.seed=1"])

@@ -7,7 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from rolecraft import catalog, cli, settings
+from rolecraft import arguments, catalog, cli, settings, team
+from rolecraft.errors import SettingsError
 from rolecraft.store import Run
 
 VERBS = ("quickstart", "train", "eval", "run", "chat", "serve", "report", "params", "reproduce", "nano", "doctor")
@@ -280,6 +281,24 @@ def test_a_schema_keyword_that_no_grammar_keeps_is_refused_or_ignored(capsys, tm
     with pytest.warns(UserWarning, match="not held to"):
         _, out, _ = call(capsys, *words, "--constrain", "--on-unsupported", "ignore")
     assert "assistant" in out
+
+
+BOUNDED = ("--max-context", "3000", "--memory-mb", "1", "--prefill-dtype", "bfloat16")
+
+
+@pytest.mark.parametrize("verb", ["eval", "run hi", "chat", "serve"])
+def test_the_engine_is_opened_as_its_flags_say(verb):
+    opened = cli._engines(arguments.read([*verb.split(), *BOUNDED]))
+    assert (opened.max_context, opened.memory_mb, opened.prefill_dtype) == (3000, 1, "bfloat16")
+
+
+def test_keys_and_values_beyond_the_bound_are_refused_before_anything_is_answered(capsys):
+    code, _, err = call(capsys, "run", "hi", *BOUNDED)
+    assert code == 2
+    assert "engine.memory_mb is 1, and the keys and values of 1 x" in err
+    options = arguments.read(["serve", *BOUNDED])
+    with pytest.raises(SettingsError, match="memory_mb is 1"), cli._offered("nano", team.find("single"), options):
+        pass
 
 
 def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):

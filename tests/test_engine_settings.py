@@ -26,7 +26,7 @@ def test_a_number_below_one_is_refused(nano_tokenizer, name):
         ({"prefill_dtype": "bf16"}, r"engine\.prefill_dtype is 'bf16'; .* auto, float32, bfloat16"),
         ({"grammar": GrammarSettings(on_unsupported="drop")}, r"on_unsupported is 'drop'; .* refuse, ignore"),
         ({"grammar": GrammarSettings(limits=Limits(calls=0))}, r"engine\.grammar\.limits\.calls is 0"),
-        ({"max_context": 5}, r"engine\.max_context is 5, .* tried out on 6 tokens .* set it higher"),
+        ({"max_context": 5}, r"engine\.max_context is 5, .* tried out on 6 tokens .* higher"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(nano_tokenizer, changes, words):
@@ -37,7 +37,7 @@ def test_settings_that_mean_nothing_are_refused(nano_tokenizer, changes, words):
 def test_what_could_outgrow_the_memory_is_refused_with_the_numbers_and_the_remedy(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)  # 2 layers of 2 x 2 heads of 8 floats: 256 bytes a token, 320 while it grows
     settings = Settings(slots=100, max_context=200, memory_mb=2)
-    words = r"memory_mb is 2.*100 slots of 200 tokens come to 7 MiB \(321 bytes a token\).*at most 32.*max_context"
+    words = r"memory_mb is 2.*100 x 200 tokens come to 7 MiB \(321 bytes a token\).*at most 32.*max_context"
     with pytest.raises(SettingsError, match=words):
         LocalEngine(loaded, settings)
     with LocalEngine(loaded, replace(settings, slots=32)) as engine:
@@ -45,7 +45,7 @@ def test_what_could_outgrow_the_memory_is_refused_with_the_numbers_and_the_remed
 
 
 def test_a_bound_below_one_slot_asks_for_less_context():
-    with pytest.raises(SettingsError, match=r"token\); lower engine.max_context, or raise"):
+    with pytest.raises(SettingsError, match=r"token\); lower engine.max_context \(--max-context\), or raise"):
         check_memory(Settings(slots=1, memory_mb=1), 3 * 2**20, 1024)
 
 

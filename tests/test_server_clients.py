@@ -70,7 +70,7 @@ print(json.dumps({"answers": answers, "steps": len(agent.memory.steps)}))
 def run(script: str, package: str, url: str, folder: Path) -> dict:
     has = subprocess.run([PYTHON, "-c", f"import {package}"], capture_output=True, check=False, timeout=300)
     if has.returncode:
-        pytest.skip(f"{package} is not installed in {PYTHON}")
+        pytest.skip(f"{PYTHON} has no {package}; run `make .venv-clients/ready` with a network, or set CLIENTS_PYTHON")
     told = json.dumps([url, QUESTION, TOOLS])
     file = folder / "client.py"  # smolagents reads the source of its tools
     file.write_text(script)

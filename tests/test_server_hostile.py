@@ -6,7 +6,9 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
+import openai
 import pytest
 from serving import QUESTION, TOOLS, RawClient, models, running, scripted, until
 
@@ -98,9 +100,20 @@ def test_a_name_that_a_web_page_made_point_here_is_refused(raw, host):
     assert (status, error(body)["code"]) == (403, "unknown_host")
 
 
-def test_headers_without_end_are_refused(raw):
-    raw.socket.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + b"x-a: " + b"a" * 70_000 + b"\r\n\r\n")
-    assert raw.answer()[0] == 400
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"POST /v1/chat/completions HTTP/1.1\r\n" + b"x-a: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
+    ],
+    ids=["headers without end", "garbage"],
+)
+def test_what_is_no_http_is_told_so_in_openais_words(raw, start):
+    raw.socket.sendall(start)
+    status, headers, body = raw.answer()
+    assert (status, headers["content-type"], headers["connection"]) == (400, "application/json", "close")
+    assert error(body)["type"] == "invalid_request_error"
+    assert "more than 32768 bytes" in error(body)["message"]
 
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/chat/comp", b"POST /health HTTP/1.1\r\nhost: a\r\n"])
@@ -122,11 +135,6 @@ def test_a_body_that_does_not_come_is_given_up(nano_tokenizer):
         raw.post(b"{", content_length="20")
         status, headers, _ = raw.answer()
         assert (status, headers["connection"]) == (408, "close")
-
-
-def test_garbage_is_refused(raw):
-    raw.socket.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n")
-    assert raw.answer()[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -194,6 +202,36 @@ def test_a_client_that_vanishes_frees_its_place(nano_tokenizer, stream):
         vanishing.socket.close()
         assert last.answer()[0] == 200
     assert (engine.finished, engine.cancelled, engine.running) == (1, 1, 0)
+
+
+def test_a_connection_too_many_is_refused_in_openais_words_until_there_is_room(nano_tokenizer, monkeypatch):
+    monkeypatch.setattr(server, "_BESIDES", 1)
+    settings = Settings(port=0, limits=Limits(places=1, waiting=0))
+    with running(models(scripted(nano_tokenizer)), settings) as url, RawClient(url) as first:
+        with RawClient(url), asker(url) as late:
+            with pytest.raises(openai.InternalServerError, match="too many connections") as caught:
+                late()
+            told = caught.value
+            assert (told.status_code, told.code, told.type) == (503, "overloaded", "server_error")
+            assert told.response.headers["retry-after"] == "1"
+            first.post(ASK)
+            assert first.answer()[0] == 200
+        with asker(url) as later:
+            until(lambda: answers(later))
+
+
+@contextmanager
+def asker(url: str):
+    """Yield what asks for the models with OpenAI's client, on a connection of its own."""
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=20) as client:
+        yield client.models.list
+
+
+def answers(ask) -> bool:
+    try:
+        return bool(ask().data)
+    except openai.InternalServerError:
+        return False
 
 
 def test_requests_that_follow_each_other_unasked_are_answered_in_order(raw):

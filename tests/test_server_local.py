@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import openai
 import pytest
 import tiny
-from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, connected
+from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, connected, until
 
 from rolecraft import team, wire
 from rolecraft.engine import LocalEngine, Settings
@@ -89,16 +90,26 @@ def test_too_long_a_conversation_has_openais_error(client):
 
 
 def test_a_client_that_vanishes_stops_the_model(nano_tokenizer):
-    loaded, calls = tiny.loaded(nano_tokenizer), []
-    with LocalEngine(loaded, Settings(slots=1, max_context=512)) as engine, connected(offer(engine)) as client:
-        handle = loaded.model.register_forward_hook(lambda *_: calls.append(1))
-        stream = ask(client, "tiny:team", "rank", stream=True, max_tokens=450)
+    loaded, most = tiny.loaded(nano_tokenizer, max_position_embeddings=2048), 1000
+    # The likeliest token's logit is above 0, so that a greedy reply never ends.
+    loaded.model.lm_head.weight.data[list(loaded.renderer.stop_ids)] = 0
+    with LocalEngine(loaded, Settings(slots=2, max_context=2048)) as engine, connected(offer(engine)) as client:
+        counted = tiny.Counted(engine)
+        assert ask(client, "tiny", "rank", max_tokens=most).usage.completion_tokens == most
+        undisturbed, counted.calls = counted.calls, 0
+        stream = ask(client, "tiny", "rank", stream=True, max_tokens=most)
         for _ in range(3):
             next(stream)
         stream.close()
-        assert ask(client, "tiny", "debt", max_tokens=1).choices  # the one slot is free again
-        handle.remove()
-    assert len(calls) < 200
+        until(lambda: at_rest(counted))
+    assert undisturbed >= most
+    assert 0 < counted.calls < most // 2
+
+
+def at_rest(counted: tiny.Counted) -> bool:
+    before = counted.calls
+    time.sleep(0.1)
+    return counted.calls == before
 
 
 def conversation(renderer) -> list[Message]:

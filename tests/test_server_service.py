@@ -122,6 +122,7 @@ def test_without_constraint_no_choice_but_auto_can_be_kept(nano_tokenizer, choic
     service = Service(models(scripted(nano_tokenizer)), rounds.Settings(constrained=False))
     error = refusal(service, replace(ASKED, choice=choice))
     assert (error.status, error.param) == (400, "tool_choice")
+    assert "serve without --unconstrained" in str(error)
     assert asyncio.run(service.answer(replace(ASKED, choice="none", tools=())))
 
 

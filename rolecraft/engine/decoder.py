@@ -70,7 +70,7 @@ class Decoder:
         if prefill_dtype == "bfloat16" and self._half and not self.fused:
             raise SettingsError(
                 f"engine.prefill_dtype is 'bfloat16', and {self._name!r} is left to transformers, which cannot mix "
-                "types; set it to 'auto' or 'float32', or load the whole model in bfloat16"
+                "types; set it (--prefill-dtype) to 'auto' or 'float32', or load the whole model in bfloat16"
             )
 
     @property
@@ -95,7 +95,7 @@ class Decoder:
         if self.context < self._tried:
             raise SettingsError(
                 f"engine.max_context is {self.context}, and {self._name!r} is tried out on {self._tried} tokens at the "
-                "start; set it higher"
+                "start; set it (--max-context) higher"
             )
 
     @property

@@ -63,9 +63,9 @@ def check_memory(settings: Settings, most: int, context: int) -> None:
     if settings.memory_mb is None or most <= settings.memory_mb * _MIB:
         return
     fit = settings.memory_mb * _MIB * settings.slots // most
-    fewer = f"set engine.slots to at most {fit}, " if fit else ""
+    fewer = f"set engine.slots (--concurrency) to at most {fit}, " if fit else ""
     raise SettingsError(
-        f"engine.memory_mb is {settings.memory_mb}, and the keys and values of {settings.slots} slots of {context} "
-        f"tokens come to {-(-most // _MIB)} MiB ({most // (settings.slots * context):,} bytes a token); {fewer}lower "
-        "engine.max_context, or raise engine.memory_mb"
+        f"engine.memory_mb is {settings.memory_mb}, and the keys and values of {settings.slots} x {context} tokens "
+        f"come to {-(-most // _MIB)} MiB ({most // (settings.slots * context):,} bytes a token); {fewer}lower "
+        "engine.max_context (--max-context), or raise engine.memory_mb (--memory-mb)"
     )

@@ -148,7 +148,7 @@ def encode(loaded: Loaded, prompt: Prompt, context: int, limit: int | None) -> t
     if len(ids) >= context:
         raise ContextFull(
             f"the prompt for {prompt.speaker!r} has {len(ids)} tokens and the context holds {context}; "
-            f"shorten the conversation, or raise engine.max_context (the model's limit is {limit})"
+            f"shorten the conversation, or raise engine.max_context (--max-context; the model's limit is {limit})"
         )
     return ids, _roles(loaded, prompt, opening)
 
@@ -161,7 +161,7 @@ def wanted(prompt: Prompt, constrain: Constrain) -> Wanted | None:
     if constrain == "off" and asked:
         raise EngineError(
             f"choice {prompt.choice!r} and next_roles {prompt.next_roles!r} need constrained replies, which are "
-            "switched off; set engine.constrain to 'asked'"
+            "switched off; set engine.constrain to 'asked', or leave out --unconstrained"
         )
     if not asked and constrain != "always":
         return None

@@ -90,6 +90,7 @@ def serve(
         host, port = listening.getsockname()[:2]
         server = listener.listener(
             app(service, settings, key),
+            _told(Refused(503, "too many connections are open; try again later", code="overloaded", wait=1)),
             grace=settings.grace_seconds,
             patience=settings.stall_seconds,
             connections=settings.limits.places + settings.limits.waiting + _BESIDES,
@@ -327,8 +328,12 @@ def _ours() -> Refused:
 
 async def _refused(_: Request, refused: Exception) -> Response:
     assert isinstance(refused, Refused)
+    return _told(refused)
+
+
+def _told(refused: Refused) -> Response:
     headers = {"retry-after": str(refused.wait)} if refused.wait is not None else {}
-    if refused.status in (408, 413):  # the rest of the body is not waited for
+    if refused.status in (408, 413, 503):  # the rest of the body is not waited for, nor what comes after it
         headers["connection"] = "close"
     return _json(refused.to_json(), refused.status, headers)
 

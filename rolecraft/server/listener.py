@@ -15,11 +15,14 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
+import h11
 from uvicorn import Config
 from uvicorn import Server as Uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rolecraft import wire
 from rolecraft.errors import UserError
+from rolecraft.server.protocol import Refused
 
 _HEAD_BYTES = 32 * 1024
 _KEEP_ALIVE = 5
@@ -27,18 +30,25 @@ _AFTER_GRACE = 2
 
 
 class Connection(H11Protocol):
-    """A connection that must send a request's head in `patience` seconds, and that the application can cut off."""
+    """A connection that must send a request's head in `patience` seconds, and that the application can cut off.
 
-    def __init__(self, *arguments: Any, patience: float, **named: Any) -> None:
+    One that comes beside `most` others is answered by the application `crowded`.
+    """
+
+    def __init__(self, *arguments: Any, patience: float, most: int, crowded: Any, **named: Any) -> None:
         """Take what uvicorn gives a connection."""
         super().__init__(*arguments, **named)
-        self._patience = patience
+        self._patience, self._most, self._crowded = patience, most, crowded
         self.app_state = {**self.app_state, "abort": self._abort}
         self._overdue: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request."""
         super().connection_made(transport)
+        # Not uvicorn's limit_concurrency, which refuses in plain text, and those as well who were here before.
+        if len(self.connections) > self._most:
+            self.logger.warning("more than %d connections are open: one is refused", self._most)
+            self.app = self._crowded
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -51,6 +61,16 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         if self._overdue is not None:
             self._overdue.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with OpenAI's error body; uvicorn's own is plain text."""
+        reason = f"this is no valid HTTP request, or its head has more than {_HEAD_BYTES} bytes; correct or shorten it"
+        body = wire.dumps(Refused(400, reason, code="invalid_http").to_json()).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        response = h11.Response(status_code=400, headers=headers, reason="Bad Request")
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _watch(self) -> None:
         waits = self.cycle is None or self.cycle.response_complete
@@ -96,14 +116,17 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def listener(app: Any, *, grace: float, patience: float, connections: int, on_stop: Callable[[], None]) -> Listener:
-    """Return a server for `app`: it holds at most `connections`, and cuts requests `grace` seconds after the stop.
+def listener(
+    app: Any, crowded: Any, *, grace: float, patience: float, connections: int, on_stop: Callable[[], None]
+) -> Listener:
+    """Return a server for `app`, which cuts requests `grace` seconds after the stop.
 
-    A request's head must come within `patience` seconds.
+    A request's head must come within `patience` seconds. Beside so many `connections` others are answered by the
+    application `crowded`.
     """
     config = Config(
         app,
-        http=cast(Any, functools.partial(Connection, patience=patience)),
+        http=cast(Any, functools.partial(Connection, patience=patience, most=connections, crowded=crowded)),
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -111,7 +134,6 @@ def listener(app: Any, *, grace: float, patience: float, connections: int, on_st
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=connections,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(grace) + _AFTER_GRACE,
         h11_max_incomplete_event_size=_HEAD_BYTES,

@@ -70,7 +70,7 @@ class Service:
         if asked.tools and asked.choice != "auto" and not self._playing.constrained:
             raise Refused(
                 400,
-                "this server constrains no replies; use 'auto', or serve without --constrain off",
+                "this server constrains no replies; use 'auto', or serve without --unconstrained",
                 param="tool_choice",
             )
         messages = self._recall.restore(served, asked.messages)
