@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rolecraft.errors import ContractError, SettingsError
 from rolecraft.team import Team
@@ -33,7 +33,14 @@ class Gate:
     context: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for a context that belongs to no role."""
+        """Raise SettingsError for an unknown assignment, a role named twice, or a context that belongs to no role."""
+        if self.assignment not in get_args(Assignment):
+            raise SettingsError(
+                f"assignment is {self.assignment!r}; it must be one of {', '.join(map(repr, get_args(Assignment)))}"
+            )
+        twice = [role for role in self.roles if self.roles.count(role) > 1]
+        if twice:
+            raise SettingsError(f"roles name {twice[0]!r} twice ({', '.join(self.roles)}); give each a name of its own")
         if self.context is not None and self.context not in self.roles:
             raise SettingsError(
                 f"the context belongs to {self.context!r}, which is no role; roles are {', '.join(self.roles)}, "

@@ -212,7 +212,8 @@ def _peft_config(adapter: Path) -> Any:
         return PeftConfig.from_pretrained(str(adapter))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ContractError(
-            f"the adapter in {str(adapter)!r} is of no kind that PEFT {peft.__version__} knows: {error}"
+            f"PEFT {peft.__version__} does not take the adapter_config.json in {str(adapter)!r}: {error}; restore the "
+            "file, or use the version of PEFT that it was made with"
         ) from error
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rolecraft import team
+from rolecraft import contract, team
+from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, SettingsError
 from rolecraft.gate import Gate
 
@@ -39,6 +40,28 @@ def test_only_a_stream_packs_several_replies():
 def test_a_context_that_is_no_role_is_refused():
     with pytest.raises(SettingsError, match="'planner', which is no role; roles are reasoner"):
         Gate(ROLES, "stream", "planner")
+
+
+def test_an_unknown_assignment_is_refused_with_those_there_are():
+    with pytest.raises(
+        SettingsError, match="assignment is 'steam'; it must be one of 'stream', 'reencode', 'activated'"
+    ):
+        Gate(ROLES, "steam")
+
+
+def test_a_role_named_twice_is_refused():
+    with pytest.raises(SettingsError, match=r"roles name 'executor' twice \(executor, planner, executor\)"):
+        Gate(("executor", "planner", "executor"))
+
+
+def test_a_contract_with_an_unknown_assignment_is_refused_by_its_path(tmp_path):
+    made = Contract("b", "c", "w", "chatml", "f", (1, 2), gate=Gate(ROLES, "stream"))
+    contract.save(made, tmp_path)
+    assert contract.read(tmp_path) == made
+    path = tmp_path / contract.FILE
+    path.write_text(path.read_text().replace('"stream"', '"steam"'))
+    with pytest.raises(ContractError, match=r"contract\.json: not a contract \(assignment is 'steam'"):
+        contract.read(tmp_path)
 
 
 def test_another_teams_roles_are_refused():

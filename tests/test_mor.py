@@ -1,6 +1,8 @@
 """Mixture of Roles: equal to a slow, obvious loop, at home in PEFT, and no role ever leaks into another."""
 
 import copy
+import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,6 +15,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, Phi3Config
 
 from rolecraft.adapters import count_trainable, mor
 from rolecraft.errors import ContractError, SettingsError
+from rolecraft.model import merges
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -171,12 +174,25 @@ def test_missing_role_ids_are_an_error_that_names_the_roles(pair):
         pair(sample()[0])
 
 
-def test_role_ids_of_another_shape_or_beyond_the_roles_are_refused(pair):
+def test_role_ids_of_another_shape_are_refused(pair):
     ids, roles = sample()
     with pytest.raises(ValueError, match="shape"):
         pair(ids, role_ids=roles[:, 1:])
-    with pytest.raises(ValueError, match="role id 3"):
-        pair(ids, role_ids=torch.full_like(roles, 3))
+    for call in (pair, lambda _, role_ids: pair(inputs_embeds=torch.zeros(*ids.shape, 32), role_ids=role_ids)):
+        with pytest.raises(ValueError, match=r"shape \(11, 3\) and input\w+ \(3, 11.*each token"):
+            call(ids, role_ids=roles.T)
+    pair(inputs_embeds=torch.zeros(*ids.shape, 32), role_ids=roles)
+
+
+@pytest.mark.parametrize("way", ["grouped", "stacked", "grouped_mm"])
+@pytest.mark.parametrize("wrong", [3, -2, -100, 10**12])
+def test_an_id_that_is_no_roles_is_refused_by_name_on_every_way(pair, way, wrong):
+    ids, roles = sample()
+    for layer in mor.layers(pair).values():
+        layer.way = way
+    roles[0, -1] = wrong
+    with pytest.raises(ValueError, match=f"role id {wrong} is given .* give 0 to 2, or -1 for nobody"):
+        pair(ids, role_ids=roles)
 
 
 def test_saved_and_loaded_it_is_the_same(pair, tmp_path):
@@ -231,15 +247,16 @@ def test_fused_modules_are_wrapped_as_they_are():
     assert torch.equal(model(ids, role_ids=roles).logits, before)
 
 
-def test_a_compiled_graph_takes_the_stacked_way_and_gives_the_same(pair):
-    layer = mor.layers(pair)["base_model.model.model.layers.0.mlp.up_proj"]
-    _, roles = sample()
-    x = torch.randn(*roles.shape, layer.in_features)
-    layer.gate.plan = mor.Plan(roles, 3)
-    with torch.no_grad():  # dynamo looks at .grad of what has none, which warns
-        expected = layer(x)
-        layer.way = "stacked"
-        torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), expected)
+def test_a_compiled_graph_chooses_the_stacked_way_and_gives_the_same(pair):
+    ids, roles = sample()
+    compiled = torch.compile(pair, backend="eager", fullgraph=True)  # no other way is one graph
+    results = []
+    for model in (pair, compiled):
+        logits = model(ids, role_ids=roles).logits
+        trained = [p for n, p in pair.named_parameters() if "mor_" in n]
+        results.append((logits, *torch.autograd.grad(logits.square().mean(), trained)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_bases_keep_float32_adapters():
@@ -320,6 +337,28 @@ def test_it_cannot_be_merged(pair):
 def test_a_mixture_that_cannot_be_is_refused_by_name(values, message):
     with pytest.raises(SettingsError, match=message):
         mor.Settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"assignment": "steam"}, "assignment is 'steam'; it must be one of 'stream', 'reencode', 'activated'"),
+        ({"orientation": "sideways"}, "orientation is 'sideways'; it must be one of 'subspace', 'literal'"),
+        ({"balance_reduction": "max"}, "balance_reduction is 'max'; it must be one of 'mean', 'sum'"),
+        ({"orthogonality_reduction": "men"}, "orthogonality_reduction is 'men'; it must be one of 'mean', 'sum'"),
+        ({"init_weights": "loar"}, "init_weights is 'loar'; it must be one of 'lora', 'released'"),
+        ({"roles": [["a", 2], ["a", 3]], "top_k": {"a": 1}, "context": "a"}, "roles name 'a' twice"),
+        ({"context": "speaker"}, "'speaker', which is no role"),
+    ],
+)
+def test_a_configuration_that_means_nothing_is_refused_and_its_folder_named(values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        mor.MoRConfig(**values)
+    mor.MoRConfig().save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(ContractError, match=f"{re.escape(str(tmp_path))}.*{message}"):
+        merges(tmp_path)
 
 
 def test_only_loras_and_routers_are_trained():
@@ -487,7 +526,9 @@ def test_as_many_are_chosen_where_all_but_one_have_no_chance_left(pair):
         assert layer.load().share[:4].sum().item() == pytest.approx(3)
 
 
-@pytest.mark.parametrize(("r", "launches"), [(16, True), (4, True), (1, False)])
-def test_grouped_mm_is_asked_only_for_widths_that_it_takes(r, launches):
+@pytest.mark.parametrize(("r", "launches"), [(16, True), (8, True), (4, False), (1, False)])
+def test_grouped_mm_is_asked_only_for_widths_and_types_that_it_takes(r, launches):
     layer = mor.layers(mixture_on(llama(), r=r))["base_model.model.model.layers.0.mlp.up_proj"]
-    assert layer._launches(layer.mixtures["default"], torch.float32) is launches
+    assert layer._launches(layer.mixtures["default"], torch.bfloat16) is launches
+    for dtype in (torch.float32, torch.float16, torch.float64):
+        assert not layer._launches(layer.mixtures["default"], dtype)

@@ -105,6 +105,31 @@ def test_without_coefficients_there_is_no_penalty():
     assert mor.penalty(model) == 0.0
 
 
+@pytest.mark.parametrize("orientation", ["subspace", "literal"])
+def test_under_autocast_the_orthogonality_loss_is_that_of_float32_and_can_be_trained(orientation):
+    model = shaken(mixture_on(llama(), balance_coef=0.0, orthogonality_coef=1.0, orientation=orientation)).train()
+    ids, roles = sample()
+    trained = [p for n, p in model.named_parameters() if "mor_A" in n or "mor_B" in n]
+    expected = torch.autograd.grad(mor.penalty(model), trained)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(ids, role_ids=roles)
+        found = mor.penalty(model)
+    assert found.item() == mor.penalty(model).item()
+    for one, other in zip(torch.autograd.grad(found, trained), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_role_without_tokens_in_the_last_batch_has_no_balance_to_log():
+    model = shaken(mixture_on(llama())).train()
+    ids, roles = sample()
+    model(ids, role_ids=roles.clamp(max=1))
+    found = mor.measure(model)
+    assert {name for name in found if name.startswith("balance")} == {
+        f"balance/{role}/{third}" for role in ("reasoner", "executor") for third in ("early", "middle", "late")
+    }
+    assert "orthogonality/summarizer/late" in found
+
+
 def test_the_balance_loss_evens_the_load():
     top_k = {"reasoner": 1, "executor": 1, "summarizer": 1}
     model = shaken(mixture_on(llama(), top_k=top_k, balance_coef=1.0, orthogonality_coef=0.0)).train()

@@ -1,7 +1,8 @@
 """A Mixture of Roles from training to play: what was trained is what is served, in all three assignments."""
 
 import asyncio
-from itertools import pairwise
+from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,18 @@ from safetensors.torch import load_file
 from test_mor import shaken
 from test_train import largest_difference, recipe_of, trajectory, write_data
 
-from rolecraft import examples, model, team
+from rolecraft import cli, contract, examples, model, team
 from rolecraft.adapters import mor
+from rolecraft.contract import Contract
 from rolecraft.engine import LocalEngine, Settings
 from rolecraft.errors import ContractError, EngineError
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
-from rolecraft.recipe import load_recipe, read_recipe, recipe_to_dict
-from rolecraft.store import Run
+from rolecraft.recipe import load_recipe, read_recipe, read_rows, recipe_to_dict
+from rolecraft.store import BadRows, Run
 from rolecraft.train import train
+from rolecraft.train.batches import Batch, Cut, Schedule
+from rolecraft.train.trainer import Rows
 from rolecraft.types import Message, Prompt, Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -194,9 +198,67 @@ def test_two_processes_of_which_each_sees_some_roles_train_what_one_does(place, 
                   "per_device_train_batch_size": 4 // processes}), flags)
         for processes in (1, 2)
     )  # fmt: skip
+    assert any(mine != other for mine, other in zip(*roles_of_batches(place, two), strict=True))
     runs = [train(recipe, tmp_path / f"run{number}") for number, recipe in enumerate((one, two))]
     assert largest_difference(*runs) < 1e-5
     assert any("mor_router" in key for key in load_file(runs[0] / "adapter_model.safetensors"))
+
+
+def roles_of_batches(place, recipe) -> list[list[set[int]]]:
+    """Return for each process which roles the batches that it trains hold, a batch a step."""
+    loaded = model.load(str(place / "base"))
+    rows, players = read_rows(recipe.data, BadRows()), team.find("mor", instructions=False)
+    built = examples.build_all(rows, players, loaded.renderer, gate=mor.gate(recipe.adapter.settings)).examples
+    lengths = [len(one.ids) for one in built]
+    weights = [sum(one.weights[1:]) for one in built]
+    training = recipe.training
+    cut = Cut(training.per_device_train_batch_size, training.gradient_accumulation_steps, training.processes)
+    schedules = [Schedule(lengths, weights, cut, training.seed, process) for process in range(cut.processes)]
+    return [
+        [{role for row in batch.rows for role in built[row].roles} for (batch,) in islice(schedule, training.max_steps)]
+        for schedule in schedules
+    ]
+
+
+def test_rows_that_only_fill_up_a_step_pay_no_balance_loss_and_count_for_no_load(nano_tokenizer):
+    loaded = players(nano_tokenizer, "stream")
+    built = examples.build(trajectory(1, "Plalples"), team.find("mor"), loaded.renderer, gate=loaded.gate)
+    rows, tuned = Rows(built, ROLES, 0), loaded.model.train()
+    tuned.peft_config["default"].orthogonality_coef = 0.0
+    paid = []
+    for scale in (0.0, 0.1):
+        batch = rows[Batch((0,), scale)]
+        tuned(input_ids=batch["ids_BT"], **mor.inputs(batch["roles_BT"]))
+        paid.append((mor.penalty(tuned).item() > 0, bool(mor.loads(tuned))))
+    assert paid == [(False, False), (True, True)]
+
+
+# ---- teams that the gate cannot serve
+
+
+@pytest.fixture
+def secretive(monkeypatch) -> str:
+    """A team for the test's time, whose roles are told different things."""
+    told = team.find("mor")
+    roles = (replace(told.roles[0], instructions="think"), *told.roles[1:])
+    monkeypatch.setitem(team.PRESETS, "secretive", replace(told, name="secretive", roles=roles))
+    return "secretive"
+
+
+def test_a_stream_is_not_trained_for_a_team_whose_views_do_not_only_append(place, tmp_path, secretive):
+    recipe = mixture_recipe(place, tmp_path)
+    recipe = replace(recipe, team=replace(recipe.team, preset=secretive, instructions=True))
+    with pytest.raises(ContractError, match="'secretive' see different texts"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_stream_is_not_played_by_a_team_whose_views_do_not_only_append(place, tmp_path, secretive, capsys):
+    mor.MoRConfig().save_pretrained(tmp_path)
+    gate = Gate(ROLES, "stream", "reasoner")
+    contract.save(Contract(str(place / "base"), "", "", "chatml", "", (), team="mor", gate=gate), tmp_path)
+    line = ["eval", "--adapter", str(tmp_path), "--team", secretive, "--output", str(tmp_path / "run")]
+    assert cli.main(line) == 2
+    assert "'secretive' see different texts" in capsys.readouterr().err
 
 
 def write(place, path, training):

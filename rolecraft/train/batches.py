@@ -1,7 +1,9 @@
 """Decides which examples every optimisation step trains, and how a step is cut into batches for all processes.
 
 Each process computes the same plan from lengths, weights and a seed alone, so nothing is sent between them, and a
-resumed run finds the batch it stopped at. What a step trains depends on its size only, never on how it is cut.
+resumed run finds the batch it stopped at. Which tokens a step trains, and each one's share of its loss, depend on its
+size only, never on how it is cut. What an adapter adds is otherwise: the balance loss of a Mixture of Roles is each
+batch's own, as in transformers' mixtures of experts, and a step has the mean of its batches' (`adapters/mor`).
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def plan_epoch(
 
     Examples are shuffled, so a step is a random draw; only inside it are rows of like length put together. `weights`
     are the examples' total loss weights. The steps of an epoch differ in size by one example at most, so that no
-    small rest gets a full step. A step with fewer examples than batches is filled up with rows of scale 0.
+    small rest gets a full step. A step that needs fewer batches is filled up with rows of scale 0, which train nothing.
     """
     order = list(range(len(lengths)))
     random.Random(f"{seed}/{epoch}").shuffle(order)

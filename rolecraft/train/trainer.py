@@ -84,19 +84,24 @@ class Rows:
     def __getitem__(self, batch: Batch) -> dict[str, Any]:
         """Return ids, loss weights scaled to shares of the step, speakers and role ids (B, T), and the token count.
 
-        Speakers and role ids are -1 where nobody's; role ids are absent if the examples have none.
+        Speakers and role ids are -1 where nobody's; role ids are absent if the examples have none. Rows that only fill
+        up a step are nobody's: they pay no balance loss, and the routers' load is not theirs.
 
         Padding is on the right, where a causal model never looks from a real token: no attention mask is needed.
         """
         lengths = [len(self._ids[row]) for row in batch.rows]
         # oneDNN compiles and keeps a kernel for every shape it meets: round, or a run takes gigabytes.
         width = max(max(lengths), min(self._context, -(-max(lengths) // _ROUND) * _ROUND))
-        return {
+        tensors = {
             "ids_BT": self._padded(self._ids, batch, width, self._pad_id),
             "weights_BT": self._padded(self._weights, batch, width, 0.0) * batch.scale,
             "speakers_BT": self._padded(self._speakers, batch, width, -1),
             "tokens": sum(lengths) if batch.scale else 0,
-        } | ({"roles_BT": self._padded(self._roles, batch, width, -1)} if self._roles else {})
+        }
+        if self._roles:
+            roles_BT = self._padded(self._roles, batch, width, -1)
+            tensors["roles_BT"] = roles_BT if batch.scale else torch.full_like(roles_BT, -1)
+        return tensors
 
     def _padded(self, tensors: Sequence[torch.Tensor], batch: Batch, width: int, value: float) -> torch.Tensor:
         rows_BT = pad_sequence([tensors[row] for row in batch.rows], batch_first=True, padding_value=value)
@@ -141,7 +146,10 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
         return_outputs: bool = False,
         num_items_in_batch: object = None,
     ) -> Any:
-        """Return this batch's share of the step's mean loss, times the number of processes that DDP averages over."""
+        """Return this batch's share of the step's mean loss, times the number of processes that DDP averages over.
+
+        The adapter's penalty is added for each batch, and averaged over the step's.
+        """
         ids_BT, speakers_BT = inputs["ids_BT"], inputs["speakers_BT"]
         keep_BT, targets_N, weights_N = objectives.next_token_targets(ids_BT, inputs["weights_BT"])
         extra = self._adapter.inputs(inputs["roles_BT"]) if "roles_BT" in inputs else {}

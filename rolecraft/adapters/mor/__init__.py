@@ -101,7 +101,11 @@ def inputs(role_ids_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
 
 
 def penalty(model: Any) -> torch.Tensor | float:
-    """Return the last call's balance and orthogonality losses, times their coefficients (equation 8)."""
+    """Return the last call's balance and orthogonality losses, times their coefficients (equation 8).
+
+    Balance is that of the call's own tokens, as in transformers' mixtures of experts: a role that has none there adds
+    nothing, and the mean over batches is not the loss of their tokens taken together.
+    """
     wrapped, config = layers(model), _active(model)
     total: torch.Tensor | float = 0.0
     if config.balance_coef and config.router:
@@ -119,19 +123,18 @@ def penalty(model: Any) -> torch.Tensor | float:
 def measure(model: Any) -> Mapping[str, float]:
     """Return both losses by role and third of the layers, before their coefficients, and the largest similarity.
 
-    `balance/<role>/<third>` is k when routing is even; `similarity/<role>` the largest |cosine| between two LoRAs'
-    products.
+    `balance/<role>/<third>` is k when routing is even; it is that of this process's last batch, and left out for a role
+    without tokens there. `similarity/<role>` is the largest |cosine| between two LoRAs' products.
     """
     wrapped, config, name = list(layers(model).values()), _active(model), _name(model)
     rows: dict[str, list[float]] = {}
     for place, layer in enumerate(wrapped):
         third = _GROUPS[place * len(_GROUPS) // len(wrapped)]
-        parts = {"orthogonality": _orthogonality(layer, model, config)}
+        for role, value in zip(config.speakers, _orthogonality(layer, model, config).tolist(), strict=True):
+            rows.setdefault(f"orthogonality/{role}/{third}", []).append(value)
         if (load := layer.load(name)) is not None:
-            parts["balance"] = _losses.balance(load, layer.mixtures[name])
-        for kind, values_R in parts.items():
-            for role, value in zip(config.speakers, values_R.tolist(), strict=True):
-                rows.setdefault(f"{kind}/{role}/{third}", []).append(value)
+            for role, value in _balances(load, config).items():
+                rows.setdefault(f"balance/{role}/{third}", []).append(value)
     found = {key: sum(values) / len(values) for key, values in rows.items()}
     kept = [layer.weights(name) for layer in wrapped]
     largest = torch.stack([_losses.similarity(w.A, w.B, config.mixture()) for w in kept]).amax(0)
@@ -139,9 +142,9 @@ def measure(model: Any) -> Mapping[str, float]:
 
 
 def loads(model: Any) -> dict[str, dict[str, list[float]]]:
-    """Return for each layer and role the share of the role's tokens that chose each routed LoRA since training began.
+    """Return for each layer and role the share of the role's tokens that chose each routed LoRA, in training.
 
-    Of this process's tokens; a role that had none is left out.
+    Of this process's tokens since it began: a resumed run counts anew. A role that had none is left out.
     """
     found: dict[str, dict[str, list[float]]] = {}
     config, name = _active(model), _name(model)
@@ -185,7 +188,16 @@ def _active(model: Any) -> MoRConfig:
 def _orthogonality(layer: MoRLinear, model: Any, config: MoRConfig) -> torch.Tensor:
     kept = layer.weights(_name(model))
     mixture = config.mixture()
-    return _losses.orthogonality(kept.A, kept.B, mixture, config.orientation, config.include_shared)
+    # Autocast would take the products in a half type, whose gradient does not fit the float32 matrices.
+    with torch.autocast(kept.A.device.type, enabled=False):
+        return _losses.orthogonality(kept.A, kept.B, mixture, config.orientation, config.include_shared)
+
+
+def _balances(load: _losses.Load, config: MoRConfig) -> dict[str, float]:
+    """Return the balance loss of each role that had tokens."""
+    mixture, seen_E = config.mixture(), load.seen.tolist()
+    losses = zip(config.speakers, mixture.edges, _losses.balance(load, mixture).tolist(), strict=False)
+    return {role: loss for role, first, loss in losses if seen_E[first]}
 
 
 def _reduce(losses_LR: torch.Tensor, reduction: str) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,6 +26,8 @@ from rolecraft.adapters.mor._plan import Mixture, Plan
 Init = Literal["lora", "released"]
 
 _Added = tuple[torch.Tensor, Routing | None]
+_AMPERE = (8, 0)
+"""The compute capability from which on torch's `grouped_mm` runs."""
 
 
 class RoleGate:
@@ -60,6 +63,8 @@ class RoleGate:
     def _enter(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         role_ids = kwargs.pop("role_ids", None)
         self.calls += 1
+        if role_ids is not None:
+            _check_shape(role_ids, args, kwargs)
         self.plan = None if role_ids is None else Plan(role_ids, len(self.roles))
         return args, kwargs
 
@@ -69,6 +74,17 @@ class RoleGate:
     def _enter_layer(self, layer: Any, args: Any) -> None:
         if layer.gradient_checkpointing and not isinstance(layer._gradient_checkpointing_func, _Checkpoint):
             layer._gradient_checkpointing_func = _Checkpoint(self, layer._gradient_checkpointing_func)
+
+
+def _check_shape(role_ids: torch.Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise ValueError unless role ids (B, T) are of the tokens' shape, where the call names its tokens as usual."""
+    first = args[0] if args and isinstance(args[0], torch.Tensor) and not args[0].is_floating_point() else None
+    for name, tokens in (("inputs_embeds", kwargs.get("inputs_embeds")), ("input_ids", kwargs.get("input_ids", first))):
+        if tokens is not None and role_ids.shape != tokens.shape[:2]:
+            raise ValueError(
+                f"role_ids have the shape {tuple(role_ids.shape)} and {name} {tuple(tokens.shape)}; give a role id for "
+                "each token: (batch, token)"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +263,13 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
             return self.way
         if torch.compiler.is_compiling():
             return "stacked"
-        return "grouped_mm" if x.is_cuda and self._launches(mixture, dtype) else "grouped"
+        able = x.is_cuda and torch.cuda.get_device_capability(x.device) >= _AMPERE
+        return "grouped_mm" if able and self._launches(mixture, dtype) else "grouped"
 
     def _launches(self, mixture: Mixture, dtype: torch.dtype) -> bool:
-        """Tell whether all rows are of whole 16 bytes, as `grouped_mm` asks."""
+        """Tell whether `grouped_mm` is there (torch 2.10) and takes this: bfloat16, in rows of whole 16 bytes."""
+        if dtype != torch.bfloat16 or not hasattr(functional, "grouped_mm"):
+            return False
         widths = (max(mixture.counts) * mixture.r, self.in_features, self.out_features)
         return all(width * dtype.itemsize % 16 == 0 for width in widths)
 

@@ -5,9 +5,10 @@ Not covered: quantised layers, and PEFT's mixed-adapter batches.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast, get_args, get_origin
 
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
@@ -17,6 +18,7 @@ from torch import nn
 
 from rolecraft.adapters.mor._layer import MoRLinear, gate_of, ungate
 from rolecraft.adapters.mor._plan import Mixture
+from rolecraft.errors import SettingsError
 from rolecraft.gate import Assignment, Gate
 
 _VALUE = "MOR: run `import rolecraft.adapters.mor` before loading this adapter"
@@ -75,15 +77,19 @@ class MoRConfig(PeftConfig):  # type: ignore[misc]
     include_shared: bool = True
 
     def __post_init__(self) -> None:
-        """Check the mixture; raises ValueError naming the role and the number."""
+        """Check every choice, the mixture and the gate; raises ValueError naming the field or role, and the value."""
         super().__post_init__()
         self.peft_type = PEFT_TYPE
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         pairs = self.roles.items() if isinstance(self.roles, Mapping) else self.roles
         self.roles = [[str(role), int(count)] for role, count in pairs]
+        self._check_choices()
         self.mixture()
-        Gate(self.speakers, self.assignment, self.context)
+        try:
+            Gate(self.speakers, self.assignment, self.context)
+        except SettingsError as error:  # PEFT's callers know ValueError only
+            raise ValueError(str(error)) from error
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -109,6 +115,12 @@ class MoRConfig(PeftConfig):  # type: ignore[misc]
         scale = 1.0 if self.lora_alpha is None else self.lora_alpha / self.r
         counts, top_k = tuple(count for _, count in self.roles), tuple(self.top_k[role] for role in self.speakers)
         return Mixture(counts, top_k, self.r, scale, self.router)
+
+    def _check_choices(self) -> None:
+        for name, hint in inspect.get_annotations(MoRConfig, eval_str=True).items():
+            value, kind = getattr(self, name), cast("object", get_origin(hint))
+            if kind is Literal and value not in get_args(hint):
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, get_args(hint)))}")
 
 
 class MoRModel(BaseTuner):  # type: ignore[misc]

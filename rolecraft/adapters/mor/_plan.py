@@ -85,20 +85,28 @@ class Plan:
     """The tokens of one forward call by role: `by_role`, and `arrangement`, which may leave long runs in place."""
 
     def __init__(self, role_ids: torch.Tensor, roles: int) -> None:
-        """Take role ids (B, T), -1 for nobody; raises ValueError for an id beyond `roles`."""
+        """Take role ids (B, T): from 0 to below `roles`, or -1 for nobody; raises ValueError for any other.
+
+        In a compiled graph, which must not depend on the ids, none is looked at.
+        """
         self.ids = role_ids.reshape(-1)
         self.shape = tuple(role_ids.shape)
         self._roles = roles
         self._masks: dict[tuple[Mixture, bool], Masks] = {}
         self._last: tuple[torch.Tensor, tuple[object, ...], torch.Tensor] | None = None
+        if not torch.compiler.is_compiling():
+            _ = self._counts  # counting is checking, and the first layer would count anyway
 
     @cached_property
     def _counts(self) -> list[int]:
-        # The one place where a device is waited for.
-        counts: list[int] = torch.bincount(self.ids + 1, minlength=self._roles + 1).tolist()
-        if len(counts) > self._roles + 1:
+        # The one place where a device is waited for. What is no id at all is counted at the two ends.
+        places = (self.ids + 2).clamp(0, self._roles + 2)
+        below, *counts, beyond = torch.bincount(places, minlength=self._roles + 3).tolist()
+        if below or beyond:
+            wrong = int(self.ids.min() if below else self.ids.max())
             raise ValueError(
-                f"role id {len(counts) - 2} is given to a model with {self._roles} roles (0 to {self._roles - 1})"
+                f"role id {wrong} is given to a model with {self._roles} roles; give 0 to {self._roles - 1}, or -1 for "
+                "nobody and for padding"
             )
         return counts
 
