@@ -1,6 +1,6 @@
 """A training step of a Mixture of Roles beside PEFT's LoRAs and a loop over all its LoRAs, in one run on one thread.
 
-The model is a random Llama (width 512, 4 layers; `--width 1024 --layers 2` for the other one of the published table),
+The model is a random Llama (width 512, 4 layers; `--width 1024 --layers 2` for a wider one),
 one sequence of 512 tokens, of which 340, 92 and 80 are the three roles'. CPU time of forward and backward, interleaved,
 median of rounds. `python benchmarks/mor_layer.py --json`
 """

@@ -102,27 +102,31 @@ class RoleLoras:
 def _lower_alone(x: Tensor, one: One, scratch: Scratch) -> bool:
     """Put what A make of one token, weighted, into `scratch`; tell whether that was done.
 
-    It is not where LoRAs tie for the last place, which `topk` must decide. So few weights take Python's numbers half
-    the time of five small kernels, which the matrices of the step keep driving from the processor's caches.
+    It is not where LoRAs tie for the last place, which `topk` must decide. The weights are Python's numbers: torch has
+    five small kernels for them, which the matrices of the step keep driving from the processor's caches.
     """
     torch.mm(x, one.down, out=scratch.middle)
-    logits, written, routed, place = scratch.logits.tolist(), scratch.numbers, one.count - 1, 0
+    logits = scratch.logits.tolist()
     for first in range(0, len(logits), one.count):
-        if routed:
-            own = logits[first : first + routed]
-            ranked = sorted(own)
-            best, last = ranked[-1], ranked[-one.top_k]
-            if one.top_k < routed and ranked[-one.top_k - 1] == last:
-                return False
-            total = 0.0
-            for number in ranked[-one.top_k :]:
-                total += exp(number - best)
-            for number in own:
-                written[place] = exp(number - best) / total if number >= last else 0.0
-                place += 1
-        written[place] = 1 / (1 + exp(min(-logits[first + routed], _LARGE)))
-        place += 1
+        if not _weigh(logits[first : first + one.count], one.top_k, scratch.numbers, first):
+            return False
     scratch.scaled.mul_(scratch.weights)
+    return True
+
+
+def _weigh(logits: list[float], top_k: int, weights: array[float], place: int) -> bool:
+    """Write a layer's weights, as `_weights` has them, from `place` on; False if LoRAs tie for the last place."""
+    if own := logits[:-1]:
+        ranked = sorted(own)
+        best, last, total = ranked[-1], ranked[-top_k], 0.0
+        if top_k < len(own) and ranked[-top_k - 1] == last:
+            return False
+        for logit in ranked[-top_k:]:
+            total += exp(logit - best)
+        for logit in own:
+            weights[place] = exp(logit - best) / total if logit >= last else 0.0
+            place += 1
+    weights[place] = 1 / (1 + exp(min(-logits[-1], _LARGE)))
     return True
 
 
