@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from dataclasses import replace
 
 import any_schema
@@ -304,6 +305,25 @@ def test_unsupported_keywords_can_be_ignored(loaded):
         with pytest.warns(UserWarning, match=r"not held to tools\[0\]\.parameters\.not"):
             (reply,) = ask(engine, asks(choice="required", tools=(tool,), parallel=False))
         assert [call.name for call in reply.message.tool_calls] == ["f"]
+
+
+def test_those_who_wait_for_one_grammar_keep_nobody_from_another(loaded):
+    go = threading.Event()
+    with LocalEngine(loaded, settings()) as engine:
+        compile_one = engine._grammars._compile
+        engine._grammars._compile = lambda held: (held.choice == "noop" and go.wait(20), compile_one(held))[1]
+
+        async def together():
+            slow = [asyncio.create_task(engine.complete(asks(choice="noop"))) for _ in range(40)]
+            await asyncio.sleep(0.1)
+            quick = await asyncio.wait_for(engine.complete(asks(choice="required")), 15)
+            assert not any(one.done() for one in slow)
+            go.set()
+            return quick, await asyncio.gather(*slow)
+
+        quick, slow = asyncio.run(together())
+    assert quick[0].message.tool_calls
+    assert len(slow) == 40
 
 
 class Stuck:

@@ -10,8 +10,9 @@ import queue
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +35,8 @@ _MOVE_COST = 16
 """Moving a row costs about as much as decoding this many tokens that nobody asked for."""
 _CALL_COST = 16
 """So does a second call of the model."""
+_STARTERS = 64
+"""So many replies may wait for their grammars at once."""
 
 
 class LocalEngine:
@@ -58,6 +61,7 @@ class LocalEngine:
         self.context = self._decoder.context
         self._grammars = Grammars(loaded.renderer, loaded.tokenizer, self._decoder.vocabulary, settings.grammar)
         check_memory(settings, self._decoder.slots.most, self.context)
+        self._starters = ThreadPoolExecutor(_STARTERS, "rolecraft-grammar")
         self._inbox: queue.SimpleQueue[Writing | Future[None] | None] = queue.SimpleQueue()
         self._waiting: list[Writing] = []
         self._filling: list[Writing] = []
@@ -137,8 +141,9 @@ class LocalEngine:
         held = wanted(prompt, self.settings.constrain)
         if held is None:
             return None
-        # In a thread, since a grammar may take long to compile, and so may the first to make the tokenizer known.
-        return await asyncio.to_thread(lambda: self._grammars.start(held, begun(self.loaded, prompt, ids)))
+        # A grammar may take long to compile, and those who wait for it would take all the threads that asyncio has.
+        start = partial(self._grammars.start, held, begun(self.loaded, prompt, ids))
+        return await asyncio.get_running_loop().run_in_executor(self._starters, start)
 
     def _submit(
         self,
