@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rolecraft.errors import ContractError, SettingsError
+from rolecraft.settings import require_choice
 from rolecraft.team import Team
 
 Assignment = Literal["stream", "reencode", "activated"]
@@ -34,10 +35,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         """Raise SettingsError for an unknown assignment, a role named twice, or a context that belongs to no role."""
-        if self.assignment not in get_args(Assignment):
-            raise SettingsError(
-                f"assignment is {self.assignment!r}; it must be one of {', '.join(map(repr, get_args(Assignment)))}"
-            )
+        require_choice(self.assignment, get_args(Assignment), "assignment")
         twice = [role for role in self.roles if self.roles.count(role) > 1]
         if twice:
             raise SettingsError(f"roles name {twice[0]!r} twice ({', '.join(self.roles)}); give each a name of its own")

@@ -73,6 +73,12 @@ def from_dict(kind: type[_Settings], data: Mapping[str, Any] | None, where: str 
         raise SettingsError(f"{place}: {error}") from error
 
 
+def require_choice(value: Any, choices: Sequence[Any], where: str) -> None:
+    """Raise SettingsError unless `value`, which stands at `where`, is one of the choices."""
+    if value not in choices:
+        raise SettingsError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+
+
 def to_dict(settings: Any) -> dict[str, Any]:
     """Return a settings dataclass as plain YAML-ready data."""
     data = dataclasses.asdict(settings)
@@ -100,8 +106,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _read_union(arguments, value, where)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise SettingsError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
+        require_choice(value, arguments, where)
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))

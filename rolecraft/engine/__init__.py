@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -125,9 +124,7 @@ class LocalEngine:
 
     def close(self) -> None:
         """Stop the thread; requests under way fail with EngineError. Safe to call twice."""
-        with self._gate:
-            self._closed = True
-        self._inbox.put(None)
+        self._end()
         self._thread.join()
 
     def __enter__(self) -> LocalEngine:
@@ -142,8 +139,8 @@ class LocalEngine:
         if held is None:
             return None
         # A grammar may take long to compile, and those who wait for it would take all the threads that asyncio has.
-        start = partial(self._grammars.start, held, begun(self.loaded, prompt, ids))
-        return await asyncio.get_running_loop().run_in_executor(self._starters, start)
+        loop, start = asyncio.get_running_loop(), self._grammars.start
+        return await loop.run_in_executor(self._starters, lambda: start(held, begun(self.loaded, prompt, ids)))
 
     def _submit(
         self,
@@ -168,6 +165,11 @@ class LocalEngine:
             if self._closed:
                 raise EngineError("the engine is closed; open a new LocalEngine")
             self._inbox.put(item)
+
+    def _end(self) -> None:
+        with self._gate:
+            self._closed = True
+        self._inbox.put(None)
 
     # Everything below runs on the engine's thread.
 
@@ -202,9 +204,7 @@ class LocalEngine:
         try:
             self._decoder.refresh()
         except Exception as error:  # noqa: BLE001 - whatever it is, weights read in part must not be played
-            with self._gate:
-                self._closed = True
-            self._inbox.put(None)
+            self._end()
             done.set_exception(
                 EngineError(f"the weights could not be read again ({type(error).__name__}: {error}); open a new engine")
             )

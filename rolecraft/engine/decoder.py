@@ -61,11 +61,8 @@ class Decoder:
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.slots = Slots(rows, self.context, self._device)
         self._half = precision.pays(prefill_dtype, parameter)
-        self._network: layout.Network | None = None
-        self._prompts: layout.Network | None = None
-        if use_fused:
-            self._read()
         self._check_room()
+        self._networks = self._read() if use_fused else None
         self.vocabulary = self._try()
         if prefill_dtype == "bfloat16" and self._half and not self.fused:
             raise SettingsError(
@@ -76,20 +73,19 @@ class Decoder:
     @property
     def fused(self) -> bool:
         """Whether `fused` runs, and not the model's own forward."""
-        return self._network is not None
+        return self._networks is not None
 
     def refresh(self) -> None:
         """Forget all tokens, and take the model's weights as they are now."""
         self.slots.clear()
         self.model.eval()
-        if self._network is not None:
-            self._read()
+        if self._networks is not None:
+            self._networks = self._read()
 
-    def _read(self) -> None:
-        """Take the weights, as one token a row and as prompts, perhaps in another type, are multiplied by them."""
-        self._network = self._prompts = layout.read(self.model, self.context + 1)
-        if self._network is not None and self._half:
-            self._prompts = precision.halved(self._network)
+    def _read(self) -> tuple[layout.Network, layout.Network] | None:
+        """Return the weights as one token a row, and as prompts, perhaps in another type, are multiplied by them."""
+        network = layout.read(self.model, self.context + 1)
+        return None if network is None else (network, precision.halved(network) if self._half else network)
 
     def _check_room(self) -> None:
         if self.context < self._tried:
@@ -109,11 +105,11 @@ class Decoder:
         Return the width of the logits.
         """
         tokens, expected = self._full()
-        if self._network is not None:
+        if self._networks is not None:
             with suppress(*_WRONG):
                 if self._near(self._cached(tokens), expected):
                     return int(expected.shape[-1])
-            self._network = None
+            self._networks = None
         try:
             got = self._cached(tokens)
         except _WRONG as error:
@@ -164,8 +160,8 @@ class Decoder:
         """Run new tokens, each at its own column of its row (-1: padding); return the last `keep` logits (B, K, V)."""
         depth = max(columns[-1] for columns in columns_BQ) + 1
         self.slots.aim(rows, columns_BQ, depth)
-        network = self._network if len(columns_BQ[0]) == 1 else self._prompts
-        if self._network is not None and network is not None:
+        if self._networks is not None:
+            network = self._networks[len(columns_BQ[0]) > 1]
             ids_BQ = [[token & _ID for token in tokens] for tokens in tokens_BQ]
             roles_BQ = [[(token >> _ROLE) - 1 for token in tokens] for tokens in tokens_BQ]
             return fused.run(network, self.slots, ids_BQ, roles_BQ, columns_BQ, keep)

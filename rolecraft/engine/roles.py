@@ -24,16 +24,15 @@ _LARGE = 700.0
 class Scratch:
     """Where a CPU works on a token that stands alone, so that the step makes no tensors.
 
-    `middle` (1, M * count * r + M * count) is what `down` gives; `logits` (M * count,), `scaled` (M * count, r) and
-    `parts`, by layer (1, count * r) and `stacked` (M, 1, count * r), are views of it. What is written to `numbers`
-    stands in `weights` (M * count, 1).
+    `both` (1, M * count * r + M * count) is what `down` gives; `middle` (1, M * count * r), `scaled`, the same as
+    (M * count, r), and `logits` (M * count,) are views of it. What is written to `numbers` stands in `weights`
+    (M * count, 1).
     """
 
+    both: Tensor
     middle: Tensor
-    logits: Tensor
     scaled: Tensor
-    parts: tuple[Tensor, ...]
-    stacked: Tensor
+    logits: Tensor
     weights: Tensor
     numbers: array[float]
 
@@ -77,25 +76,27 @@ class RoleLoras:
 
     def _add(self, out: Tensor, x: Tensor, one: One) -> None:
         if len(x) == 1 and one.scratch is not None and _lower_alone(x, one, one.scratch):
-            self._add_ups(out, one, one.scratch.parts, one.scratch.stacked)
+            self._add_ups(out, one.scratch.middle, one)
             return
         count, layers = len(x), len(self.outs)
         middle = torch.mm(x, one.down)
-        rank = one.count * one.r
         if one.routed:
-            middle, logits = middle.split_with_sizes((layers * rank, layers * one.count), 1)
+            middle, logits = middle.split_with_sizes((layers * one.count * one.r, layers * one.count), 1)
             weights = _weights(logits.view(count, layers, one.count), one)
             middle.view(count, layers, one.count, one.r).mul_(weights.unsqueeze(-1))
-        self._add_ups(out, one, torch.split(middle, rank, 1), middle.view(count, layers, rank).transpose(0, 1))
+        self._add_ups(out, middle, one)
 
-    def _add_ups(self, out: Tensor, one: One, parts: Sequence[Tensor], stacked: Tensor) -> None:
-        """Add what the B make of each layer's part (N, count * r), all of which are `stacked` (M, N, count * r)."""
-        if len(parts) > 1 and self.together:
-            out.view(len(out), len(parts), -1).transpose(0, 1).baddbmm_(stacked, one.stacked)
+    def _add_ups(self, out: Tensor, middle: Tensor, one: One) -> None:
+        """Add what the B make of each layer's part of `middle` (N, M * count * r)."""
+        count, layers, rank = len(out), len(self.outs), one.count * one.r
+        if layers == 1:
+            first, end = self.outs[0]
+            (out if self.together else out[:, first:end]).addmm_(middle, one.ups[0])
         elif self.together:
-            out.addmm_(parts[0], one.ups[0])
+            by_layer = middle.view(count, layers, rank).transpose(0, 1)
+            out.view(count, layers, -1).transpose(0, 1).baddbmm_(by_layer, one.stacked)
         else:
-            for (first, end), part, up in zip(self.outs, parts, one.ups, strict=True):
+            for (first, end), part, up in zip(self.outs, torch.split(middle, rank, 1), one.ups, strict=True):
                 out[:, first:end].addmm_(part, up)
 
 
@@ -105,7 +106,7 @@ def _lower_alone(x: Tensor, one: One, scratch: Scratch) -> bool:
     It is not where LoRAs tie for the last place, which `topk` must decide. The weights are Python's numbers: torch has
     five small kernels for them, which the matrices of the step keep driving from the processor's caches.
     """
-    torch.mm(x, one.down, out=scratch.middle)
+    torch.mm(x, one.down, out=scratch.both)
     logits = scratch.logits.tolist()
     for first in range(0, len(logits), one.count):
         if not _weigh(logits[first : first + one.count], one.top_k, scratch.numbers, first):
@@ -194,16 +195,13 @@ def _one(mixed: Sequence[tuple[Any, str]], role: int, together: bool) -> One:
 
 
 def _scratch(down: Tensor, layers: int, count: int, r: int) -> Scratch:
-    middle = down.new_empty(1, down.shape[1])
-    low, logits = middle[0].split_with_sizes((layers * count * r, layers * count))
-    numbers = array("f", bytes(4 * layers * count))
-    by_layer = low.view(layers, 1, count * r)
+    both, numbers = down.new_empty(1, down.shape[1]), array("f", bytes(4 * layers * count))
+    middle, logits = both.split_with_sizes((layers * count * r, layers * count), 1)
     return Scratch(
+        both=both,
         middle=middle,
-        logits=logits,
-        scaled=low.view(layers * count, r),
-        parts=by_layer.unbind(),
-        stacked=by_layer,
+        scaled=middle.view(layers * count, r),
+        logits=logits[0],
         weights=torch.frombuffer(numbers, dtype=torch.float32).view(-1, 1),
         numbers=numbers,
     )

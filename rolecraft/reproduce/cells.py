@@ -305,10 +305,10 @@ def finished(cell: Cell, folder: Path) -> Result | None:
 
     Raises DataError for a file that cannot be read.
     """
-    own = folder / f"{cell.name}.json"
+    found = sorted(folder.parent.glob(f"*/*-{cell.seed}-{digest(cell)}.json"))
     now = json.loads(json.dumps(configuration(cell)))
-    for path in (own, *sorted(folder.parent.glob(f"*/*-{cell.seed}-{digest(cell)}.json"))):
-        if path.is_file() and _agrees(dict((result := read(path)).configuration), now):
+    for path in sorted(found, key=lambda path: path.parent != folder):  # its own first
+        if _agrees(dict((result := read(path)).configuration), now):
             return replace(result, claim=cell.claim, arm=cell.arm)
     return None
 

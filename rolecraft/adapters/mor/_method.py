@@ -20,6 +20,7 @@ from rolecraft.adapters.mor._layer import MoRLinear, gate_of, ungate
 from rolecraft.adapters.mor._plan import Mixture
 from rolecraft.errors import SettingsError
 from rolecraft.gate import Assignment, Gate
+from rolecraft.settings import require_choice
 
 _VALUE = "MOR: run `import rolecraft.adapters.mor` before loading this adapter"
 """What the configuration says its type is. PEFT answers an unknown type with a KeyError that quotes it, and nothing
@@ -84,9 +85,9 @@ class MoRConfig(PeftConfig):  # type: ignore[misc]
             self.target_modules = set(self.target_modules)
         pairs = self.roles.items() if isinstance(self.roles, Mapping) else self.roles
         self.roles = [[str(role), int(count)] for role, count in pairs]
-        self._check_choices()
         self.mixture()
         try:
+            self._check_choices()
             Gate(self.speakers, self.assignment, self.context)
         except SettingsError as error:  # PEFT's callers know ValueError only
             raise ValueError(str(error)) from error
@@ -118,9 +119,8 @@ class MoRConfig(PeftConfig):  # type: ignore[misc]
 
     def _check_choices(self) -> None:
         for name, hint in inspect.get_annotations(MoRConfig, eval_str=True).items():
-            value, kind = getattr(self, name), cast("object", get_origin(hint))
-            if kind is Literal and value not in get_args(hint):
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, get_args(hint)))}")
+            if cast("object", get_origin(hint)) is Literal:
+                require_choice(getattr(self, name), get_args(hint), name)
 
 
 class MoRModel(BaseTuner):  # type: ignore[misc]
