@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rolecraft import tools
 from rolecraft.errors import NotForkable, NotFound, SettingsError, UserError
 from rolecraft.tools import Tool, Toolbox, ToolFailure, find, load_tools, misfit, tool
 from rolecraft.types import Observation, ToolCall, ToolSpec
@@ -634,3 +637,13 @@ def test_a_members_settings_are_checked():
 def test_settings_for_a_tool_that_has_none_are_refused():
     with pytest.raises(UserError, match="takes no settings; got 'digits'"):
         find("calculator", {"digits": 3})
+
+
+# The folder
+
+
+def test_no_file_of_the_folder_imports_its_init():
+    """The members need the contract alone: a circle through `__init__` would make the order of imports matter."""
+    folder = Path(tools.__file__).parent
+    init = re.compile(r"^ *(from rolecraft\.tools import|from rolecraft import .*\btools\b|import rolecraft\.tools$)", re.M)
+    assert [path.name for path in folder.glob("*.py") if init.search(path.read_text("utf-8"))] == []

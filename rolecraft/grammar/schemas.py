@@ -21,7 +21,7 @@ from rolecraft.grammar.keywords import KEYWORDS, Part, Parts, path_step
 from rolecraft.grammar.patterns import Bound
 from rolecraft.grammar.shapes import Arena, Either, Items, Limits, Literals, Number, Record, Shape, Text
 from rolecraft.judges._schemas import Unusable, bounded
-from rolecraft.tools._schema import MAX_DEPTH
+from rolecraft.tools import MAX_DEPTH
 from rolecraft.types import Json
 
 UNSUPPORTED = (

@@ -11,7 +11,8 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 
-from rolecraft.tools import ToolFailure, tool
+from rolecraft.tools._contract import ToolFailure
+from rolecraft.tools._function import tool
 
 _Number = int | float
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rolecraft.errors import NotForkable, SandboxError
 from rolecraft.sandbox import Limits, Outcome, open_session
-from rolecraft.tools import ToolFailure
+from rolecraft.tools._contract import ToolFailure
 from rolecraft.types import Json, ToolSpec
 
 _FENCE = re.compile(r"\A\s*```[\w+-]*[ \t]*\n(.*?)\n?```\s*\Z", re.DOTALL)

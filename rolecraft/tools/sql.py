@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rolecraft.errors import DataError, NotFound, SettingsError
-from rolecraft.tools import ToolFailure
+from rolecraft.tools._contract import ToolFailure
 from rolecraft.types import Json, ToolSpec
 
 _READS = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE))

@@ -1,0 +1,72 @@
+"""Finds the tools of a member of this folder, or of a user's own Python file."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rolecraft import catalog
+from rolecraft.errors import NotFound, RolecraftError, UserError
+from rolecraft.settings import from_dict
+from rolecraft.tools._contract import ToolLike
+
+
+def find(name: str, settings: Mapping[str, Any] | None = None) -> tuple[ToolLike, ...]:
+    """Return the tools of a member of this folder, or of a user's `.py` file; `settings` go to its `Settings`.
+
+    Raises NotFound for a misspelt name and SettingsError for settings that it does not have.
+    """
+    module = _run_file(Path(name)) if name.endswith(".py") else catalog.find("tools", name)
+    return _tools_in(module, settings)
+
+
+def load_tools(path: Path) -> tuple[ToolLike, ...]:
+    """Return every tool in a user's own `.py` file, in the order written.
+
+    Raises NotFound when the file is absent and UserError, with file and line, when it does not run or has no tool.
+    """
+    if path.suffix != ".py":
+        raise NotFound(f"{str(path)!r} is no Python file; give a path that ends in .py")
+    return find(str(path))
+
+
+def _run_file(path: Path) -> ModuleType:
+    try:
+        return catalog.find("tools", str(path))
+    except RolecraftError as error:
+        if isinstance(error, NotFound) and not path.is_file():
+            raise
+        raise UserError(f"{_place(path, error)}: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
+        raise UserError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
+
+
+def _place(path: Path, error: BaseException) -> str:
+    """Return `file, line n` for the deepest line of `path` that led to `error`."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _tools_in(module: ModuleType, settings: Mapping[str, Any] | None) -> tuple[ToolLike, ...]:
+    written = {id(value): value for value in vars(module).values() if _is_tool(value)}
+    found = list(written.values())
+    kind, opener = vars(module).get("Settings"), vars(module).get("open")
+    if kind is not None and opener is not None:
+        found.append(opener(from_dict(kind, settings, module.__name__.rpartition(".")[2])))
+    elif settings:
+        raise UserError(f"{module.__name__!r} takes no settings; got {', '.join(map(repr, settings))}")
+    if not found:
+        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        remedy = f"put it above {functions[0]!r}" if functions else "write a function and put it above"
+        raise UserError(f"no @tool in {module.__file__}: {remedy} (from rolecraft.tools import tool)")
+    return tuple(found)
+
+
+def _is_tool(value: object) -> bool:
+    return not isinstance(value, type) and isinstance(value, ToolLike)

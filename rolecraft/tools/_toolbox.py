@@ -1,0 +1,130 @@
+"""The toolbox, which runs an episode's calls within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from rolecraft.errors import UserError
+from rolecraft.tools._arguments import misfit, without_nulls
+from rolecraft.tools._contract import ToolFailure, ToolLike
+from rolecraft.types import Json, Observation, ToolCall, ToolSpec
+
+_log = logging.getLogger(__name__)
+_MAX_HANGS = 3  # each hang leaves a thread behind and costs the episode its whole time bound
+_ERROR_CHARS = 300
+
+
+class Toolbox:
+    """The tools of one episode: checks each call against its spec, runs it off the event loop, bounds time and text."""
+
+    def __init__(self, tools: Sequence[ToolLike], *, seconds: float = 10.0, output_chars: int = 2000) -> None:
+        """Hold `tools`; a call may take `seconds` and answer `output_chars` characters. Raises UserError on twins."""
+        names = collections.Counter(member.spec.name for member in tools)
+        twins = [name for name, count in names.items() if count > 1]
+        if twins:
+            raise UserError(f"two tools are called {twins[0]!r}; rename one")
+        if seconds <= 0 or output_chars < 1:
+            raise UserError(f"a toolbox needs time and room; got seconds={seconds!r}, output_chars={output_chars!r}")
+        self._tools = {member.spec.name: member for member in tools}
+        self._seconds = seconds
+        self._output_chars = output_chars
+        self._hangs: collections.Counter[str] = collections.Counter()
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The tools as the model is told of them, in order."""
+        return tuple(member.spec for member in self._tools.values())
+
+    async def call(self, call: ToolCall) -> Observation:
+        """Run one call; whatever goes wrong is an observation with `failed` set, never an exception."""
+        member = self._tools.get(call.name)
+        if member is None:
+            return _failure(self._no_such_tool(call.name))
+        if self._hangs[call.name] >= _MAX_HANGS:
+            return _failure(f"{call.name} is off: it did not answer {_MAX_HANGS} times; go on without it")
+        answer = _in_daemon_thread(lambda: self._answer(member, call.arguments))
+        try:
+            return await asyncio.wait_for(answer, self._seconds)
+        except TimeoutError:
+            self._hangs[call.name] += 1
+            return _failure(f"{call.name} did not answer within {self._seconds:g} seconds")
+
+    def fork(self) -> Toolbox:
+        """Return a toolbox with a fork of every tool; raises NotForkable where one cannot, leaving nothing open."""
+        with contextlib.ExitStack() as opened:
+            forks = []
+            for member in self._tools.values():
+                forks.append(member.fork())
+                opened.callback(forks[-1].close)
+            opened.pop_all()
+        return Toolbox(forks, seconds=self._seconds, output_chars=self._output_chars)
+
+    def state(self) -> dict[str, Json]:
+        """Return the state of each tool that has one, by name."""
+        states = {name: member.state() for name, member in self._tools.items()}
+        return {name: state for name, state in states.items() if state is not None}
+
+    def close(self) -> None:
+        """Close every tool, the rest too when one fails; safe to call twice."""
+        with contextlib.ExitStack() as closing:
+            for member in self._tools.values():
+                closing.callback(member.close)
+
+    def _no_such_tool(self, name: str) -> str:
+        shown = list(self._tools)[:12]
+        more = [f"... ({len(self._tools)} in all)"] if len(self._tools) > len(shown) else []
+        return f"no tool {name[:60]!r}; tools: {', '.join(shown + more) or 'none'}"
+
+    def _answer(self, member: ToolLike, arguments: Mapping[str, Json]) -> Observation:
+        try:
+            given = without_nulls(member.spec, arguments) if isinstance(arguments, Mapping) else arguments
+            problem = misfit(member.spec, given)
+            if problem:
+                return _failure(problem)
+            return Observation(_bounded(member.call(given), self._output_chars))
+        except ToolFailure as failure:
+            return _failure(str(failure))
+        except BaseException as error:  # noqa: BLE001  the tool boundary: not even sys.exit() may end the episode
+            _log.info("tool %r raised", member.spec.name, exc_info=True)
+            return _failure(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _in_daemon_thread(work: Callable[[], Observation]) -> asyncio.Future[Observation]:
+    """Run `work` in a thread of its own: a pool's threads would be waited for at exit, a hung one for ever."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Observation] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(observation: Observation) -> None:
+        if not future.done():
+            future.set_result(observation)
+
+    def run() -> None:
+        observation = context.run(work)
+        with contextlib.suppress(RuntimeError):  # the loop was closed while the tool went on
+            loop.call_soon_threadsafe(settle, observation)
+
+    threading.Thread(target=run, name="rolecraft-tool", daemon=True).start()
+    return future
+
+
+def _failure(reason: str) -> Observation:
+    line = " ".join(reason.split())
+    line = line if line.startswith("error: ") else f"error: {line}"
+    return Observation(_bounded(line, _ERROR_CHARS), failed=True)
+
+
+def _bounded(text: str, length: int) -> str:
+    """Return `text` cut to `length` with a note, and without the lone surrogates that no file can hold."""
+    whole = text.encode("utf-8", "replace").decode("utf-8") if len(text) <= length else ""
+    if whole or not text:
+        return whole
+    note = f"... (cut, {len(text)} characters)"
+    kept = text[: max(0, length - len(note))]
+    return (kept + note).encode("utf-8", "replace").decode("utf-8")
