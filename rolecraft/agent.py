@@ -195,7 +195,7 @@ async def _act(
     """Run the message's calls, at once where there are several, and return what the model is told of them."""
     observed = await asyncio.gather(*(environment.toolbox.call(call) for call in message.tool_calls))
     answers = [
-        Message("tool", observation.text, tool_call_id=call.id, name=call.name)
+        Message("tool", observation.text, tool_call_id=call.id, name=call.name, failed=observation.failed)
         for call, observation in zip(message.tool_calls, observed, strict=True)
     ]
     return (*answers, *remarks(message, explain))
@@ -204,9 +204,9 @@ async def _act(
 def remarks(message: Message, explain: Callable[[str], str]) -> tuple[Message, ...]:
     """Return what a team is told beside tools' answers: that a call did not parse, or that none was written."""
     if message.unparsed is not None:
-        return (Message("tool", f"error: {explain(message.unparsed)}"),)
+        return (Message("tool", f"error: {explain(message.unparsed)}", failed=True),)
     if message.speaker == "executor" and not message.tool_calls:
-        return (Message("tool", "error: no call was written"),)
+        return (Message("tool", "error: no call was written", failed=True),)
     return ()
 
 

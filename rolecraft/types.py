@@ -37,6 +37,7 @@ class Message:
     """One message; `role` is the wire's word, `speaker` the team's.
 
     `unparsed` is the raw text of a call that did not parse. `weight` scales its loss (None: 1 for assistants).
+    `failed` marks a tool message that tells an error, which no text of a tool's own can stand for.
     `ids` are the tokens a model wrote for the body, its end token included: whoever renders the message again uses
     them and never re-tokenises. They belong to one tokenizer, so they are never written to a data file.
     """
@@ -49,6 +50,7 @@ class Message:
     speaker: str | None = None
     unparsed: str | None = None
     weight: float | None = None
+    failed: bool = False
     ids: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
 
     def edited(self, **changes: Any) -> Message:

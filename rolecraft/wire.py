@@ -1,7 +1,7 @@
 """OpenAI chat JSON <-> our types, both ways without loss: data files, the run folder, the server and remote engines.
 
 A row is OpenAI's fine-tuning line: `messages` and `tools`, with `weight` on assistant messages. Optional keys of ours:
-`speaker` and `unparsed` on a message; on a row `id`, `reference`, `lineage` and what a run adds (`stop`, `seed`,
+`speaker`, `unparsed` and `failed` (a tool message that tells an error) on a message; on a row `id`, `reference`, `lineage` and what a run adds (`stop`, `seed`,
 `final_state`, `verdict`). An unknown key is an error that says what to do; a known key that is null is absent.
 
 What reading changes, on purpose: `content` parts are joined and null content is ""; role `developer` is `system`;
@@ -29,7 +29,7 @@ from rolecraft.types import EpisodeStop, Json, Message, Task, ToolCall, ToolSpec
 ArgumentsForm = Literal["string", "object"]
 """How `arguments` are written: a JSON string as OpenAI does, or an object as chat templates like it. Both are read."""
 
-_MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "speaker", "unparsed", "weight")
+_MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "speaker", "unparsed", "weight", "failed")
 _REASONING_KEYS = ("reasoning_content", "reasoning")
 _EMPTY_KEYS = ("refusal", "audio", "function_call", "annotations")
 _RUN_KEYS = ("task_id", "opening", "stop", "seed", "final_state", "verdict", "turns")
@@ -109,7 +109,7 @@ def _depth_within(value: Json, limit: int) -> bool:
 
 
 def message_to_json(message: Message, arguments: ArgumentsForm = "string") -> dict[str, Json]:
-    """Return the message as OpenAI chat JSON with our `speaker`, `unparsed` and `weight`; `ids` are not written."""
+    """Return the message as OpenAI chat JSON with our `speaker`, `unparsed`, `weight` and `failed`; `ids` are not written."""
     calls = [call_to_json(call, arguments) for call in message.tool_calls]
     with_raw = _insert_raw_calls(message.unparsed, calls)
     weight = message.weight if message.weight not in (0, 1) else int(message.weight)  # OpenAI wants integers
@@ -120,6 +120,7 @@ def message_to_json(message: Message, arguments: ArgumentsForm = "string") -> di
         ("speaker", message.speaker),
         ("unparsed", None if with_raw else message.unparsed),
         ("weight", weight),
+        ("failed", message.failed or None),
     )
     content = None if message.content == "" and (with_raw or calls) else message.content
     return {"role": message.role, "content": content} | {key: value for key, value in optional if value is not None}
@@ -148,6 +149,7 @@ def message_from_json(data: Json, where: str = "message") -> Message:
         speaker=_get(fields, "speaker", str, where, None),
         unparsed=unparsed,
         weight=weight,
+        failed=_get(fields, "failed", bool, where, False),
     )
 
 
@@ -329,6 +331,8 @@ def _check_owners(messages: Iterable[Message]) -> None:
         for key in ("weight", "tool_calls", "unparsed"):
             if message.role != "assistant" and getattr(message, key) not in (None, ()):
                 raise DataError(f"messages[{number}]: {key!r} belongs to assistant messages; this is {message.role!r}")
+        if message.failed and message.role != "tool":
+            raise DataError(f"messages[{number}]: 'failed' belongs to tool messages; this is {message.role!r}")
 
 
 def _read_verdict(verdict: Json, where: str) -> Verdict:
@@ -373,9 +377,11 @@ def _get(fields: Mapping[str, Json], key: str, kind: type[Any], where: str, *def
     value = fields.get(key)
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
-    if isinstance(value, kind) and not isinstance(value, bool):
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    wanted = {str: "text", list: "a list", int: "a whole number", float: "a number"}.get(kind, "an object")
+    wanted = {str: "text", list: "a list", int: "a whole number", float: "a number", bool: "true or false"}.get(
+        kind, "an object"
+    )
     raise DataError(f"{where}: {key!r} is {_kind(value)}; write {wanted}")
 
 

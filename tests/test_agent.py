@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolecraft import agent, team
+from rolecraft import agent, team, wire
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.tools import Toolbox, tool
 from rolecraft.types import Completion, Environment, Message, Prompt, Task, ToolCall, Turn, Verdict
@@ -82,6 +82,38 @@ def test_three_roles_take_their_turns():
     script = [says("I add. Next: executor."), call(2, 3), says("Done. Next: summarizer."), says("5")]
     record = run(Scripted(script), "mor")
     assert [t.speaker for t in record.turns] == ["reasoner", "executor", "reasoner", "summarizer"]
+
+
+@tool
+def look_up(name: str) -> str:
+    """Look a number up.
+
+    Args:
+        name: whose number
+    """
+    if name == "Ada":
+        raise ValueError("42")
+    return "error: 42"
+
+
+def test_a_summarizer_and_the_record_are_told_an_error_as_an_error_and_a_result_as_a_result():
+    both = tuple(ToolCall("look_up", {"name": name}) for name in ("Ada", "Bo"))
+    engine = Scripted(
+        [says("Next: executor."), Message("assistant", tool_calls=both), says("Next: summarizer."), says("5")]
+    )
+    box = Toolbox([look_up])
+    environment = Environment(Task("t", (Message("user", "?"),), box.specs), box, lambda record: Verdict(0.0))
+    record = asyncio.run(agent.episode(environment, team.find("mor"), engine))
+    seen = [m for m in engine.asked[-1].messages if m.role == "tool"]
+    assert engine.asked[-1].speaker == "summarizer"
+    assert [(m.content, m.failed) for m in seen] == [("error: ValueError: 42", True), ("error: 42", False)]
+    written = wire.trajectory_to_json(record)["messages"]
+    assert [m.get("failed") for m in written if m["role"] == "tool"] == [True, None]
+
+
+def test_what_is_told_of_a_call_that_was_not_written_is_a_failure():
+    broken = Message("assistant", unparsed="{")
+    assert run(Scripted([broken, says("5")])).messages[2].failed
 
 
 def test_parallel_calls_are_answered_in_order():

@@ -75,6 +75,22 @@ def test_other_code_with_another_result_is_a_wrong_one(seen):
     assert failures.failure(made) == "wrong arguments"
 
 
+def with_errors(made):
+    told = tuple(replace(m, failed=m.role == "tool") for m in made.messages)
+    return replace(made, messages=told)
+
+
+def test_an_error_that_names_the_expected_result_is_not_that_result():
+    made = episode(
+        ("python", {"code": "sum([60, 63])"}, "error: ValueError: 123"), "17", wanted=(CODE,), answers=("123",)
+    )
+    assert failures.failure(with_errors(made)) == "wrong arguments"
+
+
+def test_a_right_call_whose_tool_failed_is_not_blamed_on_the_answer():
+    assert failures.failure(with_errors(episode(FIND, READ, "17"))) == "tool failed"
+
+
 def test_the_layout_of_code_does_not_matter():
     spaced = episode(("python", {"code": "print(60  +\n63)"}, ""), "17", wanted=(CODE,))
     assert failures.failure(spaced) == "wrong answer"

@@ -113,6 +113,15 @@ def test_hostile_text_makes_no_element(tmp_path):
     assert text.count("<!--") == 0
 
 
+def test_an_observation_failed_where_the_record_says_so_whatever_its_text(tmp_path):
+    made = episode(("find_owner", {}, "error: 42"), ("find_owner", {}, "error: 42"), "17")
+    first = next(i for i, m in enumerate(made.messages) if m.role == "tool")
+    marked = tuple(replace(m, failed=i == first) for i, m in enumerate(made.messages))
+    fill(tmp_path, replace(made, messages=marked))
+    (item,) = page(tmp_path)[0].data["items"]
+    assert [m.get("failed") for m in item["messages"] if m["role"] == "tool"] == [True, None]
+
+
 def test_hostile_text_is_kept_letter_by_letter(tmp_path):
     fill(tmp_path, hostile())
     (item,) = page(tmp_path)[0].data["items"]

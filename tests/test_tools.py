@@ -400,6 +400,33 @@ def test_a_tools_exception_is_an_observation(error: BaseException):
     assert answer(made_from(fail), {}) == Observation(f"error: {type(error).__name__}: bad value", failed=True)
 
 
+def test_a_result_that_begins_like_an_error_is_not_a_failure():
+    assert answer(made_from(lambda: "error: 42"), {}) == Observation("error: 42")
+
+
+class Mute(Exception):
+    """An error whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ToolFailure("42"), "error: 42"),
+        (ToolFailure(), "error: sample failed and does not say why"),
+        (ValueError("a\n  b"), "error: ValueError: a b"),
+        (Mute(), "error: Mute"),
+    ],
+)
+def test_whatever_a_tool_raises_reads_as_an_error(error: BaseException, text: str):
+    def fail() -> str:
+        raise error
+
+    assert answer(made_from(fail), {}, seconds=5) == Observation(text, failed=True)
+
+
 def test_an_answer_that_is_no_json_is_an_observation():
     loop: list[Any] = []
     loop.append(loop)
@@ -645,5 +672,7 @@ def test_settings_for_a_tool_that_has_none_are_refused():
 def test_no_file_of_the_folder_imports_its_init():
     """The members need the contract alone: a circle through `__init__` would make the order of imports matter."""
     folder = Path(tools.__file__).parent
-    init = re.compile(r"^ *(from rolecraft\.tools import|from rolecraft import .*\btools\b|import rolecraft\.tools$)", re.M)
+    init = re.compile(
+        r"^ *(from rolecraft\.tools import|from rolecraft import .*\btools\b|import rolecraft\.tools$)", re.M
+    )
     assert [path.name for path in folder.glob("*.py") if init.search(path.read_text("utf-8"))] == []

@@ -37,7 +37,8 @@ ASSISTANT = st.builds(
 OTHER = st.builds(
     Message, role=st.sampled_from(["system", "user", "tool"]), content=TEXT, tool_call_id=OPTIONAL, name=OPTIONAL
 )
-MESSAGES = st.lists(ASSISTANT | OTHER, min_size=1, max_size=5).map(tuple)
+FAILED = st.builds(Message, role=st.just("tool"), content=TEXT, tool_call_id=OPTIONAL, failed=st.booleans())
+MESSAGES = st.lists(ASSISTANT | OTHER | FAILED, min_size=1, max_size=5).map(tuple)
 SPECS = st.lists(st.builds(ToolSpec, name=TEXT, description=TEXT), max_size=2).map(tuple)
 TASKS = st.builds(Task, id=TEXT, messages=st.lists(OTHER, max_size=2).map(tuple), tools=SPECS, reference=OBJECTS)
 TRAJECTORIES = st.builds(
@@ -193,6 +194,17 @@ def test_text_parts_are_joined():
 def test_reasoning_moves_into_the_content():
     row = {"role": "assistant", "content": "4", "reasoning_content": "2+2"}
     assert wire.message_from_json(row).content == "<think>\n2+2\n</think>\n\n4"
+
+
+def test_only_a_tool_message_that_failed_is_marked():
+    failed, fine = Message("tool", "error: x", failed=True), Message("tool", "error: x")
+    assert wire.message_to_json(failed) == {"role": "tool", "content": "error: x", "failed": True}
+    assert "failed" not in wire.message_to_json(fine)
+    assert wire.message_from_json({"role": "tool", "content": "1", "failed": None}) == Message("tool", "1")
+    with pytest.raises(DataError, match=r"'failed' is str 'yes'; write true or false"):
+        wire.message_from_json({"role": "tool", "content": "1", "failed": "yes"})
+    with pytest.raises(DataError, match=r"messages\[0\]: 'failed' belongs to tool messages; this is 'user'"):
+        wire.trajectory_from_json({"messages": [{"role": "user", "content": "1", "failed": True}]})
 
 
 def test_a_developer_message_is_a_system_message():

@@ -24,6 +24,7 @@ CLASSES: Mapping[str, str] = {
     "gave up early": "answered without a call that was needed",
     "wrong order": "made the right calls in the wrong order",
     "extra call": "made a call too many after all the right ones",
+    "tool failed": "made the right calls, and one of them was answered by an error",
     "wrong answer": "made the right calls and answered wrongly",
 }
 """The classes and what each means."""
@@ -45,15 +46,15 @@ def classify(trajectory: Trajectory) -> str:
     """Return the one class of CLASSES that explains best why a trajectory failed, supposing that it did.
 
     A made call is *right* when it equals a reference call that no other call was, or when it calls the same tool
-    and its observation holds every expected answer (code and queries can be written in many ways). The first that
-    holds decides:
+    and its observation, if that is no error, holds every expected answer (code and queries can be written in many
+    ways). The first that holds decides:
 
     1. needless call: the reference has no calls, and one was attempted.
     2. A call is missing: some reference call was not made, and neither was the last one, which stands for those it
        builds on (not so where the reference says `ordered: false`). In this order: unparsed, no such tool, wrong
        tool, each unless a later message made a right call and so repaired it; wrong arguments, for a tool that a
        missing call needs; then, without such a fault, ran out; missing step if a right call was made; gave up early.
-    3. None is missing: wrong order (not so where `ordered: false`), ran out, extra call, wrong answer.
+    3. None is missing: wrong order (not so where `ordered: false`), ran out, extra call, tool failed, wrong answer.
 
     Where the reference does not tell the calls: unparsed, no such tool, ran out, wrong answer.
     """
@@ -71,7 +72,10 @@ def classify(trajectory: Trajectory) -> str:
     order = [matched[i] for i in sorted(matched)]
     if ordered and order != sorted(order):
         return "wrong order"
-    return _ran_out(trajectory) or ("extra call" if len(attempts) > len(wanted) else "wrong answer")
+    if len(attempts) > len(wanted):
+        return _ran_out(trajectory) or "extra call"
+    failed = any(attempts[i].failed for i in matched)
+    return _ran_out(trajectory) or ("tool failed" if failed else "wrong answer")
 
 
 def calls_made(trajectory: Trajectory) -> tuple[ToolCall, ...]:
@@ -86,6 +90,7 @@ class _Attempt:
     call: ToolCall | None
     place: int
     observation: str = ""
+    failed: bool = False
 
 
 def _attempts(trajectory: Trajectory) -> list[_Attempt]:
@@ -93,7 +98,8 @@ def _attempts(trajectory: Trajectory) -> list[_Attempt]:
     for place, message in replies(trajectory):
         later = trajectory.messages[place + 1 :]
         for nth, call in enumerate(message.tool_calls):
-            found.append(_Attempt(call, place, _observation(later, call, nth)))
+            told = _observation(later, call, nth)
+            found.append(_Attempt(call, place, told.content, told.failed) if told else _Attempt(call, place))
         if message.unparsed is not None:
             found.append(_Attempt(None, place))
     return found
@@ -111,15 +117,15 @@ def _listed(value: Json) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
 
 
-def _observation(later: Sequence[Message], call: ToolCall, nth: int) -> str:
+def _observation(later: Sequence[Message], call: ToolCall, nth: int) -> Message | None:
     """Find what the call returned: by its id, else by its place among the tool messages that follow at once."""
     for message in later:
         if call.id and message.tool_call_id == call.id:
-            return message.content
+            return message
     following = later[: nth + 1]
     if len(following) > nth and all(m.role == "tool" and not m.tool_call_id for m in following):
-        return following[nth].content
-    return ""
+        return following[nth]
+    return None
 
 
 def _match(attempts: Sequence[_Attempt], wanted: Sequence[ToolCall], answers: Sequence[str]) -> dict[int, int]:
@@ -153,7 +159,9 @@ def _normal(value: Json) -> Json:
 
 def _serves(attempt: _Attempt, wanted: ToolCall, answers: Sequence[str]) -> bool:
     named = attempt.call is not None and attempt.call.name == wanted.name
-    return named and bool(answers) and all(holds(attempt.observation, answer) for answer in answers)
+    return (
+        named and not attempt.failed and bool(answers) and all(holds(attempt.observation, answer) for answer in answers)
+    )
 
 
 def _why_missing(

@@ -89,10 +89,10 @@ class Toolbox:
                 return _failure(problem)
             return Observation(_bounded(member.call(given), self._output_chars))
         except ToolFailure as failure:
-            return _failure(str(failure))
+            return _failure(str(failure) or f"{member.spec.name} failed and does not say why")
         except BaseException as error:  # noqa: BLE001  the tool boundary: not even sys.exit() may end the episode
             _log.info("tool %r raised", member.spec.name, exc_info=True)
-            return _failure(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            return _failure(_words(error))
 
 
 def _in_daemon_thread(work: Callable[[], Observation]) -> asyncio.Future[Observation]:
@@ -112,6 +112,15 @@ def _in_daemon_thread(work: Callable[[], Observation]) -> asyncio.Future[Observa
 
     threading.Thread(target=run, name="rolecraft-tool", daemon=True).start()
     return future
+
+
+def _words(error: BaseException) -> str:
+    """Return the error's kind and text; an error whose text cannot be had is told by its kind."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  an error of a tool's own class may fail even here
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _failure(reason: str) -> Observation:
