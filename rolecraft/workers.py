@@ -37,6 +37,11 @@ def is_worker() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def is_first() -> bool:
+    """Return whether this process is alone, or the first of several: the one that writes what all share."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def launch(target: str, arguments: Sequence[str], processes: int) -> None:
     """Run `module:function` with string `arguments` in `processes` workers, each with one CPU thread, and wait.
 

@@ -26,7 +26,7 @@ from rolecraft.evaluate.tables import (
 from rolecraft.renderers import why_unparsed
 from rolecraft.scores import Scores, score
 from rolecraft.settings import from_dict, to_dict
-from rolecraft.store import Run
+from rolecraft.store import Run, lock
 from rolecraft.team import Team
 from rolecraft.types import Engine, Json, Task, Trajectory
 
@@ -90,14 +90,15 @@ async def evaluate(
 ) -> Scores:
     """Play on an open engine the tasks that `run` does not hold yet, write each episode as it ends, and score all.
 
-    Raises EngineError when the engine fails and DataError when `run` is of another evaluation; what was finished
-    stays in `run`, and the same call goes on from there.
+    Raises EngineError when the engine fails, DataError when `run` is of another evaluation, and UserError when another
+    process writes it; what was finished stays in `run`, and the same call goes on from there.
     """
-    batch = _begin(settings, team, run, playing)
-    players = _players(settings, team, playing, explain)
-    async for trajectory in players.episodes(batch.missing, engine):
-        batch.keep(trajectory)
-    return batch.scores()
+    with lock(run.path):
+        batch = _begin(settings, team, run, playing)
+        players = _players(settings, team, playing, explain)
+        async for trajectory in players.episodes(batch.missing, engine):
+            batch.keep(trajectory)
+        return batch.scores()
 
 
 def run(
@@ -115,9 +116,10 @@ def run(
     Each worker has one thread and an engine of its own: small models gain more from processes than from threads.
     This process alone writes `run`. A worker's failure is raised here as EngineError, and stops the others.
     """
-    batch = _begin(settings, team, run, playing)
-    _play_all([batch], _players(settings, team, playing, explain), open_engine, console)
-    return batch.scores()
+    with lock(run.path):
+        batch = _begin(settings, team, run, playing)
+        _play_all([batch], _players(settings, team, playing, explain), open_engine, console)
+        return batch.scores()
 
 
 def play_splits(
@@ -135,8 +137,9 @@ def play_splits(
     Each split has its own run folder, of its name, in `run`.
     """
     splits = [replace(settings, split=split) for split in settings.split.split("+")]
-    batches = [_begin(each, team, Run(run.path / each.split), playing) for each in splits]
-    _play_all(batches, _players(settings, team, playing, explain), open_engine, console)
+    with lock(run.path):
+        batches = [_begin(each, team, Run(run.path / each.split), playing) for each in splits]
+        _play_all(batches, _players(settings, team, playing, explain), open_engine, console)
     return {batch.settings.split: batch.scores() for batch in batches}
 
 

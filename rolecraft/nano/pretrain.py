@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rolecraft import attention
+from rolecraft import attention, store
 from rolecraft.nano import corpus
 from rolecraft.nano.tokenizer import VOCABULARY
 from rolecraft.nano.tokenizer import train as train_tokenizer
@@ -96,7 +96,7 @@ def pretrain(
 
 def launch(settings: Settings, output: Path, processes: int = 2) -> None:
     """Pretrain in `processes` data-parallel processes; they meet through a file, so no port is needed."""
-    with tempfile.TemporaryDirectory() as folder:
+    with store.lock(output), tempfile.TemporaryDirectory() as folder:
         arguments = (processes, f"file://{folder}/meeting", settings, output)
         spawn(_worker, arguments, nprocs=processes)  # type: ignore[no-untyped-call]
 

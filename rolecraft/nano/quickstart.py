@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rolecraft import agent, bases, engine, evaluate, report, team, train
+from rolecraft import agent, bases, engine, evaluate, report, store, team, train
 from rolecraft.benchmarks.toolworld import policies
 from rolecraft.errors import UserError
 from rolecraft.recipe import Recipe
@@ -66,7 +66,12 @@ def quickstart(settings: Settings, output: Path, *, resume: bool = False) -> Pat
     """
     recipe = train.load_recipe(train.find_recipe(settings.recipe), [f"training.processes={settings.processes}"])
     _clear(output, resume)
-    tour = _Tour(settings, output, Console())
+    with store.lock(output):
+        return _take_tour(_Tour(settings, output, Console()), recipe, resume)
+
+
+def _take_tour(tour: _Tour, recipe: Recipe, resume: bool) -> Path:
+    output = tour.output
     untuned = _untuned(tour, recipe)
     with tour.step("train", "Tuning an adapter on reference trajectories"):
         train.train(recipe, output / "adapter", resume=resume)
@@ -86,6 +91,8 @@ def _clear(output: Path, resume: bool) -> None:
         return
     if not output.is_dir():
         raise UserError(f"{str(output)!r} is a file; give another --output")
+    with store.lock(output):  # whoever writes there must not find it gone
+        pass
     aside = next(p for i in range(1, 10_000) if not (p := output.with_name(f"{output.name}-{i}")).exists())
     output.rename(aside)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rolecraft import model
+from rolecraft import model, store
 from rolecraft.errors import DataError, Interrupted, RolecraftError, SettingsError, UserError
 from rolecraft.reproduce import cells, cost, findings, trial
 from rolecraft.reproduce.cells import Board, Cell, Result
@@ -179,10 +179,11 @@ def _run_missing(
 
     searching = [cell for arm in arms for cell in board.searched(arm) if not board.result(cell)]
     try:
-        _run(searching, board, settings, keep)
-        # seed by seed, so that a part that was stopped compares all arms
-        final = [cell for seed in seeds for arm in arms if (cell := board.final(arm, seed)) and not board.result(cell)]
-        _run(final, board, settings, keep)
+        with store.lock(settings.output / board.claim.name):
+            _run(searching, board, settings, keep)
+            # seed by seed, so that a part that was stopped compares all arms
+            todo = (cell for seed in seeds for arm in arms if (cell := board.final(arm, seed)))
+            _run([cell for cell in todo if not board.result(cell)], board, settings, keep)
     except (KeyboardInterrupt, Interrupted) as stop:
         raise Interrupted(
             f"stopped with {progress.done} of {count} cells finished, in {board.folder}; the others go on from their "

@@ -9,7 +9,7 @@ import gc
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -59,8 +59,14 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
     """Train the recipe's adapter and return `output_dir`, which then holds it; in several processes if it says so.
 
     `resume` goes on from the last whole checkpoint, to the same weights as a run that never stopped. Raises UserErrors
-    for settings, data and folders that do not fit, and Interrupted when a signal stopped it after saving a checkpoint.
+    for settings, data and folders that do not fit or are being written, and Interrupted when a signal stopped it after
+    saving a checkpoint.
     """
+    with store.lock(output_dir) if workers.is_first() else nullcontext():
+        return _train(recipe, output_dir, resume)
+
+
+def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     recipe = precision.decide(recipe, output_dir, resume)
     if recipe.training.processes > 1 and not workers.is_worker():
         _resumable(recipe, output_dir, resume)
@@ -99,7 +105,7 @@ def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
 
 
 def _work(settings: str, output_dir: str, resume: str) -> None:
-    train(load_recipe(Path(settings)), Path(output_dir), resume == "resume")
+    _train(load_recipe(Path(settings)), Path(output_dir), resume == "resume")
 
 
 @contextmanager

@@ -1,0 +1,190 @@
+"""Data files, read row by row: JSONL, a JSON array of rows, or one JSON object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TextIO, TypeVar
+
+from rolecraft import catalog, wire
+from rolecraft.errors import DataError
+from rolecraft.store.files import require_file
+from rolecraft.types import Json, Trajectory
+
+OnBadRow = Literal["stop", "skip"]
+_Row = TypeVar("_Row")
+_Rows = Iterator[tuple[str, int, str | bytes]]  # where it is, its number, its text
+
+_log = logging.getLogger(__name__)
+_CHUNK = 1 << 20
+_SHOWN = 5
+
+
+@dataclass(slots=True)
+class BadRows:
+    """What was skipped: how many rows of how many, and the first reasons, each with file and line."""
+
+    count: int = 0
+    total: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        shown = "".join(f"\n  {reason}" for reason in self.first)
+        more = f"\n  and {self.count - len(self.first)} more" if self.count > len(self.first) else ""
+        return f"skipped {self.count} of {self.total} rows:{shown}{more}"
+
+
+def read_jsonl(path: Path, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | None = None) -> Iterator[dict[str, Json]]:
+    """Yield the objects of a data file one by one.
+
+    A bad row stops with a DataError that names file, line and reason; or it is skipped, and what was skipped is in
+    `bad_rows` at the end, or in the log if there is none. Raises NotFound at once.
+    """
+    require_file(path)
+    return _read(path, lambda row, number: row, on_bad_row, bad_rows)
+
+
+def read_trajectories(
+    path: Path, importer: str | None = None, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | None = None
+) -> Iterator[Trajectory]:
+    """Yield the trajectories of a data file: OpenAI JSONL, or the format of `importer` (see importers/).
+
+    A row without an id gets `file:line`. Bad rows are told as by `read_jsonl`; a file without one good row is a
+    DataError in either case.
+    """
+    require_file(path)
+    convert = wire.trajectory_from_json if importer is None else catalog.find("importers", importer).convert
+
+    def read(row: dict[str, Json], number: int) -> Trajectory:
+        place = f"{path.name}:{number}"
+        trajectory = _convert(convert, row)
+        identity = trajectory.id or place
+        task = dataclasses.replace(trajectory.task, id=trajectory.task.id or identity)
+        origin = () if importer is None else (f"{importer} {place}",)
+        return dataclasses.replace(trajectory, id=identity, task=task, lineage=(*trajectory.lineage, *origin))
+
+    return _at_least_one(path, _read(path, read, on_bad_row, bad_rows))
+
+
+def _convert(convert: Callable[[Json], Trajectory], row: Json) -> Trajectory:
+    try:
+        return convert(row)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # a user's importer is short and trusting
+        raise DataError(f"the importer does not understand the row ({type(error).__name__}: {error})") from error
+
+
+def _at_least_one(path: Path, rows: Iterator[_Row]) -> Iterator[_Row]:
+    row = None
+    for row in rows:
+        yield row
+    if row is None:
+        raise DataError(f"{path}: no rows; it must hold at least one")
+
+
+def _read(
+    path: Path, convert: Callable[[dict[str, Json], int], _Row], on_bad_row: OnBadRow, bad_rows: BadRows | None
+) -> Iterator[_Row]:
+    skipped = BadRows() if bad_rows is None else bad_rows
+    for place, number, text in _rows(path):
+        skipped.total += 1
+        try:
+            row = convert(to_object(text), number)
+        except DataError as error:
+            reason = f"{place}: {error}"
+            if on_bad_row == "stop":
+                raise DataError(f"{reason}. Mend the row, or skip bad rows (--on-bad-row skip)") from error
+            skipped.count += 1
+            skipped.first += [reason] if len(skipped.first) < _SHOWN else []
+        else:
+            yield row
+    if skipped.count and skipped.count == skipped.total:
+        raise DataError(f"{path}: every row is bad: {skipped}")
+    if skipped.count and bad_rows is None:
+        _log.warning("%s", skipped)
+
+
+def to_object(text: str | bytes) -> dict[str, Json]:
+    """Return the JSON object that `text` is; raises DataError."""
+    try:
+        value = wire.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    if not isinstance(value, dict):
+        raise DataError(f"it is a {type(value).__name__}; it must be an object with keys")
+    return value
+
+
+def _rows(path: Path) -> _Rows:
+    with path.open("rb") as file:
+        start = file.read(_CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
+        file.seek(0)
+        lines = start.startswith(b"[") or path.suffix != ".json" or _is_json(file.readline())
+    if start.startswith(b"["):
+        return _array_rows(path)
+    return _line_rows(path) if lines else iter([(str(path), 1, path.read_bytes().removeprefix(b"\xef\xbb\xbf"))])
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _line_rows(path: Path) -> _Rows:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):  # only \n ends a line: U+2028 may stand in a JSON string
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if text.strip():
+                yield f"{path}:{number}", number, text
+
+
+def _array_rows(path: Path) -> _Rows:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            for number, (line, text) in enumerate(_items(file), start=1):
+                yield f"{path}: row {number} (line {line})", number, text
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}; nothing after it can be read") from error
+
+
+_OPENING, _MARK = re.compile(r"\s*(\[)\s*"), re.compile(r"\s*([,\]])\s*")
+
+
+def _items(file: TextIO) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each item of a JSON array, reading no more of the file than an item needs."""
+    decoder, buffer, start, line, expected = json.JSONDecoder(), "", 0, 1, _OPENING
+    while True:
+        mark = expected.match(buffer, start)
+        if mark and (mark[1] == "]" or (mark[1] == "[" and buffer.startswith("]", mark.end()))):
+            break
+        end = _item_end(decoder, buffer, mark.end()) if mark else None
+        if mark and end is not None:
+            line += buffer.count("\n", start, mark.end())
+            yield line, buffer[mark.end() : end]
+            line += buffer.count("\n", mark.end(), end)
+            start, expected = end, _MARK
+            continue
+        more = file.read(max(_CHUNK, len(buffer)))
+        if not more:
+            raise DataError(f"line {line}: the item that begins here is not JSON, or the array is not closed")
+        buffer, start = buffer[start:] + more, 0
+    if (buffer[buffer.index("]", mark.start(1)) + 1 :] + file.read()).strip():
+        raise DataError(f"line {line}: there is text after the array")
+
+
+def _item_end(decoder: json.JSONDecoder, buffer: str, start: int) -> int | None:
+    """Return where the JSON value at `start` ends, or None while it may go on after the buffer."""
+    try:
+        _, end = decoder.raw_decode(buffer, start)
+    except (ValueError, RecursionError):
+        return None
+    return end if end < len(buffer) else None
