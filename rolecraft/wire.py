@@ -1,8 +1,8 @@
 """OpenAI chat JSON <-> our types, both ways without loss: data files, the run folder, the server and remote engines.
 
 A row is OpenAI's fine-tuning line: `messages` and `tools`, with `weight` on assistant messages. Optional keys of ours:
-`speaker`, `unparsed` and `failed` (a tool message that tells an error) on a message; on a row `id`, `reference`, `lineage` and what a run adds (`stop`, `seed`,
-`final_state`, `verdict`). An unknown key is an error that says what to do; a known key that is null is absent.
+`speaker` and `unparsed` on a message, `failed` on a tool message that tells an error; on a row `id`, `reference`,
+`lineage` and what a run adds (`stop`, `seed`, `final_state`, `verdict`). An unknown key is an error that says what to do; a known key that is null is absent.
 
 What reading changes, on purpose: `content` parts are joined and null content is ""; role `developer` is `system`;
 `reasoning_content` (or `reasoning`) moves into the content as `<think>` text; `strict` of a tool and
@@ -109,7 +109,7 @@ def _depth_within(value: Json, limit: int) -> bool:
 
 
 def message_to_json(message: Message, arguments: ArgumentsForm = "string") -> dict[str, Json]:
-    """Return the message as OpenAI chat JSON with our `speaker`, `unparsed`, `weight` and `failed`; `ids` are not written."""
+    """Return the message as OpenAI chat JSON with our optional keys and `weight`; `ids` are not written."""
     calls = [call_to_json(call, arguments) for call in message.tool_calls]
     with_raw = _insert_raw_calls(message.unparsed, calls)
     weight = message.weight if message.weight not in (0, 1) else int(message.weight)  # OpenAI wants integers
