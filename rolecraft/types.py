@@ -143,7 +143,8 @@ class Prompt:
     """A request to an engine: what `speaker` sees, and how its reply is drawn; `prefix` begins the reply.
 
     `choice` says whether it calls tools, `parallel` whether several at once. With `next_roles` it is text that ends by
-    naming one of them as the next.
+    naming one of them as the next. `cache_scopes` bound what an engine may reuse of other prompts: what it computes for
+    this one is kept under the first scope, and only what was kept under one of them is reused.
     """
 
     messages: tuple[Message, ...]
@@ -154,6 +155,7 @@ class Prompt:
     sampling: Sampling = Sampling()
     parallel: bool = True
     next_roles: tuple[str, ...] = ()
+    cache_scopes: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,17 @@ def test_prompts_that_begin_alike_compute_the_beginning_once(engine):
         assert other.turn.usage.prompt - other.turn.usage.cached < 16
 
 
+def test_prompts_of_other_scopes_share_nothing_and_do_not_wait_for_each_other(engine):
+    """Neither the number of cached tokens nor the order of computing tells what another scope asked."""
+    text = "debt of " + "x" * 100
+    alone = [replace(tiny.prompt(text, max_tokens=4), cache_scopes=(name,)) for name in ("a", "b", "c")]
+    told = [*_ask(engine, *alone), *_ask(engine, tiny.prompt(text, max_tokens=4))]
+    assert [one.turn.usage.cached for one in told] == [0, 0, 0, 0]
+    assert len({one.turn.token_ids for one in told}) == 1
+    joined = replace(alone[0], cache_scopes=("d", "a"))
+    assert _ask(engine, joined)[0].turn.usage.cached == len(told[0].turn.prompt_ids) - 1
+
+
 def test_samples_share_one_prompt_and_differ(engine, loaded):
     prompt = tiny.prompt("debt of Plalples " * 5, temperature=1.0, n=6, max_tokens=15)
     completions = asyncio.run(engine.complete(prompt))

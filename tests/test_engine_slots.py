@@ -136,3 +136,39 @@ def test_cleared_rows_know_nothing():
     slots.clear()
     assert slots.place([0, 1, 2, 3], taken=[])[1] == 0
     assert slots.nbytes > 0
+
+
+def test_what_another_scope_computed_is_not_found():
+    slots = Slots(4, 16)
+    row, _ = slots.place([0, 1, 2, 3], taken=[], scopes=("mine",))
+    _append(slots, row, 5)
+    assert slots.find([0, 1, 2, 3, 4], ("other",)) == slots.find([0, 1, 2, 3, 4]) == (-1, 0)
+    assert slots.place([0, 1, 2, 3, 4], taken=[row], scopes=("other",))[1] == 0
+    assert slots.place([0, 1, 2, 3, 4], taken=[row], scopes=("new", "mine"))[1] == 4
+
+
+def test_a_scope_sees_of_a_row_only_what_was_computed_under_it():
+    """A row that goes on under a new scope: those who know the old one learn nothing of what came after."""
+    slots = Slots(4, 16)
+    assert slots.place([0, 1, 2], taken=[], scopes=("first",)) == (0, 0)
+    _append(slots, 0, 3)
+    assert slots.place([0, 1, 2, 3, 4], taken=[], scopes=("second", "first")) == (0, 3)
+    _append(slots, 0, 2)
+    assert slots.find([0, 1, 2, 3, 4], ("first",)) == (0, 3)
+    assert slots.find([0, 1, 2, 3, 4], ("third", "second")) == (0, 5)
+
+
+def test_a_row_written_anew_belongs_to_its_new_scope_alone():
+    slots = Slots(1, 16)
+    for scope in ("first", "second"):
+        assert slots.place([0, 1, 2], taken=[], scopes=(scope,)) == (0, 0)
+        _append(slots, 0, 3)
+    assert slots.find([0, 1, 2], ("first",)) == (-1, 0)
+
+
+def test_scopes_move_with_their_rows():
+    slots = Slots(4, 16)
+    row, _ = slots.place([0, 1, 2], taken=[], scopes=("mine",))
+    _append(slots, row, 3)
+    slots.swap(row, 1 - row)
+    assert slots.find([0, 1, 2], ("mine",)) == (1 - row, 3)

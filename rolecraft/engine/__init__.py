@@ -155,7 +155,7 @@ class LocalEngine:
         seeded = random.Random(f"{self.settings.seed}/{sampling.seed}/{index}")
         limit = min(sampling.max_tokens, self.context - len(ids))
         own = None if matcher is None else matcher.copy()
-        sequence = Writing(keyed(ids, roles), roles[-1], sampling, limit, seeded, listen, own)
+        sequence = Writing(keyed(ids, roles), roles[-1], sampling, limit, seeded, prompt.cache_scopes, listen, own)
         self._run_ahead(sequence)
         self._put(sequence)
         return sequence
@@ -238,10 +238,10 @@ class LocalEngine:
         if len(taken) == self.settings.slots:
             return False
         # Prompts that begin alike (n samples, episodes with the same tools) let the first one compute the beginning.
-        _, soon = longest(sequence.prompt, ((other.row, other.prompt) for other in self._filling))
-        if soon >= _WORTH_WAITING and soon >= longest(sequence.prompt, enumerate(slots.tokens))[1] + _WORTH_WAITING:
+        _, soon = longest(sequence.prompt, sequence.sharing(self._filling))
+        if soon >= _WORTH_WAITING and soon >= slots.find(sequence.prompt, sequence.scopes)[1] + _WORTH_WAITING:
             return False
-        sequence.row, sequence.cached = slots.place(sequence.prompt, taken)
+        sequence.row, sequence.cached = slots.place(sequence.prompt, taken, sequence.scopes)
         self._filling.append(sequence)
         return True
 

@@ -1,12 +1,14 @@
 """The keys and values of many token sequences, which join, leave and share beginnings without the others being copied.
 
-A token here is any integer that tells what was computed: with roles, a token's id and its role's together.
+A token here is any integer that tells what was computed: with roles, a token's id and its role's together. A scope is a
+name under which tokens were computed: they are reused only by who names it, so that no caller learns of another's.
 
 Not covered: sliding-window, chunked, linear or compressed attention, whose caches forget.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -29,6 +31,7 @@ class Slots:
         self.tokens: list[list[int]] = []
         self.columns = 0
         self.is_compileable = False
+        self._scopes: list[dict[str, int]] = []  # how many of a row's first tokens each scope may reuse
         self._limits = (rows, columns + 1)
         self._device = torch.device(device)
         self._released: list[int] = []  # when each row was last released, counted in releases
@@ -51,19 +54,27 @@ class Slots:
         sizes = [buffer.nbytes for buffer in (*self._keys, *self._values)]
         return (sum(sizes) + max(sizes, default=0)) * rows * columns // max(1, len(self.tokens) * self.columns)
 
-    def place(self, prompt: list[int], taken: Collection[int]) -> tuple[int, int]:
+    def place(self, prompt: list[int], taken: Collection[int], scopes: Sequence[str] = ("",)) -> tuple[int, int]:
         """Choose a row outside `taken` for `prompt` and return it with how many of its tokens are cached there now.
 
-        The last token of a prompt never counts as cached: whoever asks wants the logits after it. The caller makes
-        sure that a row is free.
+        Only what belongs to one of `scopes` is found, and what the row holds from now on belongs to the first. The last
+        token of a prompt never counts as cached: whoever asks wants the logits after it. The caller makes sure that a
+        row is free.
         """
-        source, known = longest(prompt, enumerate(self.tokens))
+        source, known = self.find(prompt, scopes)
         known = min(known, len(prompt) - 1)
         row = self._choose(source, known, taken)
+        before = self._scopes[source] if known else {}
         if known and source != row:
             self._copy(source, row, known)
         del self.tokens[row][known:]
+        self._scopes[row] = {scope: min(length, known) for scope, length in before.items()} | {scopes[0]: sys.maxsize}
         return row, known
+
+    def find(self, prompt: list[int], scopes: Sequence[str] = ("",)) -> tuple[int, int]:
+        """Return the row that begins most like `prompt` with tokens of `scopes`, and how many; (-1, 0) if none does."""
+        lengths = [max(owners.get(scope, 0) for scope in scopes) for owners in self._scopes]
+        return longest(prompt, ((row, self.tokens[row][:length]) for row, length in enumerate(lengths) if length))
 
     def release(self, row: int) -> None:
         """Let `row` be overwritten; the row released longest ago goes first."""
@@ -84,6 +95,7 @@ class Slots:
                 buffers[layer] = _grown(buffer, rows, self.columns)
         self.tokens.extend([] for _ in range(rows - have))
         self._released.extend(0 for _ in range(rows - have))
+        self._scopes.extend({"": sys.maxsize} for _ in range(rows - have))
 
     def aim(self, rows: Sequence[int], columns_BQ: Sequence[Sequence[int]], depth: int) -> None:
         """Say where the next forward call writes: token q of batch row b in column `columns_BQ[b][q]` of `rows[b]`.
@@ -121,9 +133,10 @@ class Slots:
             kept = buffer[first, :, :length].clone()
             buffer[first, :, :length] = buffer[second, :, :length]
             buffer[second, :, :length] = kept
-        tokens, released = self.tokens, self._released
+        tokens, released, scopes = self.tokens, self._released, self._scopes
         tokens[first], tokens[second] = tokens[second], tokens[first]
         released[first], released[second] = released[second], released[first]
+        scopes[first], scopes[second] = scopes[second], scopes[first]
 
     def clear(self) -> None:
         """Forget all tokens; the buffers stay."""
@@ -131,7 +144,7 @@ class Slots:
 
     def drop(self) -> None:
         """Forget all tokens and free the buffers, whatever a call that failed halfway has made of them."""
-        self.tokens, self._released, self._keys, self._values, self.columns = [], [], [], [], 0
+        self.tokens, self._scopes, self._released, self._keys, self._values, self.columns = [], [], [], [], [], 0
 
     def _choose(self, source: int, known: int, taken: Collection[int]) -> int:
         """Return the source itself where little else is lost with it, else an empty row, else the oldest one."""

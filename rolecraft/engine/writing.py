@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -57,6 +57,7 @@ class Writing:
     sampling: Sampling
     limit: int
     random: random.Random
+    scopes: tuple[str, ...]
     listen: Callable[[int], None] | None = None
     matcher: Matcher | None = None
     future: Future[Written] = field(default_factory=Future)
@@ -77,6 +78,10 @@ class Writing:
     def known(self) -> bool:
         """Whether every token's log-probability is."""
         return len(self.logprobs) == len(self.ids)
+
+    def sharing(self, others: Iterable[Writing]) -> Iterator[tuple[int, list[int]]]:
+        """Yield the rows and prompts of those whose computation this one may use."""
+        return ((other.row, other.prompt) for other in others if other.scopes[0] in self.scopes)
 
     def ahead(self, computed: int) -> list[int]:
         """Return the decoder's tokens after the first `computed`, but for a last one that nothing follows."""
