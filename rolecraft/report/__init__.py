@@ -329,8 +329,8 @@ def _item(trajectory: Trajectory, tools: dict[str, tuple[int, ToolSpec]]) -> dic
 def _message(message: Message) -> dict[str, Json]:
     calls = [_call(call.name, call.arguments) for call in message.tool_calls]
     unparsed = None if message.unparsed is None else _cut(message.unparsed)
-    found = {"speaker": message.speaker, "name": message.name, "calls": calls or None, "unparsed": unparsed}
-    found["failed"] = message.failed or None
+    found: dict[str, Json] = {"speaker": message.speaker, "name": message.name, "calls": calls or None}
+    found |= {"unparsed": unparsed, "failed": message.failed or None}
     kept = {key: value for key, value in found.items() if value is not None}
     return {"role": message.role, "text": _cut(message.content), **kept}
 
