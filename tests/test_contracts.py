@@ -10,6 +10,8 @@ import importlib
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from rolecraft import catalog, judges, store, wire
+from rolecraft import catalog, commands, judges, store, wire
+from rolecraft.commands import __main__ as command_page
 from rolecraft.errors import ContractError, DataError, MissingExtra, NotForkable, NotFound, SandboxError, SettingsError
 from rolecraft.judges import calls
 from rolecraft.renderers import Format, Renderer
@@ -610,3 +613,51 @@ def test_renderers_format_is_data(name: str):
     assert isinstance(module.FORMAT, Format)
     functions = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module.__name__]
     assert functions == []
+
+
+# commands: `GROUP`, `options(parser)` and `run(options)`
+
+PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
+HEAVY = ("torch", "transformers", "numpy", "rich", "yaml", "asyncio")
+
+
+@members("commands")
+def test_command_tells_what_it_does_and_where_it_belongs(name: str):
+    command = catalog.find("commands", name)
+    assert command.GROUP in commands.GROUPS
+    assert name in commands.by_group()[command.GROUP]
+    assert re.fullmatch("[A-Z].*[.]", commands.summary(command))
+    assert callable(command.run)
+
+
+@members("commands")
+def test_commands_help_loads_its_own_file_and_nothing_heavy(name: str):
+    others = [f"rolecraft.commands.{other}" for other in catalog.names("commands") if other != name]
+    program = f"""
+import sys
+from rolecraft import cli
+try:
+    cli.main([{name!r}, "--help"])
+except SystemExit as stop:
+    print(stop.code, [module for module in {[*HEAVY, *others]!r} if module in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith(f"usage: rolecraft {name} ")
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@members("commands")
+def test_commands_options_are_explained_with_their_defaults(name: str):
+    for action in commands.parser(name)._actions:
+        assert action.help, action.dest
+        assert not action.help.endswith("."), f"{action.dest}: a help text is a phrase, not a sentence"
+        if action.nargs != 0 and action.default not in (None, "", (), []):
+            default = action.default if not isinstance(action.default, float) else f"{action.default:g}"
+            assert f"(default: {default}" in action.help, action.dest
+
+
+@members("commands")
+def test_command_stands_in_the_page_about_all_of_them(name: str):
+    assert command_page.section(name) in PAGE.read_text(encoding="utf-8"), (
+        "write it anew: python -m rolecraft.commands > docs/command-line.md"
+    )

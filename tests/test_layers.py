@@ -19,12 +19,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("contract", "bases", "bfloat16", "model", "adapters", "recipe", "attention", "objectives", "engine"),
     ("workers", "train", "rl"),
     ("scores", "evaluate", "report", "server", "doctor", "nano", "reproduce"),
-    ("arguments", "cli"),
+    ("commands",),
+    ("cli",),
 )
 """Every file and folder of `rolecraft/`, in reading order; a part may import what stands before it."""
 
 OPEN_FOLDERS = frozenset(
-    ("renderers", "sandbox", "tools", "importers", "judges", "strategies", "benchmarks", "adapters")
+    ("renderers", "sandbox", "tools", "importers", "judges", "strategies", "benchmarks", "adapters", "commands")
 )
 PART_FOLDERS = frozenset(("store", "grammar", "engine", "train", "report", "server", "reproduce", "nano", "evaluate"))
 """One part of the machine each, in several files: the part is its `__init__`."""
@@ -82,7 +83,7 @@ def fault(name: str, target: str, local: bool) -> str | None:
         return f"{part} is below layer 3 and imports {top}"
     if top != "rolecraft":
         return None
-    if local and part != "cli":
+    if local and part != "commands":
         return f"imports {target} in a function"
     if not steps:
         return "imports the public names of rolecraft; import the module that has them"
@@ -130,6 +131,12 @@ def test_importing_the_lower_layers_loads_no_torch():
         ("rolecraft.agent", "import torch", "agent is below layer 3 and imports torch"),
         ("rolecraft.agent", "def f():\n    import torch.nn", "agent is below layer 3 and imports torch"),
         ("rolecraft.engine", "def f():\n    from rolecraft import agent", "imports rolecraft.agent in a function"),
+        ("rolecraft.cli", "def f():\n    from rolecraft import agent", "imports rolecraft.agent in a function"),
+        (
+            "rolecraft.commands.run",
+            "def f():\n    import rolecraft.cli",
+            "commands imports rolecraft.cli, which stands",
+        ),
         ("rolecraft.engine", "from rolecraft import tool", "imports the public names of rolecraft"),
     ],
 )
@@ -146,7 +153,8 @@ def test_an_import_that_points_elsewhere_is_told(name: str, text: str, reason: s
         ("rolecraft.judges.calls", "from rolecraft.tools import tool"),
         ("rolecraft.engine", "import torch"),
         ("rolecraft.nano.pretrain", "import torch\nfrom rolecraft import train"),
-        ("rolecraft.cli", "def f():\n    from rolecraft import agent"),
+        ("rolecraft.commands.run", "def f():\n    from rolecraft import agent"),
+        ("rolecraft.cli", "from rolecraft import agent"),
         ("rolecraft", "from rolecraft.agent import play"),
     ],
 )

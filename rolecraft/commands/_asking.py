@@ -1,0 +1,81 @@
+"""What the verbs that put a user's question to a model share: the user's tools, and an episode shown as it goes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from rolecraft.commands import _playing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rolecraft import team
+    from rolecraft.tools import Toolbox
+    from rolecraft.types import Engine, Message, Trajectory
+
+_COLOURS = {"reasoner": "cyan", "executor": "yellow", "summarizer": "green", "assistant": "green", "tool": "magenta"}
+
+
+def add_tools(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which tools the model has, and what it is told first."""
+    text = "a .py file with @tool functions, or python, calculator, ...; may be repeated"
+    parser.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
+    parser.add_argument("--system", default="", help="a system message")
+    parser.add_argument("--unsafe", action="store_true", help="let model-written code run even without isolation")
+
+
+def open_toolbox(options: argparse.Namespace) -> AbstractContextManager[Toolbox]:
+    """Open the user's tools; a chat keeps them, and what they remember, from question to question."""
+    from contextlib import closing
+
+    from rolecraft.tools import Toolbox, find
+
+    unsafe = {"unsafe": True} if options.unsafe else None
+    return closing(
+        Toolbox([found for name in options.tools for found in find(name, unsafe if name == "python" else None)])
+    )
+
+
+def opening(options: argparse.Namespace, question: str) -> tuple[Message, ...]:
+    """Return the messages that a conversation begins with."""
+    from rolecraft.types import Message
+
+    system = (Message("system", options.system),) if options.system else ()
+    return (*system, Message("user", question))
+
+
+async def answer(
+    options: argparse.Namespace,
+    engine: Engine,
+    players: team.Team,
+    box: Toolbox,
+    messages: tuple[Message, ...],
+    console: Console,
+) -> Trajectory:
+    """Play one episode on the user's tools, showing each message as it comes."""
+    from rolecraft import agent
+    from rolecraft.renderers import why_unparsed
+    from rolecraft.types import Environment, Task, Verdict
+
+    environment = Environment(Task("chat", messages, box.specs), box, lambda record: Verdict(0.0, "nobody judged it"))
+    return await agent.episode(
+        environment,
+        players,
+        engine,
+        _playing.episode_settings(options),
+        seed=options.seed,
+        explain=why_unparsed,
+        watch=lambda message: _show(message, console),
+    )
+
+
+def _show(message: Message, console: Console) -> None:
+    who = message.speaker or message.role
+    calls = [f"{call.name}({json.dumps(dict(call.arguments), ensure_ascii=False)})" for call in message.tool_calls]
+    unparsed = [f"(not a call) {message.unparsed}"] if message.unparsed is not None else []
+    text = "\n".join(part for part in (message.content, *calls, *unparsed) if part)
+    console.print(f"{who:>10}  ", style=_COLOURS.get(who, "white"), end="")
+    console.print(text.replace("\n", "\n" + " " * 12), markup=False, highlight=False)

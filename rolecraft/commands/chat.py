@@ -1,0 +1,51 @@
+"""Talk with a model that uses your tools."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rolecraft.commands import _asking, _playing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rolecraft.types import Message
+
+GROUP = "playing"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    _asking.add_tools(parser)
+    _playing.add_model(parser)
+    _playing.add_constrain(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Answer question after question, until an empty line."""
+    import asyncio
+
+    from rich.console import Console
+
+    console = Console()
+    base, players = _playing.base_and_team(options)
+    with _asking.open_toolbox(options) as box, _playing.open_engine(base, options) as engine:
+        console.print("Ask; an empty line ends the chat.", style="dim")
+        messages: tuple[Message, ...] = ()
+        while question := _ask(console):
+            messages = _continued(messages, question) if messages else _asking.opening(options, question)
+            messages = asyncio.run(_asking.answer(options, engine, players, box, messages, console)).messages
+
+
+def _continued(messages: tuple[Message, ...], question: str) -> tuple[Message, ...]:
+    from rolecraft.types import Message
+
+    return (*messages, Message("user", question))
+
+
+def _ask(console: Console) -> str:
+    try:
+        return console.input("[bold]> [/bold]").strip()
+    except EOFError:
+        return ""

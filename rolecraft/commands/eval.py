@@ -1,0 +1,80 @@
+"""Play a benchmark's tasks and score them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rolecraft.commands import _overrides, _playing
+
+GROUP = "measuring and showing"
+
+_BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    text = "the name of one, or a .py file (default: toolworld)"
+    parser.add_argument("benchmark", nargs="?", default="toolworld", help=text)
+    _overrides.add(parser, "KEY=VALUE", "an option of the benchmark", beside="benchmark", listing=_listing)
+    parser.add_argument("--split", default="test", help="a split of the benchmark (default: test)")
+    parser.add_argument("--limit", type=int, help="play only the first N tasks (default: all)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that play (default: 1)")
+    parser.add_argument("--concurrency", type=int, default=32, help="episodes at once per process (default: 32)")
+    text = "the run folder; finished episodes are not repeated (default: runs/eval-<benchmark>-<split>-<seed>)"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--against", type=Path, metavar="DIR", help="a run to compare with, task by task")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    _playing.add_model(parser)
+    _playing.add_constrain(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Play what is not in the run folder yet, and print the scores of all."""
+    from rich.console import Console
+
+    from rolecraft import bases, evaluate, settings
+    from rolecraft.store import Run
+
+    console = Console(stderr=options.json)
+    base, players = _playing.base_and_team(options)
+    extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
+    output = options.output or Path("runs") / f"eval-{options.benchmark}-{options.split}-{options.seed}"
+    what = evaluate.Settings(
+        name=output.name,
+        benchmark=options.benchmark,
+        split=options.split,
+        seed=options.seed,
+        limit=options.limit,
+        concurrency=options.concurrency,
+        workers=options.workers,
+        options=extra,
+        model=bases.identity(base, options.adapter),
+        command=shlex.join(["rolecraft", *sys.argv[1:]]),
+    )
+    run = Run(output)
+    opened = partial(_playing.open_engine, base, options)
+    scores = evaluate.run(what, players, opened, run, _playing.episode_settings(options), console=console)
+    console.print(evaluate.score_table({what.name: {options.split: scores}}))
+    console.print(evaluate.family_table({options.split: scores}))
+    console.print(evaluate.failure_table({options.split: scores}))
+    if options.against is not None:
+        console.print(evaluate.comparison(Run(options.against).trajectories(), run.trajectories()))
+    console.print(f"trajectories: {output}; look at them with: rolecraft report {output}")
+    if options.json:
+        print(json.dumps(evaluate.scores_json(scores)))
+
+
+def _listing(words: Sequence[str]) -> str:
+    """Return the options of the benchmark that the words name, else of the default one."""
+    for name in (*(word for word in words if not word.startswith("-")), "toolworld"):
+        members = (_BENCHMARKS / f"{name}.py", _BENCHMARKS / name / "__init__.py")
+        for path in (Path(name),) if name.endswith(".py") else members:
+            if path.is_file():
+                return _overrides.settings_in(path, f"options of {name}")
+    return ""

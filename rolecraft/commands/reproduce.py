@@ -1,0 +1,54 @@
+"""Run a claim: tune its arms, play them, and say whether it holds here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+GROUP = "measuring and showing"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("claim", help="a YAML file, or the name of one in recipes/claims/")
+    parser.add_argument("--seeds", type=int, metavar="N", help="run the first N tuning seeds only")
+    parser.add_argument("--arms", type=_names, default=(), metavar="A,B", help="run these arms only")
+    parser.add_argument("--workers", type=int, default=2, help="cells side by side, one thread each (default: 2)")
+    parser.add_argument("--dry-run", action="store_true", help="tell what it would cost, and run nothing")
+    parser.add_argument("--yes", action="store_true", help="run though it takes longer than the claim allows")
+    parser.add_argument("--report", action="store_true", help="write down what the finished cells say, and run nothing")
+    text = "finished cells (default: results/claims)"
+    parser.add_argument("--results", type=Path, default=Path("results/claims"), metavar="DIR", help=text)
+    text = "the page that is written (default: docs/claims.md)"
+    parser.add_argument("--docs", type=Path, default=Path("docs/claims.md"), metavar="FILE", help=text)
+    text = "run folders (default: runs/reproduce)"
+    parser.add_argument("--output", type=Path, default=Path("runs/reproduce"), metavar="DIR", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the cells that are not finished, and write down what all of them say."""
+    from rich.console import Console
+
+    from rolecraft import reproduce
+    from rolecraft.reproduce import claim
+
+    settings = reproduce.Settings(
+        seeds=options.seeds,
+        arms=options.arms,
+        workers=options.workers,
+        dry_run=options.dry_run,
+        yes=options.yes,
+        results=options.results,
+        docs=options.docs,
+        output=options.output,
+    )
+    act = reproduce.report if options.report else reproduce.reproduce
+    found = act(claim.find(options.claim), settings, Console(stderr=options.json))
+    if options.json:
+        print(json.dumps(found))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,41 @@
+"""Answer one question with your tools."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rolecraft.commands import _asking, _playing
+
+GROUP = "playing"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("question", help="what the user asks; after -- it may begin with a dash")
+    _asking.add_tools(parser)
+    _playing.add_model(parser)
+    _playing.add_constrain(parser)
+    parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Play one episode, each message shown as it comes; returns 1 if it ends without an answer."""
+    import asyncio
+
+    from rich.console import Console
+
+    from rolecraft import wire
+
+    console = Console(stderr=options.json)
+    base, players = _playing.base_and_team(options)
+    with _asking.open_toolbox(options) as box, _playing.open_engine(base, options) as engine:
+        messages = _asking.opening(options, options.question)
+        record = asyncio.run(_asking.answer(options, engine, players, box, messages, console))
+    if options.json:
+        print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
+    if record.stop != "answered":
+        print(f"rolecraft: no answer: the episode ended by {record.stop}", file=sys.stderr)
+        return 1
+    return 0

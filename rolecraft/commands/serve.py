@@ -1,0 +1,82 @@
+"""Answer OpenAI's chat API with a base, its roles and the team."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rolecraft.commands import _playing
+
+if TYPE_CHECKING:
+    from rolecraft import engine, team
+    from rolecraft.server import served
+
+GROUP = "playing"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    text = "a file with the key that clients must send (default: the environment's ROLECRAFT_API_KEY, if set)"
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--keyless", action="store_true", help="listen beyond this machine without a key")
+    parser.add_argument("--no-base", action="store_true", help="do not load the untuned base beside an adapter")
+    parser.add_argument("--concurrency", type=int, default=16, help="answers written at once (default: 16)")
+    parser.add_argument("--waiting", type=int, default=64, help="requests that may wait beside them (default: 64)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time of a request (default: 120)")
+    parser.add_argument("--stall", type=float, default=30.0, help="seconds a client may not read (default: 30)")
+    parser.add_argument("--grace", type=float, default=20.0, help="seconds to finish in after a signal (default: 20)")
+    parser.add_argument("--max-body", type=int, help="bytes of a request (default: 32 for each token of --max-context)")
+    parser.add_argument("--max-messages", type=int, default=512, help="messages of a request (default: 512)")
+    parser.add_argument("--max-thought", type=int, default=160, help="tokens of a role nobody hears (default: 160)")
+    parser.add_argument("--unconstrained", action="store_true", help="hold no reply to its role or to tools' schemas")
+    _playing.add_model(parser, max_tokens=1024, per="answer, all roles together", max_context=4096)
+    _playing.add_constrain(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve until a signal."""
+    from rolecraft import server
+    from rolecraft.server import rounds, served, service
+
+    playing = rounds.Settings(
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        max_thought=options.max_thought,
+        max_turns=options.max_turns,
+        constrained=not options.unconstrained,
+    )
+    limits = service.Limits(options.concurrency, options.waiting, options.seconds, options.max_messages)
+    # What cannot fit the context is not worth reading: tokenising it would hold up everybody else.
+    body = max(1 << 16, 32 * options.max_context) if options.max_body is None else options.max_body
+    settings = server.Settings(
+        options.host, options.port, body, options.stall, options.grace, options.keyless, limits, playing
+    )
+    key = server.read_key(options.api_key_file)
+    base, players = _playing.base_and_team(options)
+    # The address is taken before the models are loaded: that it cannot be had is told at once.
+    with server.bind(settings, key) as bound, open_models(base, players, options) as models:
+        told = f"{served.in_words(models)}: {'with' if key else 'without'} a key at "
+        server.serve(models, settings, key, bound=bound, ready=lambda _, url: print(told + url, flush=True))
+
+
+def open_models(
+    base: str, players: team.Team, options: argparse.Namespace
+) -> AbstractContextManager[tuple[served.Served, ...]]:
+    """Return what opens the models that are served."""
+    from dataclasses import replace
+
+    from rolecraft import engine
+    from rolecraft.server import offer
+
+    engines = replace(_playing.engine_settings(options), seed=options.seed)
+    if options.unconstrained:
+        engines = replace(engines, constrain="off")
+
+    def open_engine(adapter: Path | None) -> engine.LocalEngine:
+        return engine.open_local(base, adapter, options.dtype, options.device, engines)
+
+    return offer.opened(base, options.adapter, players, open_engine, with_base=not options.no_base)

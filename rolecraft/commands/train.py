@@ -1,0 +1,40 @@
+"""Tune an adapter as a recipe says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rolecraft.commands import _overrides
+
+GROUP = "tuning"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
+    _overrides.add(parser, "SECTION.KEY=VALUE", "change a setting of the recipe", beside="recipe")
+    parser.add_argument("--base", help="`nano`, a local folder or a hub name (default: the recipe's)")
+    parser.add_argument("--data", help="a JSONL or JSON file of trajectories (default: the recipe's)")
+    parser.add_argument(
+        "--importer", help="the data's format: openai, glaive, ... (default: the recipe's, else openai)"
+    )
+    text = "what a row that cannot be read does (default: the recipe's, else stop)"
+    parser.add_argument("--on-bad-row", choices=("stop", "skip"), help=text)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<recipe's name>)")
+    parser.add_argument("--processes", type=int, help="data-parallel processes (default: the recipe's, else 1)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Tune; the adapter, its card and the metrics are written to the run folder."""
+    from rolecraft import recipe
+
+    short = {"model.base": options.base, "data.path": options.data, "data.importer": options.importer}
+    short |= {"data.on_bad_row": options.on_bad_row, "training.processes": options.processes}
+    flags = [f"{key}={value}" for key, value in short.items() if value is not None] + options.set
+    path = recipe.find_recipe(options.recipe)
+    recipe.check(path, flags)
+    from rolecraft import train
+
+    train.launch(path, options.output or Path("runs") / path.stem, flags=flags, resume=options.resume)
