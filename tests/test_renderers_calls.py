@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecraft.renderers import CallSyntax, why_unparsed
-from rolecraft.renderers._calls import MAX_CHARACTERS, Reply, parse, read_call
+from rolecraft.renderers._calls import Reply, parse, read_call
+from rolecraft.renderers._json import MAX_CHARACTERS
 from rolecraft.renderers._tools import signature
 from rolecraft.types import ToolCall, ToolSpec
 

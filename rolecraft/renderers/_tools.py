@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Literal
 
+from rolecraft.renderers._format import ToolStyle
 from rolecraft.types import Json, ToolSpec
-
-ToolStyle = Literal["signature", "json", "indented"]
 
 _TYPES = {"integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict", "null": "null"}
 _MOST_CHOICES = 8

@@ -6,7 +6,7 @@ begins with a newline (the header is tokenised apart), and markers spelled out i
 
 from __future__ import annotations
 
-from rolecraft.renderers import CallSyntax, Format, Results, SystemBlock, ToolList
+from rolecraft.renderers._format import CallSyntax, Format, Results, SystemBlock, ToolList
 
 _HEAD = """
 

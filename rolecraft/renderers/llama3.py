@@ -9,7 +9,7 @@ here they follow the system text); markers spelled out in content (they stay tex
 
 from __future__ import annotations
 
-from rolecraft.renderers import CallSyntax, Format, Results, SystemBlock, ToolList
+from rolecraft.renderers._format import CallSyntax, Format, Results, SystemBlock, ToolList
 
 _HEAD = (
     "Given the following functions, please respond with a JSON for a function call "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rolecraft.renderers import CallSyntax, Format, ToolList
+from rolecraft.renderers._format import CallSyntax, Format, ToolList
 
 FORMAT = Format(
     header="<|im_start|>{role}\n",

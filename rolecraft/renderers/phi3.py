@@ -5,7 +5,7 @@ Equal to its template but for the end-of-text token that the template puts after
 
 from __future__ import annotations
 
-from rolecraft.renderers import CallSyntax, Format, Results, ToolList
+from rolecraft.renderers._format import CallSyntax, Format, Results, ToolList
 
 _TAIL = """
 

@@ -1,0 +1,257 @@
+"""The one renderer: it writes conversations in any format, and reads the replies that models wrote in it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+
+from rolecraft.errors import ContractError, DataError
+from rolecraft.renderers._calls import parse, write_call
+from rolecraft.renderers._format import CallSyntax, Format
+from rolecraft.renderers._rendered import Rendered, Tape
+from rolecraft.renderers._text import Codec, Piece, Tokenizer
+from rolecraft.renderers._tools import describe_tool
+from rolecraft.types import Message, ToolSpec
+
+_SPEAKER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_MARKER = re.compile(r"<[^<>\s]+>")
+
+
+class Renderer:
+    """One format with one tokenizer; raises ContractError if the tokenizer lacks the format's control tokens."""
+
+    def __init__(self, format: Format, tokenizer: Tokenizer) -> None:
+        self.format = format
+        self._codec = Codec(tokenizer)
+        self._require_control_tokens()
+        self._end_id = self._codec.control[format.end]
+        self._close = (self._end_id, *self._codec.template(format.gap))
+        self._gap_ids = self._codec.encode(self._close)[1:]
+        self.tags_are_tokens = all(tag in self._codec.control for tag in format.calls.tags)
+        self._pieces = functools.lru_cache(maxsize=64)(self._codec.template)
+        self._header_ids = functools.lru_cache(maxsize=64)(self._make_header_ids)
+        stops = (self._codec.control.get(token) for token in format.stops)
+        self.stop_ids = frozenset({self._end_id, *(i for i in stops if i is not None)})
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends every block."""
+        return self._end_id
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The tokens that text never becomes."""
+        return frozenset(self._codec.control.values())
+
+    @property
+    def call_syntax(self) -> CallSyntax:
+        """How this family writes calls, for a grammar."""
+        return self.format.calls
+
+    def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Rendered:
+        """Return the whole conversation as tokens; raises DataError for a speaker or call that cannot be written."""
+        return self._tape(messages, tools).done()
+
+    def opening(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], speaker: str, prefix: str = ""
+    ) -> Rendered:
+        """Return everything up to the first token that `speaker` writes, with the speaker of each token."""
+        tape = self._tape(messages, tools)
+        tape.add(self._header_ids(speaker), speaker)
+        tape.add(self._written(prefix), speaker)
+        return tape.done()
+
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], speaker: str, prefix: str = ""
+    ) -> tuple[int, ...]:
+        """Return the ids that end where the reply of `speaker`, or its rest after `prefix`, begins."""
+        return self.opening(messages, tools, speaker, prefix).ids
+
+    def header(self, speaker: str) -> tuple[int, ...]:
+        """Return the ids that announce a reply of `speaker`."""
+        return self._header_ids(speaker)
+
+    def reply(self, message: Message) -> tuple[int, ...]:
+        """Return the ids a model writes to say `message`, its end token last unless `message.ids` were cut."""
+        if message.ids is not None:
+            return message.ids
+        return (*self._codec.encode(self._body(message)), self._end_id)
+
+    def reply_text(self, message: Message) -> str:
+        """Return the text of a reply, without its end token."""
+        if message.ids is not None:
+            ids = message.ids
+            return self._codec.text(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+        return "".join(self._body_texts(message))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return `ids` as text, control tokens spelled out."""
+        return self._codec.text(ids)
+
+    def parse(self, ids: Sequence[int], speaker: str, prefix: str = "") -> Message:
+        """Return the message in `ids`, the tokens `speaker` wrote after `prefix`; never raises, whatever they are.
+
+        Well-formed calls become `tool_calls`; malformed ones are kept verbatim, but for final line breaks, in
+        `unparsed`, a line each. What follows the first stop token is dropped.
+        """
+        last = next((place for place, i in enumerate(ids) if i in self.stop_ids), len(ids))
+        body = (*self._written(prefix), *ids[:last])
+        reply = parse(self._codec.segments(body), self.format.calls, tags_are_tokens=self.tags_are_tokens)
+        return Message(
+            "assistant",
+            reply.content,
+            tool_calls=reply.calls,
+            speaker=speaker,
+            unparsed=reply.unparsed,
+            ids=(*body, *ids[last : last + 1]),
+        )
+
+    def _require_control_tokens(self) -> None:
+        roles = ("system", "user", self.format.assistant, self.format.results.role)
+        headers = [self.format.header.replace("{role}", role) for role in roles]
+        needed = dict.fromkeys([*_MARKER.findall("".join([self.format.begin, *headers])), self.format.end])
+        missing = [token for token in needed if token not in self._codec.control]
+        if missing:
+            raise ContractError(
+                f"the tokenizer has no token {', '.join(map(repr, missing))}, which this chat format needs; "
+                "choose a renderer of the tokenizer's own family, or add the tokens and train their embeddings"
+            )
+
+    def _tape(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> Tape:
+        tape = Tape()
+        tape.add(self._codec.encode(self._pieces(self.format.begin)))
+        messages = tuple(messages)
+        place = self._tool_place(messages, tools)
+        start = self._system(tape, messages, tools if place == "system" else (), bool(tools))
+        while start < len(messages):
+            message = messages[start]
+            if message.role == "assistant":
+                self._reply(tape, message)
+            elif message.role == "tool":
+                start = self._results(tape, messages, start)
+            else:
+                first = place == start
+                tape.starts.append(len(tape.ids))
+                told = self._tool_list(tools) if first else ()
+                tape.add(self._block(message.role, (*told, self._trimmed(message.content))))
+            start += 1
+        return tape
+
+    def _tool_place(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> int | str:
+        """Return where the tools are told: in the system block, or the index of a user message that comes first."""
+        first = 1 if messages and messages[0].role == "system" else 0
+        opens = first < len(messages) and messages[first].role == "user"
+        return first if tools and opens and self.format.tools.place == "user" else "system"
+
+    def _system(self, tape: Tape, messages: Sequence[Message], tools: Sequence[ToolSpec], any_tools: bool) -> int:
+        """Write the system block; return how many messages it took."""
+        given = messages[0].content if messages and messages[0].role == "system" else None
+        taken = 0 if given is None else 1
+        tape.starts += [len(tape.ids)] * taken
+        style = self.format.system
+        if not tools and not given and style.default is None:
+            return taken
+        text = self._trimmed(style.default or "" if given is None else given)
+        gap = self.format.tools.gap if text and tools else ""
+        lead = style.lead_with_tools if any_tools else ""
+        pieces = (*self._pieces(lead + style.lead), text, gap, *self._tool_list(tools))
+        tape.add(self._block("system", pieces))
+        return taken
+
+    def _tool_list(self, tools: Sequence[ToolSpec]) -> tuple[Piece, ...]:
+        if not tools:
+            return ()
+        style = self.format.tools
+        before, _, after = style.item.partition("{tool}")
+        items = [before + describe_tool(tool, style.style) + after for tool in tools]
+        return (*self._pieces(style.head), "".join(items), *self._pieces(style.tail))
+
+    def _results(self, tape: Tape, messages: Sequence[Message], start: int) -> int:
+        """Write the block of the tool message at `start` and those merged with it; return the last one's index."""
+        last = start
+        while self.format.results.merged and last + 1 < len(messages) and messages[last + 1].role == "tool":
+            last += 1
+        tape.starts += [len(tape.ids)] * (last + 1 - start)
+        pieces: list[Piece] = []
+        for message in messages[start : last + 1]:
+            pieces += ["\n"] if pieces else []
+            pieces += self._result(message.content)
+        tape.add(self._block(self.format.results.role, pieces))
+        return last
+
+    def _result(self, content: str) -> list[Piece]:
+        item = self.format.results.item
+        slot = "{json}" if "{json}" in item else "{content}"
+        before, _, after = item.partition(slot)
+        shown = json.dumps(content, ensure_ascii=False) if slot == "{json}" else content
+        return [*self._pieces(before), shown, *self._pieces(after)]
+
+    def _block(self, role: str, pieces: Sequence[Piece]) -> tuple[int, ...]:
+        return self._codec.encode((*self._pieces(self.format.header.replace("{role}", role)), *pieces, *self._close))
+
+    def _reply(self, tape: Tape, message: Message) -> None:
+        speaker = message.speaker or "assistant"
+        tape.add(self._header_ids(speaker), speaker)
+        tape.starts.append(len(tape.ids))
+        weight = 1.0 if message.weight is None else message.weight
+        ids = self.reply(message)
+        tape.add(ids, speaker, weight)
+        if not ids or ids[-1] != self._end_id:
+            # The model was cut here: the block is closed for what follows, and nobody learns to close it.
+            tape.add((self._end_id,), speaker)
+        tape.add(self._gap_ids)
+
+    def _make_header_ids(self, speaker: str) -> tuple[int, ...]:
+        if speaker == "assistant":
+            return self._codec.encode(self._codec.template(self.format.header.replace("{role}", self.format.assistant)))
+        taken = {"system", "user", "tool", self.format.assistant, self.format.results.role}
+        if speaker in taken or not _SPEAKER.fullmatch(speaker):
+            raise DataError(
+                f"speaker {speaker!r} cannot stand in a header; use up to 64 letters, digits, '_', '-' or '.', "
+                f"and none of {', '.join(sorted(taken))}"
+            )
+        header = self.format.speaker_header or self.format.header.replace("{role}", "{speaker}")
+        return self._codec.encode(self._codec.template(header.replace("{speaker}", speaker)))
+
+    def _body_texts(self, message: Message) -> list[str]:
+        """Return the reply's text in the order content, then (opening, JSON, closing) of each call, then unparsed."""
+        syntax = self.format.calls
+        texts = [message.content]
+        for number, call in enumerate(message.tool_calls):
+            gap = syntax.between if number else "\n" if message.content else ""
+            texts += [gap + syntax.open, self.shielded(write_call(call, syntax)), syntax.close]
+        if message.unparsed is not None:
+            gap = syntax.between if message.tool_calls else "\n" if message.content else ""
+            texts += [gap + message.unparsed]
+        return texts
+
+    def _body(self, message: Message) -> list[Piece]:
+        content, *rest = self._body_texts(message)
+        pieces: list[Piece] = [content]
+        calls, unparsed = rest[: 3 * len(message.tool_calls)], rest[3 * len(message.tool_calls) :]
+        for number, text in enumerate(calls):
+            pieces += [text] if number % 3 == 1 else self.written_pieces(text)
+        for text in unparsed:
+            pieces += self.written_pieces(text)
+        return pieces
+
+    def shielded(self, text: str) -> str:
+        """Return a call's JSON such that it holds no tag."""
+        # Where the tags are mere text, an argument that quotes one must not close the call.
+        if self.tags_are_tokens:
+            return text
+        for tag in self.format.calls.tags:
+            text = text.replace(tag, tag.replace("<", "\\u003c"))
+        return text
+
+    def written_pieces(self, text: str) -> tuple[Piece, ...]:
+        """Return text of a model's reply as pieces: of all control tokens only the call tags count."""
+        return self._codec.template(text, only=self.format.calls.tags)
+
+    def _written(self, text: str) -> tuple[int, ...]:
+        return self._codec.encode(self.written_pieces(text)) if text else ()
+
+    def _trimmed(self, text: str) -> str:
+        return text.strip() if self.format.trim else text
