@@ -27,7 +27,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 OPEN_FOLDERS = frozenset(
     ("renderers", "sandbox", "tools", "importers", "judges", "strategies", "benchmarks", "adapters", "commands")
 )
-PART_FOLDERS = frozenset(("store", "grammar", "engine", "train", "report", "server", "reproduce", "nano", "evaluate"))
+PART_FOLDERS = frozenset(
+    ("wire", "store", "grammar", "engine", "train", "report", "server", "reproduce", "nano", "evaluate")
+)
 """One part of the machine each, in several files: the part is its `__init__`."""
 
 ORDER = [part for layer in LAYERS for part in layer]

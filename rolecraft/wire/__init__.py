@@ -1,0 +1,38 @@
+"""OpenAI chat JSON <-> our types, both ways without loss: data files, the run folder, the server and remote engines.
+
+A row is OpenAI's fine-tuning line: `messages` and `tools`, with `weight` on assistant messages. Optional keys of ours:
+`speaker` and `unparsed` on a message, `failed` on a tool message that tells an error; on a row `id`, `reference`,
+`lineage` and what a run adds (`stop`, `seed`, `final_state`, `verdict`). An unknown key is an error that says what to
+do; a known key that is null is absent.
+
+What reading changes, on purpose: `content` parts are joined and null content is ""; role `developer` is `system`;
+`reasoning_content` (or `reasoning`) moves into the content as `<think>` text; `strict` of a tool and
+`parallel_tool_calls` are wishes to OpenAI's decoder, not part of the record, and are dropped, as are a record's `turns`
+(`store` reads those). A call whose arguments are not a JSON object is kept in `Message.unparsed`, its arguments
+verbatim, and is written back to the place where it was.
+
+Not covered: images, audio, refusals, the deprecated `function_call`; each is an error with its remedy.
+"""
+
+from __future__ import annotations
+
+from rolecraft.wire.calls import ArgumentsForm, call_to_json
+from rolecraft.wire.messages import message_from_json, message_to_json
+from rolecraft.wire.rows import trajectory_from_json, trajectory_to_json
+from rolecraft.wire.text import dumps, loads, read_arguments
+from rolecraft.wire.tools import tool_from_json, tool_to_json, tools_from_json
+
+__all__ = [
+    "ArgumentsForm",
+    "call_to_json",
+    "dumps",
+    "loads",
+    "message_from_json",
+    "message_to_json",
+    "read_arguments",
+    "tool_from_json",
+    "tool_to_json",
+    "tools_from_json",
+    "trajectory_from_json",
+    "trajectory_to_json",
+]
