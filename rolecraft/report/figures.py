@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from rolecraft import adapters
-from rolecraft.report import charts
+from rolecraft.report.charts import curve, fold, heat_map, series
 from rolecraft.store import Run
 
 _PLACE = re.compile(r"\.(\d+)\.(?:.*\.)?(\w+)$")
@@ -16,14 +16,14 @@ _PLACE = re.compile(r"\.(\d+)\.(?:.*\.)?(\w+)$")
 
 def of(run: Run) -> list[str]:
     """Return the finished HTML of a run's figures, none for a run that logged nothing."""
-    metrics = charts.series(run.metrics())
+    metrics = series(run.metrics())
     losses = {name: points for name, points in metrics.items() if "loss" in name and len(points) > 1}
     others = {name: points for name, points in metrics.items() if name not in losses and len(points) > 1}
-    found = [f'<div class="card">{charts.curve(f"{run.path.name}: loss by step", losses)}</div>'] if losses else []
+    found = [f'<div class="card">{curve(f"{run.path.name}: loss by step", losses)}</div>'] if losses else []
     found += _router_loads(run)
-    small = "".join(f'<div class="card">{charts.curve(name, {name: points})}</div>' for name, points in others.items())
+    small = "".join(f'<div class="card">{curve(name, {name: points})}</div>' for name, points in others.items())
     if small:
-        found.append(charts.fold(f"Other metrics of {run.path.name}", f'<div class="grid">{small}</div>'))
+        found.append(fold(f"Other metrics of {run.path.name}", f'<div class="grid">{small}</div>'))
     return found
 
 
@@ -40,6 +40,6 @@ def _router_loads(run: Run) -> list[str]:
         for role, shares in roles.items():
             maps.setdefault(role, {}).setdefault(row, {})[cell] = shares
     return [
-        f'<div class="card">{charts.heat_map(f"{run.path.name}: load of the routed LoRAs of the {role}", rows)}</div>'
+        f'<div class="card">{heat_map(f"{run.path.name}: load of the routed LoRAs of the {role}", rows)}</div>'
         for role, rows in maps.items()
     ]

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from rolecraft.errors import Interrupted
-from rolecraft.reproduce import cells, trial
-from rolecraft.reproduce.cells import Board, Cell, Result
+from rolecraft.reproduce.cells import Board, Cell, Result, final_cell, read_all
+from rolecraft.reproduce.trial import logged, probe
 
 _LOAD = 15.0  # seconds that a cell takes to load its model and to read its data, beside the steps and the tasks
 _PLAY = 0.1  # seconds that one process needs for a task, where no finished cell tells
@@ -31,12 +31,12 @@ class Cost:
 
 def estimate(board: Board, arms: Sequence[str], seeds: Sequence[int], output: Path, console: Console) -> list[Cost]:
     """Return the cost of each arm's unfinished cells, searches and final ones apart; probes run in `output`."""
-    finished = cells.read_all(board.folder)
+    finished = read_all(board.folder)
     costs = []
     for arm in arms:
         todo = [cell for cell in board.searched(arm) if not board.result(cell)]
         # Without its search a final cell is as good as any other of the arm for what it will cost.
-        final = [board.final(arm, s) or cells.final_cell(board.claim, arm, s, board.weights[arm], {}) for s in seeds]
+        final = [board.final(arm, s) or final_cell(board.claim, arm, s, board.weights[arm], {}) for s in seeds]
         rest = [cell for cell in final if board.chosen(arm) is None or not board.result(cell)]
         if todo or rest:
             speed = _speed((todo or rest)[0], finished, output, console)
@@ -76,8 +76,8 @@ def _speed(cell: Cell, finished: Sequence[Result], output: Path, console: Consol
     if not tunings:
         console.print(f"measuring the speed of {cell.arm!r} ...", style="dim")
         try:
-            with trial.logged(output / cell.claim / "probe.log"):
-                tunings = [trial.probe(cell.stages[-1], output / cell.claim / "probe")]
+            with logged(output / cell.claim / "probe.log"):
+                tunings = [probe(cell.stages[-1], output / cell.claim / "probe")]
         except Interrupted as stop:  # nothing of a probe is kept
             raise KeyboardInterrupt from stop
     return _Speed(

@@ -19,7 +19,9 @@ from rolecraft.gate import Gate
 from rolecraft.recipe import DataSettings, Recipe, read_rows
 from rolecraft.renderers import Renderer
 from rolecraft.team import Team
-from rolecraft.train import references
+from rolecraft.train.references import NAME as REFERENCES
+from rolecraft.train.references import is_wanted, write_share
+from rolecraft.train.references import join as join_references
 from rolecraft.types import Trajectory
 
 
@@ -47,14 +49,14 @@ class _Outcome:
 
 def play_references(recipe: Recipe, folder: Path, arguments: TrainingArguments) -> None:
     """Write the benchmark's right solutions, if the recipe names one, to the run folder; all processes take part."""
-    if not references.is_wanted(recipe.data, folder):
+    if not is_wanted(recipe.data, folder):
         return
     processes = arguments.world_size
-    references.write_share(recipe.data, recipe.team.preset, folder, arguments.process_index, processes)
+    write_share(recipe.data, recipe.team.preset, folder, arguments.process_index, processes)
     arguments.distributed_state.wait_for_everyone()
     with arguments.main_process_first(desc="joining the references"):
         if arguments.process_index == 0:
-            references.join(folder, processes)
+            join_references(folder, processes)
 
 
 def prepare(
@@ -87,7 +89,7 @@ def prepare(
 
 def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
     if data.benchmark:
-        return tuple(store.read_trajectories(folder / references.NAME))
+        return tuple(store.read_trajectories(folder / REFERENCES))
     return tuple(read_rows(data, bad_rows))
 
 

@@ -31,8 +31,9 @@ from rolecraft.adapters import Adapter
 from rolecraft.errors import MissingExtra, RolecraftError, SettingsError
 from rolecraft.examples import Example
 from rolecraft.recipe import TrainingSettings
-from rolecraft.train import checkpoints
 from rolecraft.train.batches import Batch, Schedule
+from rolecraft.train.checkpoints import folders as checkpoint_folders
+from rolecraft.train.checkpoints import mark_whole
 
 _ROUND = 8
 _REPORTERS = ("tensorboard", "wandb", "trackio")
@@ -274,8 +275,8 @@ class WholeCheckpoints(TrainerCallback):  # type: ignore[misc]
         args.distributed_state.wait_for_everyone()
         if args.should_save:
             self._accompany(folder)
-            checkpoints.mark_whole(folder, {**self._facts, "step": state.global_step, "of": state.max_steps})
-            for old in checkpoints.folders(folder.parent)[: -self._limit]:
+            mark_whole(folder, {**self._facts, "step": state.global_step, "of": state.max_steps})
+            for old in checkpoint_folders(folder.parent)[: -self._limit]:
                 shutil.rmtree(old)
         args.distributed_state.wait_for_everyone()
 

@@ -18,10 +18,12 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rolecraft.adapters.mor import _losses, _product
 from rolecraft.adapters.mor._losses import Load
+from rolecraft.adapters.mor._losses import load as balance_load
 from rolecraft.adapters.mor._mixture import Routing, Way, Weights, launched, stacked
 from rolecraft.adapters.mor._plan import Mixture, Plan
+from rolecraft.adapters.mor._product import Layout
+from rolecraft.adapters.mor._product import add as add_product
 
 Init = Literal["lora", "released"]
 
@@ -232,8 +234,8 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         mixture, arrangement = self.mixtures[name], plan.arrangement
         rows = plan.arranged(x, arrangement, dtype)
         dropped = self._dropped(name, rows)
-        layout = _product.Layout(arrangement, plan.masks(mixture, arrangement), mixture)
-        return _product.add(output, rows, None if dropped is rows else dropped, self.weights(name), layout)
+        layout = Layout(arrangement, plan.masks(mixture, arrangement), mixture)
+        return add_product(output, rows, None if dropped is rows else dropped, self.weights(name), layout)
 
     def _add_stacked(self, name: str, x: torch.Tensor, output: torch.Tensor, plan: Plan, dtype: torch.dtype) -> _Added:
         rows = x.reshape(-1, self.in_features).to(dtype)
@@ -274,7 +276,7 @@ class MoRLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT's own 
         return all(width * dtype.itemsize % 16 == 0 for width in widths)
 
     def _note(self, name: str, routing: Routing) -> None:
-        found = _losses.load(routing)
+        found = balance_load(routing)
         if self.gate.again:  # computed with the same steps, as checkpointing wants, and noted when it was new
             return
         self._loads[name] = (self.gate.calls, found)

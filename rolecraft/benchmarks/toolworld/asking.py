@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from rolecraft.benchmarks.toolworld import wordings
+from rolecraft.benchmarks.toolworld.wordings import read as read_wordings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Frames:
         if sentences.unseen:
             return random.choice(self.held_out)
         if sentences.varied and random.random() < sentences.varied:
-            return random.choice(wordings.read()[self.wording])
+            return random.choice(read_wordings()[self.wording])
         return random.choice(self.training)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rolecraft.benchmarks.toolworld import world
-from rolecraft.benchmarks.toolworld.world import Lookup, ToolData
+from rolecraft.benchmarks.toolworld.world import Lookup, Table, ToolData
+from rolecraft.benchmarks.toolworld.world import from_json as world_from_json
+from rolecraft.benchmarks.toolworld.world import to_json as world_to_json
 from rolecraft.errors import DataError
 from rolecraft.types import Json, Message, Task, ToolCall
 
@@ -80,7 +81,7 @@ def to_task(draft: Draft, family: str, task_id: str) -> Task:
             "closing": draft.closing,
             "answer": draft.answer,
         },
-        "world": [world.to_json(tool) for tool in draft.tools],
+        "world": [world_to_json(tool) for tool in draft.tools],
     }
     if draft.tools:  # without a tool the calls are no part of the task
         reference["calls"] = [
@@ -98,7 +99,7 @@ def world_of(task: Task) -> tuple[ToolData, ...]:
     raw = task.reference["world"]
     if not isinstance(raw, list | tuple):
         raise DataError(f"task {task.id!r}: 'world' must be a list of tools, got {str(raw)[:80]!r}")
-    return tuple(world.from_json(item, f"task {task.id!r}") for item in raw)
+    return tuple(world_from_json(item, f"task {task.id!r}") for item in raw)
 
 
 def script_of(task: Task) -> tuple[tuple[Step, ...], str, str]:
@@ -147,7 +148,7 @@ def others(tools: Sequence[ToolData], answers: Sequence[str], question: str) -> 
 def _numbers(tool: ToolData) -> list[str]:
     if isinstance(tool, Lookup):
         return [value for value in tool.values.values() if value.isdigit()]
-    if isinstance(tool, world.Table):
+    if isinstance(tool, Table):
         return [str(cell) for row in tool.rows for cell in row if isinstance(cell, int)]
     return []
 

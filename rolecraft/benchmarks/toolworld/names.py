@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from random import Random
 
-from rolecraft.benchmarks.toolworld import topics
+from rolecraft.benchmarks.toolworld.topics import HELD_OUT, NOUNS
 
 _ONSETS = "b br c cl d dr f fl g gl gr h j k l m n p pl pr qu r s sk st t tr v w y z".split()
 _VOWELS = "a e i o u ai ea io ou".split()
@@ -35,13 +35,13 @@ def coined(random: Random) -> str:
     Long words of many pieces are what is cut short when it is copied: the listed ones are mostly short.
     """
     while True:
-        noun, longer = random.choice(topics.NOUNS), random.choice(random.choice(_LONGER))
-        if not longer or not (held_out(noun + longer) or noun + longer in topics.HELD_OUT):
+        noun, longer = random.choice(NOUNS), random.choice(random.choice(_LONGER))
+        if not longer or not (held_out(noun + longer) or noun + longer in HELD_OUT):
             return noun + longer
 
 
 _ENDINGS = "ness ment ure age ity ter al ion ous ance ing o a er ish ium ade ist".split()
-_LONGER = ([""], _ENDINGS, topics.NOUNS)
+_LONGER = ([""], _ENDINGS, NOUNS)
 
 
 def _draw(random: Random, lengths: tuple[int, ...], *, unseen: bool) -> str:

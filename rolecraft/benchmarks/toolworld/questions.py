@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from rolecraft.benchmarks.toolworld import asking, frames, names, topics
 from rolecraft.benchmarks.toolworld.asking import Frames
+from rolecraft.benchmarks.toolworld.asking import ask as in_words
+from rolecraft.benchmarks.toolworld.frames import DIFFERENCE, HOP, SEVERAL_TOPICS
+from rolecraft.benchmarks.toolworld.names import nonsense
+from rolecraft.benchmarks.toolworld.topics import WORDS
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
 
 _OWNED = ("{r} of {e}", "{e}'s {r}", "{r} to {e}", "{r} for {e}", "{e} and its {r}", "{r} that {e} has")
@@ -23,17 +26,17 @@ def ask(random: Random, words: Vocabulary, posed: Frames, values: Mapping[str, s
     """Return a question in one of the frames `posed`, filled with `values`."""
     if words.scattered and random.random() < words.scattered:
         return _scattered(random, _parts(random, posed, values))
-    return asking.ask(random, posed, dict(values), words.sentences)
+    return in_words(random, posed, dict(values), words.sentences)
 
 
 def _parts(random: Random, posed: Frames, values: Mapping[str, str]) -> list[str]:
     """Return what the question must hold, in an order that keeps its sense."""
-    if posed is frames.HOP:
+    if posed is HOP:
         owned = random.choice(_OWNED).format(r=values["relation"], e=values["entity"])
         return _shuffled(random, [values["topic"], owned])
-    if posed is frames.SEVERAL_TOPICS:
+    if posed is SEVERAL_TOPICS:
         return _mixed_in(random, values["entity"], [values["topic"], values["second"]])
-    if posed is frames.DIFFERENCE:
+    if posed is DIFFERENCE:
         return _mixed_in(random, values["topic"], [values["first"], values["second"]])
     about = _ABOUT.get(posed.wording, "{entity}").format(**values)
     return _shuffled(random, [values["topic"], about])
@@ -62,4 +65,4 @@ def _scattered(random: Random, parts: list[str]) -> str:
 
 def _filler(random: Random) -> str:
     """Return a word that says nothing, now and then one that nobody has ever said."""
-    return names.nonsense(random, unseen=False) if random.random() < _NONSENSE else random.choice(topics.WORDS)
+    return nonsense(random, unseen=False) if random.random() < _NONSENSE else random.choice(WORDS)

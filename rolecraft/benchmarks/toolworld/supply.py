@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from rolecraft.benchmarks.toolworld import vocabulary
-from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
+from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary, descriptions, function_names
 from rolecraft.benchmarks.toolworld.world import Code, Lookup, Table, ToolData
 
 _CODE = ("runs Python code", "Python code", "executes Python code", "Python, for sums")
@@ -18,8 +17,8 @@ def functions(
     random: Random, words: Vocabulary, subjects: Sequence[str], kind: str, keys: Sequence[str]
 ) -> list[Lookup]:
     """Return a function for each subject; every one knows every key, and no two values are equal."""
-    names = vocabulary.function_names(random, words, subjects)
-    told = vocabulary.descriptions(random, subjects, kind)
+    names = function_names(random, words, subjects)
+    told = descriptions(random, subjects, kind)
     values = iter(random.sample(_NUMBERS, len(subjects) * len(keys)))
     return [
         Lookup(name, text, random.choice(words.parameters), {key: str(next(values)) for key in keys})
@@ -51,7 +50,7 @@ def backup(random: Random, words: Vocabulary, function: Lookup, topic: str, take
     word = random.choice(words.backups)
     name = function.name
     while name in taken or name == function.name:
-        (name,) = vocabulary.function_names(random, words, [f"{topic}_{word}"])
+        (name,) = function_names(random, words, [f"{topic}_{word}"])
     parameter = random.choice(words.parameters)
     return Lookup(name, f"{word} of {_bare(function.description)}", parameter, function.values)
 

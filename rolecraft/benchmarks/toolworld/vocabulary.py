@@ -6,9 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from rolecraft.benchmarks.toolworld import names, topics
 from rolecraft.benchmarks.toolworld.asking import Sentences
 from rolecraft.benchmarks.toolworld.english import with_article
+from rolecraft.benchmarks.toolworld.names import coined, entity, nonsense
+from rolecraft.benchmarks.toolworld.topics import (
+    BACKUPS,
+    ERRORS,
+    HELD_OUT_BACKUPS,
+    HELD_OUT_ERRORS,
+    HELD_OUT_KINDS,
+    HELD_OUT_PARAMETERS,
+    HELD_OUT_RELATIONS,
+    HELD_OUT_TOPICS,
+    HELD_OUT_VERBS,
+    KINDS,
+    PARAMETERS,
+    RELATIONS,
+    TOPICS,
+    VERBS,
+    WORDS,
+)
 from rolecraft.errors import SettingsError
 
 SPLITS = ("train", "test", "tools", "phrasing")
@@ -42,24 +59,24 @@ def find(split: str) -> Vocabulary:
         raise SettingsError(f"toolworld has no split {split!r}; it has {', '.join(SPLITS)}")
     if split == "tools":
         return Vocabulary(
-            topics.HELD_OUT_TOPICS,
-            topics.HELD_OUT_RELATIONS,
-            topics.HELD_OUT_KINDS,
-            topics.HELD_OUT_PARAMETERS,
-            topics.HELD_OUT_VERBS,
-            topics.HELD_OUT_ERRORS,
-            topics.HELD_OUT_BACKUPS,
+            HELD_OUT_TOPICS,
+            HELD_OUT_RELATIONS,
+            HELD_OUT_KINDS,
+            HELD_OUT_PARAMETERS,
+            HELD_OUT_VERBS,
+            HELD_OUT_ERRORS,
+            HELD_OUT_BACKUPS,
             unseen_entities=True,
             unseen_functions=True,
         )
     return Vocabulary(
-        topics.TOPICS,
-        topics.RELATIONS,
-        topics.KINDS,
-        topics.PARAMETERS,
-        topics.VERBS,
-        topics.ERRORS,
-        topics.BACKUPS,
+        TOPICS,
+        RELATIONS,
+        KINDS,
+        PARAMETERS,
+        VERBS,
+        ERRORS,
+        BACKUPS,
         Sentences(unseen=split == "phrasing"),
         unseen_entities=split != "train",
     )
@@ -76,10 +93,10 @@ def opened(random: Random, words: Vocabulary, share: float) -> Vocabulary:
         return tuple(dict.fromkeys(make() for _ in range(_OPEN))) if random.random() < chance else listed
 
     def word() -> str:
-        return names.coined(random) if random.random() < _COINED else names.nonsense(random, unseen=False)
+        return coined(random) if random.random() < _COINED else nonsense(random, unseen=False)
 
     def error() -> str:
-        return " ".join(random.choice(topics.WORDS) for _ in range(random.randint(2, 3)))
+        return " ".join(random.choice(WORDS) for _ in range(random.randint(2, 3)))
 
     topic_words = some(words.topics, word)
     listed = topic_words is words.topics  # else a relation could be the same word as a topic
@@ -102,7 +119,7 @@ def entities(random: Random, words: Vocabulary, count: int) -> list[str]:
     """Return `count` different entity names."""
     found: dict[str, None] = {}
     while len(found) < count:
-        found[names.entity(random, unseen=words.unseen_entities)] = None
+        found[entity(random, unseen=words.unseen_entities)] = None
     return list(found)
 
 
@@ -137,7 +154,7 @@ def _nonsense_name(random: Random, words: Vocabulary, head: str | None) -> str:
 
 
 def _nonsense(random: Random, words: Vocabulary) -> str:
-    return names.nonsense(random, unseen=words.unseen_functions)
+    return nonsense(random, unseen=words.unseen_functions)
 
 
 _DESCRIPTIONS = (
