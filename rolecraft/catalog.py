@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from rolecraft import loader
 from rolecraft.errors import NotFound
 
 
@@ -24,21 +24,12 @@ def find(folder: str, name: str) -> ModuleType:
     Raises NotFound with the members there are and the nearest name.
     """
     if name.endswith(".py"):
-        return _load(Path(name))
+        if not Path(name).is_file():
+            raise NotFound(f"no file {name!r}; give a path to a Python file that exists")
+        return loader.load(Path(name))
     known = names(folder)
     if name in known:
         return importlib.import_module(f"rolecraft.{folder}.{name}")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise NotFound(f"no {name!r} in {folder}/: it has {', '.join(known) or 'nothing'}.{hint}")
-
-
-def _load(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise NotFound(f"no file {str(path)!r}; give a path to a Python file that exists")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None, path  # a .py suffix always has a loader
-    assert spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

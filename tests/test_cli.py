@@ -1,16 +1,19 @@
 """The verbs, as a user calls them."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from dataclasses import fields
 
 import pytest
+from rich.console import Console
 
 from rolecraft import catalog, cli, commands, settings, team
-from rolecraft.commands import _playing, doctor, serve
+from rolecraft.commands import _asking, _playing, doctor, serve
 from rolecraft.errors import SettingsError
 from rolecraft.store import Run
+from rolecraft.types import Message, ToolCall
 
 TOOLS = '''
 from rolecraft.tools import tool
@@ -284,6 +287,28 @@ def test_keys_and_values_beyond_the_bound_are_refused_before_anything_is_answere
     _, options = commands.read(["serve", *BOUNDED])
     with pytest.raises(SettingsError, match="memory_mb is 1"), serve.open_models("nano", team.find("single"), options):
         pass
+
+
+def test_the_users_tools_are_bounded_as_the_flags_say(tmp_path):
+    path = tmp_path / "slow.py"
+    text = 'import time\nfrom rolecraft.tools import tool\n@tool\ndef slow() -> str:\n    """Wait."""\n'
+    path.write_text(text + "    time.sleep(0.3)\n    return 'x' * 99\n", encoding="utf-8")
+    for words, seen in (
+        ("--tool-seconds 0.05", "error: slow did not answer"),
+        ("--tool-chars 40", "x... (cut, 99 char"),
+    ):
+        for verb in ("run hi", "chat"):
+            _, options = commands.read([*verb.split(), "--tools", str(path), *words.split()])
+            with _asking.open_toolbox(options) as box:
+                observation = asyncio.run(box.call(ToolCall("slow", {})))
+            assert seen in observation.text
+
+
+def test_a_failed_observation_is_shown_as_one(capsys):
+    console = Console(width=80)
+    _asking.show(Message("tool", "error: 42", failed=True), console)
+    _asking.show(Message("tool", "error: 42"), console)
+    assert capsys.readouterr().out == "tool failed error: 42\n       tool error: 42\n"
 
 
 def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "rolecraft"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "catalog", "settings"),
+    ("types", "errors", "loader", "catalog", "settings"),
     ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "grammar", "benchmarks"),
     ("contract", "bases", "bfloat16", "model", "adapters", "recipe", "attention", "objectives", "engine"),

@@ -544,7 +544,7 @@ def test_two_tools_of_one_name_are_refused():
         Toolbox([count, count])
 
 
-@pytest.mark.parametrize("bounds", [{"seconds": 0}, {"output_chars": 0}])
+@pytest.mark.parametrize("bounds", [{"seconds": 0}, {"seconds": float("nan")}, {"output_chars": 0}])
 def test_a_toolbox_without_time_or_room_is_refused(bounds: dict[str, Any]):
     with pytest.raises(UserError, match="needs time and room"):
         Toolbox([count], **bounds)
@@ -619,6 +619,17 @@ def test_a_syntax_error_in_a_users_file_names_file_and_line(tmp_path):
     path = write(tmp_path / "mine.py", "x = 1\ndef f(:\n")
     with pytest.raises(UserError, match=r"mine.py, line 2: SyntaxError"):
         load_tools(path)
+
+
+def test_an_error_is_told_of_a_relative_path_and_of_a_neighbour(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.py", "x = 1\nfrom helpers import y\n")
+    write(tmp_path / "helpers.py", "\n\ny = 1 / 0\n")
+    with pytest.raises(UserError, match=r"^helpers.py, line 3: ZeroDivisionError"):
+        load_tools(Path("mine.py"))
+    write(tmp_path / "other.py", "x = 1\n1 / 0\n")
+    with pytest.raises(UserError, match=r"^other.py, line 2: ZeroDivisionError"):
+        load_tools(Path("other.py"))
 
 
 def test_a_tool_without_types_in_a_users_file_names_file_and_line(tmp_path):

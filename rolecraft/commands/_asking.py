@@ -23,6 +23,10 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which tools the model has, and what it is told first."""
     text = "a .py file with @tool functions, or python, calculator, ...; may be repeated"
     parser.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
+    text = "how long one call may take (default: 10)"
+    parser.add_argument("--tool-seconds", type=float, default=10.0, metavar="SECONDS", help=text)
+    text = "characters of an observation; more is cut, with a note (default: 2000)"
+    parser.add_argument("--tool-chars", type=int, default=2000, metavar="CHARS", help=text)
     parser.add_argument("--system", default="", help="a system message")
     parser.add_argument("--unsafe", action="store_true", help="let model-written code run even without isolation")
 
@@ -34,9 +38,8 @@ def open_toolbox(options: argparse.Namespace) -> AbstractContextManager[Toolbox]
     from rolecraft.tools import Toolbox, find
 
     unsafe = {"unsafe": True} if options.unsafe else None
-    return closing(
-        Toolbox([found for name in options.tools for found in find(name, unsafe if name == "python" else None)])
-    )
+    found = [member for name in options.tools for member in find(name, unsafe if name == "python" else None)]
+    return closing(Toolbox(found, seconds=options.tool_seconds, output_chars=options.tool_chars))
 
 
 def opening(options: argparse.Namespace, question: str) -> tuple[Message, ...]:
@@ -68,14 +71,16 @@ async def answer(
         _playing.episode_settings(options),
         seed=options.seed,
         explain=why_unparsed,
-        watch=lambda message: _show(message, console),
+        watch=lambda message: show(message, console),
     )
 
 
-def _show(message: Message, console: Console) -> None:
-    who = message.speaker or message.role
+def show(message: Message, console: Console) -> None:
+    """Print a message beside who said it; a tool's error is marked."""
+    who = "tool failed" if message.failed else message.speaker or message.role
     calls = [f"{call.name}({json.dumps(dict(call.arguments), ensure_ascii=False)})" for call in message.tool_calls]
     unparsed = [f"(not a call) {message.unparsed}"] if message.unparsed is not None else []
     text = "\n".join(part for part in (message.content, *calls, *unparsed) if part)
-    console.print(f"{who:>10}  ", style=_COLOURS.get(who, "white"), end="")
+    style = "red" if message.failed else _COLOURS.get(who, "white")
+    console.print(f"{who:>11} ", style=style, end="")
     console.print(text.replace("\n", "\n" + " " * 12), markup=False, highlight=False)

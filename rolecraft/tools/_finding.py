@@ -46,21 +46,26 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _place(path: Path, error: BaseException) -> str:
-    """Return `file, line n` for the deepest line of `path` that led to `error`."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}, line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}, line {lines[-1]}" if lines else str(path)
+    """Return `file, line n` for the deepest line of `path`, or of a file beside it, that led to `error`."""
+    folder = path.absolute().parent
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        frames.append((error.filename, error.lineno))
+    for name, line in reversed(frames):
+        if Path(name).is_relative_to(folder):
+            return f"{path.parent / Path(name).relative_to(folder)}, line {line}"
+    return str(path)
 
 
 def _tools_in(module: ModuleType, settings: Mapping[str, Any] | None) -> tuple[ToolLike, ...]:
+    name = module.__name__.rpartition(".")[2]
     written = {id(value): value for value in vars(module).values() if _is_tool(value)}
     found = list(written.values())
     kind, opener = vars(module).get("Settings"), vars(module).get("open")
     if kind is not None and opener is not None:
-        found.append(opener(from_dict(kind, settings, module.__name__.rpartition(".")[2])))
+        found.append(opener(from_dict(kind, settings, name)))
     elif settings:
-        raise UserError(f"{module.__name__!r} takes no settings; got {', '.join(map(repr, settings))}")
+        raise UserError(f"{name!r} takes no settings; got {', '.join(map(repr, settings))}")
     if not found:
         functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
         remedy = f"put it above {functions[0]!r}" if functions else "write a function and put it above"

@@ -29,7 +29,7 @@ class Toolbox:
         twins = [name for name, count in names.items() if count > 1]
         if twins:
             raise UserError(f"two tools are called {twins[0]!r}; rename one")
-        if seconds <= 0 or output_chars < 1:
+        if not seconds > 0 or output_chars < 1:
             raise UserError(f"a toolbox needs time and room; got seconds={seconds!r}, output_chars={output_chars!r}")
         self._tools = {member.spec.name: member for member in tools}
         self._seconds = seconds
