@@ -116,6 +116,9 @@ FILES = _group(
     ("climb from a folder's descriptor", "fd = os.open('.', os.O_PATH)\ntell(os.open, '../../..' + CANARY + '/secret', 0, dir_fd=fd)"),
     ("watch files", "call(294, 26, 0)"),
     ("watch file systems", "call(300, 262, 0, 0)"),
+    ("ask what others have read", "tell(os.preadv, os.open(os.__file__, 0), [bytearray(1)], 0, os.RWF_NOWAIT)"),
+    ("read the table of locks", "tell(open, '/proc/locks')"),
+    ("merge equal pages", "import mmap\ntell(mmap.mmap(-1, 8192).madvise, mmap.MADV_MERGEABLE)"),
     ("import a file", "from importlib.machinery import SourceFileLoader as L\ntell(L('x', CANARY + '/secret.py').load_module)"),
     ("load a library", "tell(ctypes.CDLL, CANARY + '/secret.so')", r"refused OSError.*(No such file|cannot open|ermission)"),
     ("extract an archive upwards", """

@@ -13,6 +13,7 @@ from rolecraft.sandbox import _seccomp
 
 MACHINES = ("x86_64", "aarch64")
 ALLOW, REFUSE, ABSENT, KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
+PRETEND = 0x50000
 PID = 4321
 
 
@@ -103,6 +104,22 @@ def test_another_architectures_calls_kill(machine: str):
         ("fcntl", (0, 8), REFUSE),
         ("fcntl", (0, 10), REFUSE),
         ("fcntl", (0, 1024), REFUSE),
+        ("fcntl", (0, 1026), REFUSE),
+        ("fcntl", (0, 5), ALLOW),
+        ("fcntl", (0, 6), PRETEND),
+        ("fcntl", (0, 38), PRETEND),
+        ("flock", (0, 2), PRETEND),
+        ("futex", (1 << 40, 0x80), ALLOW),
+        ("futex", (1 << 40, 0x189), ALLOW),
+        ("futex", (1 << 40, 0), REFUSE),
+        ("futex", (1 << 40, 1), REFUSE),
+        ("getpgid", (PID,), ALLOW),
+        ("getpgid", (PID + 1,), REFUSE),
+        ("clock_gettime", (11,), ALLOW),
+        ("clock_gettime", (~PID << 3 | 2,), REFUSE),
+        ("preadv2", (0, 1 << 40, 1, 0, 0, 8), REFUSE),
+        ("madvise", (1 << 40, 4096, 4), ALLOW),
+        ("madvise", (1 << 40, 4096, 12), REFUSE),
         ("ioctl", (0, 0x5401), ALLOW),
         ("ioctl", (0, 0x5412), REFUSE),
         ("ioctl", (0, 0x8901), REFUSE),
@@ -127,6 +144,15 @@ def test_another_architectures_calls_kill(machine: str):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_arguments_decide(machine: str, name: str, arguments: tuple[int, ...], verdict: int):
     assert decide(_seccomp.build(machine, PID, 0), machine, numbers(machine)[name], arguments) == verdict
+
+
+@pytest.mark.parametrize(
+    ("operation", "verdict"), [(0, ALLOW), (0x109, ALLOW), (0x81, ALLOW), (1, REFUSE), (3, REFUSE)]
+)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_threads_may_wait_for_each_others_end(machine: str, operation: int, verdict: int):
+    program = _seccomp.build(machine, PID, 4)
+    assert decide(program, machine, numbers(machine)["futex"], (1 << 40, operation)) == verdict
 
 
 @pytest.mark.parametrize(

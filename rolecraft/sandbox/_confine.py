@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rolecraft.sandbox import _kernel, _seccomp
@@ -22,7 +22,7 @@ _NOBODY = 65_534
 _SCRATCH_FILES = 1024
 _OPEN_FILES = 64
 _CPU_STEPS = 100  # a session may use this many times the seconds of one step
-_SYSTEM_LIBRARIES = ("/lib", "/usr/lib")
+_SYSTEM_LIBRARIES = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/")
 _PACKAGES = ("site-packages", "dist-packages")  # may lie inside the standard library's folder
 _READ_ONLY = _kernel.MS_REMOUNT | _kernel.MS_BIND | _kernel.MS_RDONLY | _kernel.MS_NOSUID | _kernel.MS_NODEV
 
@@ -238,7 +238,8 @@ def _owner(plan: Plan, number: int) -> int:
 
 def make_scratch(plan: Plan, folder: str, number: int) -> str:
     """Make the scratch folder of session `number` inside `folder`, for a plan without a file system of its own."""
-    path = os.path.join(folder, str(number))
+    # A name that no other session can guess: without a mount namespace it could watch the folder's size and times.
+    path = os.path.join(folder, os.urandom(16).hex())
     os.mkdir(path, 0o700)
     if plan.switch_user:
         owner = _owner(plan, number)
@@ -275,11 +276,18 @@ def readable_paths(modules: list[str]) -> list[str]:
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         mapped = {line.split(maxsplit=5)[5].strip() for line in maps if line.count(" ") >= 5 and "/" in line}
     for path in sorted(mapped):
-        if ".so" not in os.path.basename(path) or any(path.startswith(known + "/") for known in paths):
-            continue
-        folder = os.path.dirname(path)
-        paths.add(folder if folder.startswith(_SYSTEM_LIBRARIES) else path)
-    return sorted(path for path in paths if os.path.exists(path))
+        if ".so" in os.path.basename(path):
+            folder = os.path.dirname(path)
+            paths.add(folder if f"{folder}/".startswith(_SYSTEM_LIBRARIES) else path)
+    return sorted(path for path in paths if os.path.exists(path) and not _is_inside(path, paths))
+
+
+def _is_inside(path: str, others: Iterable[str]) -> bool:
+    """Tell whether one of `others` already shows `path`; the library's folder, whose packages are hidden, stays."""
+    library = _library()
+    hidden = path.startswith(tuple(f"{library}/{name}/" for name in _PACKAGES))
+    shown = (other for other in others if not (hidden and f"{library}/".startswith(f"{other}/")))
+    return path != library and any(path.startswith(f"{other}/") for other in shown)
 
 
 def without_packages(readable: list[str]) -> tuple[list[str], list[str]]:

@@ -125,7 +125,7 @@ def _start_server(modules: tuple[str, ...], without: frozenset[str]) -> Server:
             "seccomp": "seccomp" not in without,
             "parent": os.getpid(),
             "modules": modules,
-            "search": [path for path in sys.path if path and os.path.isdir(path)] if modules else [],
+            "search": [os.path.abspath(path) for path in sys.path if path and os.path.isdir(path)] if modules else [],
         }
         try:
             server = Server(settings)

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import gc
-import importlib
 import json
 import os
 import random
@@ -24,14 +23,14 @@ import tempfile
 import time
 from typing import Any, NoReturn
 
-from rolecraft.sandbox import _confine, _kernel, _runner, _scratch, _seccomp
+from rolecraft.sandbox import _confine, _kernel, _modules, _runner, _scratch, _seccomp
 
 _WATCH_SECONDS = 0.05  # how often scratch folders on the host's disk are measured
 _PARENT_SECONDS = 1.0  # how often the parent is looked for where there is no pidfd
 _LEAVE_HUNDREDTHS = 500  # how long the keeper has for removing files
 _MESSAGE = 65_536
 _CHANNEL = 3
-_HARNESS = ("_confine", "_kernel", "_runner", "_scratch", "_seccomp", "_server")
+_HARNESS = ("_confine", "_kernel", "_modules", "_runner", "_scratch", "_seccomp", "_server")
 
 
 def main(control: socket.socket) -> NoReturn:
@@ -76,7 +75,7 @@ def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str], int]:
     )
     if plan.switch_user and not plan.users:
         raise OSError(errno.EINVAL, "no spare user id here")
-    imported = _preload(settings["modules"], settings["search"])
+    imported = _modules.preload(settings["modules"], settings["search"])
     readable = _confine.readable_paths(imported) if _kernel.known_machine() else []
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # when memory runs out, sessions go before the application
@@ -84,25 +83,6 @@ def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str], int]:
     if plan.namespaces != "none":
         _confine.enter_namespaces(plan, readable)
     return plan, readable, size
-
-
-def _preload(modules: list[str], search: list[str]) -> list[str]:
-    """Import `modules` and return the folders and files that they came from, outside the standard library."""
-    for name in "math statistics fractions itertools collections datetime re json dataclasses typing decimal".split():
-        importlib.import_module(name)
-    sys.path[:0] = search
-    before = set(sys.modules)
-    for name in modules:
-        importlib.import_module(name)
-    sys.path[: len(search)] = [""]
-    found = set()
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        folder = next((folder for folder in search if file.startswith(folder + os.sep)), None)
-        if folder is not None:
-            first = file[len(folder) + 1 :].split(os.sep)[0]
-            found |= {os.path.join(folder, first), os.path.join(folder, f"{first}.libs")}
-    return sorted(found)
 
 
 def _outlive_nobody(parent: int, keeper: int) -> NoReturn:

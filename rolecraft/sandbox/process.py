@@ -5,9 +5,11 @@ scratch folder, no network, no other processes), an unprivileged user, Landlock,
 empty environment. `layers` tells which hold. A session that ends early starts anew, empty, with its next step.
 
 What is not covered: faults of the kernel itself, and what shared hardware gives away (caches, timing). A session sees
-the kernel's version, the clock and the machine's load. Without `mounts` it also sees which process ids are in use,
-whether a path exists and its size, times and modes, but no content; its files are then on the host's disk, measured
-every twentieth of a second, and cannot be removed or renamed. Memory is bounded per session, not for all sessions
+the kernel's version, the clock and the machine's load, and may influence the load that others see. A package in
+`modules` is readable as a whole. A file lock is granted and not taken: it would be held against the host's processes
+and seen by other sessions. Without `mounts` a session also sees whether a path exists and its size, times and modes,
+but no content; its files are then on the host's disk, measured every twentieth of a second, and cannot be removed or
+renamed. Memory is bounded per session, not for all sessions
 together. Code in a session can lie about what its own step printed or raised, and may print control characters. On
 systems other than Linux nothing but rlimits holds, and only `unsafe=True` runs there.
 """
