@@ -1,17 +1,21 @@
 """The verbs, as a user calls them."""
 
 import asyncio
+import errno
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from rolecraft import catalog, cli, commands, settings, team
 from rolecraft.commands import _asking, _playing, doctor, serve
-from rolecraft.errors import SettingsError
+from rolecraft.errors import DataError, SettingsError
 from rolecraft.store import Run
 from rolecraft.types import Message, ToolCall
 
@@ -320,11 +324,95 @@ def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):
     assert "assistant" in out
 
 
-def test_an_interrupt_is_told_and_exits_130(capsys, monkeypatch):
-    def interrupt(_):
-        raise KeyboardInterrupt
+def fail(monkeypatch, error):
+    """Let a verb end by an error."""
 
-    monkeypatch.setattr(doctor, "run", interrupt)
+    def run(_):
+        raise error
+
+    monkeypatch.setattr(doctor, "run", run)
+
+
+def test_an_interrupt_is_told_and_exits_130(capsys, monkeypatch):
+    fail(monkeypatch, KeyboardInterrupt())
     code, _, err = call(capsys, "doctor")
     assert code == 130
     assert "interrupted" in err
+
+
+ESCAPED = (
+    (OSError(errno.ENOSPC, "No space left on device", "runs/a.jsonl"), "'runs/a.jsonl': No space left on device; make"),
+    (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room and repeat the command (in"),
+    (PermissionError(errno.EACCES, "Permission denied", Path("a")), "'a': Permission denied; check its permissions"),
+    (IsADirectoryError(errno.EISDIR, "Is a directory", b"a"), "'a': Is a directory"),
+    (OSError("no such\n\nmodel"), "OSError: no such model (in "),
+    (
+        UnicodeDecodeError("utf-8", b"\xff" * 9000, 0, 1, "invalid start byte"),
+        "not valid in its encoding: 'utf-8' codec",
+    ),
+    (RecursionError("maximum depth"), "nested too deeply: maximum depth (in "),
+    (OverflowError("too large"), "a number is out of range: too large (in "),
+    (MemoryError(), "out of memory (in "),
+    (KeyError("name"), "KeyError: 'name' (in "),
+    (ValueError("x" * 100_000), "ValueError: xxx"),
+)
+
+
+@pytest.mark.parametrize(("error", "says"), ESCAPED, ids=lambda value: type(value).__name__)
+def test_an_error_that_nobody_foresaw_is_one_line_with_exit_code_1(capsys, monkeypatch, error, says):
+    fail(monkeypatch, error)
+    code, _, err = call(capsys, "doctor")
+    assert code == 1
+    assert err.startswith("rolecraft: ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert len(err) < 3000
+
+
+def test_an_error_names_the_innermost_line_of_ours(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "run", lambda _: settings.override({}, [None]))
+    _, _, err = call(capsys, "doctor")
+    assert re.search(r"\(in rolecraft/settings\.py:\d+; ROLECRAFT_TRACEBACK=1 shows where it came from\)", err)
+
+
+def test_what_an_error_quotes_cannot_steer_the_terminal(capsys, monkeypatch):
+    fail(monkeypatch, DataError("a row says \x1b[2J\x07\nand more"))
+    _, _, err = call(capsys, "doctor")
+    assert err == "rolecraft: a row says \\x1b[2J\\x07\nand more\n"
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
+def test_a_traceback_is_shown_to_who_asks_for_it(capsys, monkeypatch, value, shown):
+    monkeypatch.setenv("ROLECRAFT_TRACEBACK", value)
+    fail(monkeypatch, DataError("a bad row"))
+    code, _, err = call(capsys, "doctor")
+    assert code == 2
+    assert ("Traceback" in err) == shown
+    assert err.endswith("rolecraft: a bad row\n")
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(("line", "unbuffered"), [("run --help", ""), ("doctor --json", "1")])
+def test_output_onto_a_full_disk_is_one_line(line, unbuffered):
+    command = [sys.executable, "-m", "rolecraft.cli", *line.split()]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with FULL.open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rolecraft: No space left on device; make room")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_went_away_is_no_error():
+    command = [sys.executable, "-m", "rolecraft.cli", "run", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

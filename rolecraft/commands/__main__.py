@@ -24,6 +24,8 @@ anywhere after the verb.
 | 1 | something failed; one line on stderr says what |
 | 2 | the caller can mend it: a misspelt option, a bad file, a missing model |
 | 130 | interrupted; the same command goes on |
+
+With `ROLECRAFT_TRACEBACK=1` in the environment, an error's traceback is printed before its line.
 """
 
 
