@@ -1,4 +1,8 @@
-"""Finds a member of an open folder by its file name; nothing is registered anywhere."""
+"""Finds a member of an open folder by its file name; nothing is registered anywhere.
+
+A name is text and finds members alone, wherever it was read: a recipe, a contract or a tokenizer's config runs no file.
+A user's own file is run where it is given as a `Path`, which only Python and the command line make (see `given`).
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,29 @@ def names(folder: str) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
-def find(folder: str, name: str) -> ModuleType:
-    """Return the module `rolecraft/<folder>/<name>`, or the one in the file `name` if it is a path to a `.py` file.
+def given(word: str) -> str | Path:
+    """Return what a user named on the command line, as `find` takes it; a word that ends in `.py` is their own file.
+
+    Never called on what a file holds.
+    """
+    return Path(word) if word.endswith(".py") else word
+
+
+def find(folder: str, name: str | Path) -> ModuleType:
+    """Return the module `rolecraft/<folder>/<name>`; a `Path` is a user's own Python file, which is run.
 
     Raises NotFound with the members there are and the nearest name.
     """
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise NotFound(f"no file {name!r}; give a path to a Python file that exists")
-        return loader.load(Path(name))
+    if isinstance(name, Path):
+        if not name.is_file():
+            raise NotFound(f"no file {str(name)!r}; give a path to a Python file that exists")
+        return loader.load(name)
     known = names(folder)
+    if name.endswith(".py"):
+        raise NotFound(
+            f"{name!r} is a Python file, and no file is run because another one names it; name it yourself on the "
+            f"command line (in Python: as a Path), or a member of {folder}/: {', '.join(known) or 'none'}"
+        )
     if name in known:
         return importlib.import_module(f"rolecraft.{folder}.{name}")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

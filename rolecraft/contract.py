@@ -17,6 +17,7 @@ from rolecraft import catalog
 from rolecraft.errors import ContractError, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
+from rolecraft.settings import from_dict
 from rolecraft.types import Message, ToolCall, ToolSpec
 
 FILE = "contract.json"
@@ -81,12 +82,16 @@ def read(adapter: Path) -> Contract | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        gate = data.get("gate")
-        if gate is not None:
-            gate = Gate(**{**gate, "roles": tuple(gate["roles"])})
-        return Contract(**{**data, "golden": tuple(int(i) for i in data["golden"]), "gate": gate})
-    except (ValueError, TypeError, KeyError, AttributeError, SettingsError) as error:
+        made = from_dict(Contract, data, "contract")
+    except (ValueError, SettingsError) as error:
         raise ContractError(f"{path}: not a contract ({error}); restore the file or tune the adapter again") from error
+    known = (*catalog.names("renderers"), OWN)
+    if made.renderer not in known:
+        raise ContractError(
+            f"{path}: renderer is {made.renderer!r}, and a contract names one of {', '.join(known)}; no file is run "
+            "because a contract names it: restore the file, or tune the adapter again"
+        )
+    return made
 
 
 def check(contract: Contract, now: Contract, renderer: Renderer) -> None:

@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import peft
 import torch
 from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import find_adapter_config_file, logging
 
 from rolecraft import bases, catalog, contract, renderers
 from rolecraft.contract import Contract
@@ -29,6 +31,12 @@ from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+_UNREADABLE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, OverflowError, EOFError),
+    *(UnpicklingError, SafetensorError),
+)
+"""What transformers, PEFT, torch and safetensors raise for files that they cannot read."""
 
 _SHAPE = (
     "model_type",
@@ -85,7 +93,7 @@ def load(
     *,
     dtype: Dtype = "float32",
     adapter: Path | None = None,
-    renderer: str | None = None,
+    renderer: str | Path | None = None,
     device: str = "cpu",
     merge: bool = False,
 ) -> Loaded:
@@ -123,13 +131,37 @@ def make_contract(
 
 def _load_tokenizer(base: str, place: str) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except _UNREADABLE as error:
+        _refuse_code(base, error)
         raise NotFound(_no_tokenizer(base)) from error
     # Some families' classes build an empty tokenizer out of no files at all.
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
         raise NotFound(_no_tokenizer(base))
     return tokenizer
+
+
+def load_config(base: str) -> Any:
+    """Return the configuration that tells the shape of `base`; raises NotFound (see `bases.find_config`)."""
+    place = bases.find_config(base)
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except _UNREADABLE as error:
+        _refuse_code(base, error)
+        raise NotFound(f"the config of {base!r} does not load: {_first_line(error)}") from error
+
+
+def _refuse_code(base: str, error: Exception) -> None:
+    """Raise NotFound if transformers asks for leave to run code that comes with the model."""
+    if "trust_remote_code" in str(error):
+        raise NotFound(
+            f"{base!r} comes with Python code of its own (auto_map in its config), and no code that comes with a model "
+            "is run; use a model of an architecture that transformers has"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _no_tokenizer(base: str) -> str:
@@ -138,11 +170,13 @@ def _no_tokenizer(base: str) -> str:
 
 def _load_model(base: str, place: str, dtype: Dtype) -> Any:
     try:
+        if find_adapter_config_file(place) is not None:
+            raise ValueError("an adapter lies in the same folder; move it to one of its own, or it would go unchecked")
         with _no_bar() if base == "nano" else nullcontext():  # it would be gone before it could be read
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise NotFound(f"{base!r} does not load as a causal language model: {reason}") from error
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype), trust_remote_code=False)
+    except _UNREADABLE as error:
+        _refuse_code(base, error)
+        raise NotFound(f"{base!r} does not load as a causal language model: {_first_line(error)}") from error
     return model.eval()
 
 
@@ -166,11 +200,15 @@ def _check_vocabulary(base: str, model: Any, tokenizer: Any) -> None:
         )
 
 
-def _renderer(base: str, tokenizer: Any, name: str | None) -> Renderer:
+def _renderer(base: str, tokenizer: Any, name: str | Path | None) -> Renderer:
     try:
         return renderers.find(tokenizer, name)
     except ContractError as error:
         raise ContractError(f"{base!r}: {error}") from error
+    except NotFound as error:
+        if name is not None:
+            raise
+        raise NotFound(f"rolecraft_renderer in the tokenizer's config of {base!r}: {error}") from error
 
 
 def _device(name: str) -> torch.device:
@@ -182,7 +220,7 @@ def _device(name: str) -> torch.device:
         raise SettingsError(f"device is {name!r}; it must be 'auto', 'cpu', or one of torch's, like 'cuda'") from error
 
 
-def _contract_of(adapter: Path, renderer: str | None) -> Contract | None:
+def _contract_of(adapter: Path, renderer: str | Path | None) -> Contract | None:
     bases.require_adapter(adapter)
     made = contract.read(adapter)
     if made is not None and made.renderer == contract.OWN and renderer is None:
@@ -205,8 +243,10 @@ def _peft_config(adapter: Path) -> Any:
     """Return PEFT's configuration of an adapter, after making PEFT know the method if it is one of ours."""
     bases.require_adapter(adapter)
     try:
-        kind = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
-        method = str(kind).partition(":")[0].lower()
+        told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        method = str(told["peft_type"]).partition(":")[0].lower()
+        if told.get("megatron_config") is not None:
+            raise ValueError("with megatron_config PEFT imports the module that megatron_core names, and none is run")
         if method in catalog.names("adapters"):
             catalog.find("adapters", method)
         return PeftConfig.from_pretrained(str(adapter))
@@ -238,9 +278,8 @@ def _attach(model: Any, adapter: Path, merge: bool) -> Any:
             # peft 0.21 asks transformers for a property that transformers 5.23 deprecates.
             warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
             wrapped = PeftModel.from_pretrained(model, str(adapter), config=config)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ContractError(f"the adapter in {str(adapter)!r} does not fit the model: {reason}") from error
+    except _UNREADABLE as error:
+        raise ContractError(f"the adapter in {str(adapter)!r} does not fit the model: {_first_line(error)}") from error
     return wrapped.merge_and_unload().eval() if merge else wrapped.eval()
 
 

@@ -6,6 +6,7 @@ Not covered: an adapter's own section where its module needs torch, and what the
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +17,9 @@ from rolecraft import adapters, bases, catalog, store, team
 from rolecraft.errors import NotFound, SettingsError
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
+
+_NAMES = ("model.renderer", "data.importer", "data.benchmark", "adapter.name")
+"""The settings that name a member of an open folder, or a user's own file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class ModelSettings:
 
     base: str = "nano"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    renderer: str | None = None
+    renderer: str | Path | None = None
     attn_implementation: str | None = None
 
 
@@ -54,11 +58,11 @@ class DataSettings:
     """
 
     path: str | None = None
-    importer: str | None = None
+    importer: str | Path | None = None
     on_bad_row: Literal["stop", "skip"] = "stop"
     max_length: int = 1024
     on_long: Literal["stop", "skip", "cut"] = "stop"
-    benchmark: str | None = None
+    benchmark: str | Path | None = None
     split: str = "train"
     seed: int = 0
     size: int | None = None
@@ -126,7 +130,7 @@ class TrainingSettings:
 class AdapterSettings:
     """Which adapter, and its own settings: the `Settings` of `adapters/<name>.py`."""
 
-    name: str
+    name: str | Path
     settings: Any
 
 
@@ -152,8 +156,21 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(path: Path, flags: Sequence[str] = ()) -> Recipe:
-    """Return the recipe in a YAML file with `section.key=value` flags applied; see `read_recipe` for its errors."""
-    return read_recipe(override(read_yaml(path), flags), str(path))
+    """Return the recipe in a YAML file with `section.key=value` flags applied; see `read_recipe` for its errors.
+
+    A Python file that a flag names is run; one that the YAML file names is refused.
+    """
+    return read_recipe(_told(path, flags), str(path))
+
+
+def _told(path: Path, flags: Sequence[str]) -> dict[str, Any]:
+    """Return the sections in a YAML file with flags applied, and a Python file that a flag names as a `Path`."""
+    data = override(read_yaml(path), flags)
+    for name in {flag.partition("=")[0] for flag in flags} & set(_NAMES):
+        section, _, key = name.partition(".")
+        if isinstance(data[section][key], str):
+            data[section][key] = catalog.given(data[section][key])
+    return data
 
 
 def check(path: Path, flags: Sequence[str] = ()) -> None:
@@ -162,7 +179,7 @@ def check(path: Path, flags: Sequence[str] = ()) -> None:
     That is: any setting that is unknown or cannot be meant, and a team, a base, an importer, a benchmark or a data file
     that is not there.
     """
-    data = override(read_yaml(path), flags)
+    data = _told(path, flags)
     model, told, rows, _ = _plain_sections(data, str(path))
     team.find(told.preset)
     bases.find(model.base)
@@ -182,7 +199,7 @@ def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iter
 
 def open_benchmark(data: DataSettings) -> tuple[ModuleType, Any]:
     """Return the benchmark that makes the data, and its own settings."""
-    name = str(data.benchmark)
+    name = data.benchmark or ""
     benchmark = catalog.find("benchmarks", name)
     options = dict(data.options) | ({} if data.size is None else {"size": data.size})
     return benchmark, from_dict(benchmark.Settings, options, f"{name} options")
@@ -220,7 +237,7 @@ def _plain_sections(
 def _adapter(data: Mapping[str, Any]) -> AdapterSettings:
     section = dict(data.get("adapter") or {})
     name = section.pop("name", "lora")
-    if not isinstance(name, str):
+    if not isinstance(name, str | Path):
         raise SettingsError(f"adapter.name is {name!r}; give the name of an adapter, such as 'lora'")
     return AdapterSettings(name, from_dict(adapters.find(name).Settings, section, "adapter"))
 
@@ -228,9 +245,29 @@ def _adapter(data: Mapping[str, Any]) -> AdapterSettings:
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as the YAML sections that `read_recipe` reads back."""
     sections = {name: to_dict(getattr(recipe, name)) for name in ("model", "team", "data", "training")}
-    adapter = {"name": recipe.adapter.name, **to_dict(recipe.adapter.settings)}
+    adapter = {"name": str(recipe.adapter.name), **to_dict(recipe.adapter.settings)}
     order = [section.name for section in fields(Recipe)]
     return {name: {**sections, "adapter": adapter}[name] for name in order}
+
+
+def own_files(recipe: Recipe) -> list[str]:
+    """Return the flags that name the user's own Python files once more, for a recipe that is read from its YAML."""
+    named = {name: getattr(getattr(recipe, name.partition(".")[0]), name.partition(".")[2]) for name in _NAMES}
+    return [f"{name}={json.dumps(str(path))}" for name, path in named.items() if isinstance(path, Path)]
+
+
+def read_again(path: Path, recipe: Recipe) -> Recipe:
+    """Return the recipe written to `path`; of the Python files it names, those are run that `recipe` was given."""
+    written = read_yaml(path)
+    flags = [flag for flag in own_files(recipe) if _is_written(flag, written)]
+    return read_recipe(_told(path, flags), str(path))
+
+
+def _is_written(flag: str, data: Mapping[str, Any]) -> bool:
+    name, _, value = flag.partition("=")
+    section, _, key = name.partition(".")
+    values = data.get(section)
+    return isinstance(values, Mapping) and values.get(key) == json.loads(value)
 
 
 def differences(recipe: Recipe, other: Recipe, ignored: Sequence[str] = ()) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -50,15 +51,26 @@ def test_nothing_but_members_is_found(folder, name):
         catalog.find(folder, name)
 
 
-def test_a_path_to_a_file_is_accepted_wherever_a_name_is(folder, tmp_path):
+def test_a_users_own_file_is_run_wherever_a_name_is_accepted(folder, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("NAME = 'mine'\n")
-    assert catalog.find(folder, str(path)).NAME == "mine"
+    assert catalog.find(folder, path).NAME == "mine"
+
+
+def test_what_is_typed_is_a_file_of_the_users_own_if_it_ends_like_one():
+    assert [catalog.given(word) for word in ("sql", "a/mine.py")] == ["sql", Path("a/mine.py")]
+
+
+def test_text_runs_no_file(folder, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("raise SystemExit('it ran')\n")
+    with pytest.raises(NotFound, match=r"mine.py' is a Python file, .* name it yourself .* zoo/: lions, math, sums"):
+        catalog.find(folder, str(path))
 
 
 def test_an_absent_file_is_not_found(tmp_path):
     with pytest.raises(NotFound, match=r"no file '.*mine\.py'; give a path to a Python file that exists"):
-        catalog.find("tools", str(tmp_path / "mine.py"))
+        catalog.find("tools", tmp_path / "mine.py")
 
 
 def test_the_real_folder_of_tools_is_listed():

@@ -63,7 +63,11 @@ def tools(tmp_path):
 def test_help_lists_every_setting_with_its_default(capsys, tmp_path, monkeypatch, line, where):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.py").write_text(OTHER, encoding="utf-8")
-    kind = catalog.find(*where.split(".")).Settings if "." in where[:-3] else catalog.find("benchmarks", where).Settings
+    kind = (
+        catalog.find(*where.split(".")).Settings
+        if "." in where[:-3]
+        else catalog.find("benchmarks", catalog.given(where)).Settings
+    )
     _, out, _ = call(capsys, *line.split())
     listed = [text.strip() for text in out.partition("(here with their defaults):")[2].splitlines() if text.strip()]
     read = settings.override({}, [f"settings.{text}" for text in listed])["settings"]

@@ -86,7 +86,7 @@ def opened(odd=(), act=None):
 def settings(tmp_path):
     path = tmp_path / "sums.py"
     path.write_text(BENCHMARK)
-    return Settings(name="adder", benchmark=str(path), split="test", seed=3)
+    return Settings(name="adder", benchmark=path, split="test", seed=3)
 
 
 SINGLE = team.find("single", instructions=False)
@@ -182,7 +182,7 @@ def test_a_benchmark_without_examples_refuses_shots(settings, tmp_path):
     path = tmp_path / "bare.py"
     path.write_text(BENCHMARK.replace("def few_shot", "def other"))
     with pytest.raises(SettingsError, match="no examples to show"):
-        play(replace(settings, benchmark=str(path), shots=1), Run(tmp_path / "run"), Adder())
+        play(replace(settings, benchmark=path, shots=1), Run(tmp_path / "run"), Adder())
 
 
 def test_splits_are_played_with_one_engine_and_kept_apart(settings, tmp_path):

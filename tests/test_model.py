@@ -149,8 +149,8 @@ def test_a_renderer_of_ones_own_is_named_again(folder, adapter, tmp_path):
     own = tmp_path / "mine.py"
     text = "from rolecraft.renderers import nano, Format\nimport dataclasses\n"
     own.write_text(text + "FORMAT = dataclasses.replace(nano.FORMAT, gap='\\n')\n")
-    contract_file.save(make_contract(load(str(folder), renderer=str(own))), adapter)
-    assert load(str(folder), adapter=adapter, renderer=str(own)).adapter == adapter
+    contract_file.save(make_contract(load(str(folder), renderer=own)), adapter)
+    assert load(str(folder), adapter=adapter, renderer=own).adapter == adapter
     with pytest.raises(ContractError, match="a renderer of your own; name its file"):
         load(str(folder), adapter=adapter)
 

@@ -322,7 +322,7 @@ def test_a_fourth_chatml_format_is_a_file_with_its_data_only(tmp_path, hermes_to
         'FORMAT = Format(header="<|im_start|>{role}\\n", end="<|im_end|>", gap="\\n", tools=ToolList(head="Tools:"),\n'
         '    calls=CallSyntax(open="<fn>", close="</fn>"))\n'
     )
-    renderer = find(hermes_tokenizer, str(path))
+    renderer = find(hermes_tokenizer, path)
     message = Message("assistant", "so", tool_calls=(ToolCall("f", {"a": "</fn>"}),), speaker="caller")
     assert renderer.reply_text(message) == 'so\n<fn>{"name": "f", "arguments": {"a": "\\u003c/fn>"}}</fn>'
     assert renderer.parse(renderer.reply(message), "caller") == message

@@ -144,7 +144,7 @@ def test_a_row_in_another_format_is_told_with_its_place(tmp_path):
 def test_a_trusting_importer_does_not_crash_the_reading(tmp_path):
     importer = write(tmp_path, "def convert(row):\n    return row['turns']\n", "mine.py")
     with pytest.raises(DataError, match=r"data\.jsonl:1: the importer does not understand the row \(KeyError: 'turns'"):
-        list(store.read_trajectories(write(tmp_path, "{}"), str(importer)))
+        list(store.read_trajectories(write(tmp_path, "{}"), importer))
 
 
 def test_a_data_file_without_rows_is_told(tmp_path):

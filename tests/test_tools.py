@@ -600,7 +600,7 @@ def test_a_file_with_state_is_opened_with_its_settings(tmp_path):
             return _calculator if settings.spare else None
         """,
     )
-    assert find(str(path), {"spare": True})[-1].spec.name == "calculator"
+    assert find(path, {"spare": True})[-1].spec.name == "calculator"
 
 
 def test_a_file_without_a_tool_says_where_to_put_it(tmp_path):

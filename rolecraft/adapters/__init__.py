@@ -8,6 +8,7 @@ and `from_pretrained`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rolecraft import catalog
@@ -57,8 +58,8 @@ class Adapter(Protocol):
         ...
 
 
-def find(name: str) -> Adapter:
-    """Return the member `adapters/<name>.py`, or the one in the file `name`; raises NotFound with the nearest name."""
+def find(name: str | Path) -> Adapter:
+    """Return the member `adapters/<name>.py`, or the one in a user's own file; raises NotFound as catalog.find does."""
     return cast("Adapter", catalog.find("adapters", name))
 
 

@@ -35,10 +35,11 @@ def open_toolbox(options: argparse.Namespace) -> AbstractContextManager[Toolbox]
     """Open the user's tools; a chat keeps them, and what they remember, from question to question."""
     from contextlib import closing
 
+    from rolecraft.catalog import given
     from rolecraft.tools import Toolbox, find
 
     unsafe = {"unsafe": True} if options.unsafe else None
-    found = [member for name in options.tools for member in find(name, unsafe if name == "python" else None)]
+    found = [member for name in options.tools for member in find(given(name), unsafe if name == "python" else None)]
     return closing(Toolbox(found, seconds=options.tool_seconds, output_chars=options.tool_chars))
 
 

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     """Play what is not in the run folder yet, and print the scores of all."""
     from rich.console import Console
 
-    from rolecraft import bases, evaluate, settings
+    from rolecraft import bases, catalog, evaluate, settings
     from rolecraft.store import Run
 
     console = Console(stderr=options.json)
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     output = options.output or Path("runs") / f"eval-{options.benchmark}-{options.split}-{options.seed}"
     what = evaluate.Settings(
         name=output.name,
-        benchmark=options.benchmark,
+        benchmark=catalog.given(options.benchmark),
         split=options.split,
         seed=options.seed,
         limit=options.limit,

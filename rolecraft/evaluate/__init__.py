@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -55,7 +56,7 @@ class Settings:
     """
 
     name: str = "model"
-    benchmark: str = "toolworld"
+    benchmark: str | Path = "toolworld"
     split: str = "test"
     seed: int = 0
     limit: int | None = None

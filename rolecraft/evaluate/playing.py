@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from rolecraft import agent, catalog
@@ -33,7 +34,7 @@ _GRACE = 2.0  # seconds that a worker gets to end
 class Players:
     """All that it takes to play a benchmark's tasks, but for an open engine."""
 
-    benchmark: str
+    benchmark: str | Path
     team: Team
     playing: agent.Settings
     explain: Explain

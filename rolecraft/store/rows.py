@@ -50,7 +50,7 @@ def read_jsonl(path: Path, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | No
 
 
 def read_trajectories(
-    path: Path, importer: str | None = None, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | None = None
+    path: Path, importer: str | Path | None = None, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | None = None
 ) -> Iterator[Trajectory]:
     """Yield the trajectories of a data file: OpenAI JSONL, or the format of `importer` (see importers/).
 

@@ -15,12 +15,13 @@ from rolecraft.settings import from_dict
 from rolecraft.tools._contract import ToolLike
 
 
-def find(name: str, settings: Mapping[str, Any] | None = None) -> tuple[ToolLike, ...]:
-    """Return the tools of a member of this folder, or of a user's `.py` file; `settings` go to its `Settings`.
+def find(name: str | Path, settings: Mapping[str, Any] | None = None) -> tuple[ToolLike, ...]:
+    """Return the tools of a member of this folder, or (a `Path`) of a user's `.py` file.
 
-    Raises NotFound for a misspelt name and SettingsError for settings that it does not have.
+    `settings` go to its `Settings`. Raises NotFound for a misspelt name and SettingsError for settings that it does
+    not have.
     """
-    module = _run_file(Path(name)) if name.endswith(".py") else catalog.find("tools", name)
+    module = _run_file(name) if isinstance(name, Path) else catalog.find("tools", name)
     return _tools_in(module, settings)
 
 
@@ -31,12 +32,12 @@ def load_tools(path: Path) -> tuple[ToolLike, ...]:
     """
     if path.suffix != ".py":
         raise NotFound(f"{str(path)!r} is no Python file; give a path that ends in .py")
-    return find(str(path))
+    return find(path)
 
 
 def _run_file(path: Path) -> ModuleType:
     try:
-        return catalog.find("tools", str(path))
+        return catalog.find("tools", path)
     except RolecraftError as error:
         if isinstance(error, NotFound) and not path.is_file():
             raise

@@ -19,9 +19,9 @@ from typing import Any
 import peft
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, bases, contract, examples, model, store, team, workers
+from rolecraft import adapters, attention, contract, examples, model, store, team, workers
 from rolecraft.errors import DataError, Interrupted, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
@@ -30,7 +30,8 @@ from rolecraft.recipe import (
     differences,
     find_recipe,
     load_recipe,
-    read_recipe,
+    own_files,
+    read_again,
     read_rows,
     recipe_to_dict,
 )
@@ -71,7 +72,8 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     if recipe.training.processes > 1 and not workers.is_worker():
         _resumable(recipe, output_dir, resume)
         Run(output_dir).write_settings(recipe_to_dict(recipe))
-        arguments = [str(output_dir / "settings.yaml"), str(output_dir), "resume" if resume else "new"]
+        told = output_dir / "settings.yaml"
+        arguments = [str(told), str(output_dir), "resume" if resume else "new", *own_files(recipe)]
         workers.launch("rolecraft.train:_work", arguments, recipe.training.processes)
         return output_dir
     arguments = arguments_for(recipe.training, output_dir)
@@ -96,7 +98,7 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
 
 def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
     """Return the `trainable` parameters and those of the `base` (see `bases.find_config`); loads no weights."""
-    config = AutoConfig.from_pretrained(bases.find_config(base))
+    config = model.load_config(base)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
     total = sum(parameter.numel() for parameter in empty.parameters())
@@ -104,8 +106,8 @@ def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
     return {"trainable": adapters.count_trainable(attached), "base": total}
 
 
-def _work(settings: str, output_dir: str, resume: str) -> None:
-    _train(load_recipe(Path(settings)), Path(output_dir), resume == "resume")
+def _work(settings: str, output_dir: str, resume: str, *flags: str) -> None:
+    _train(load_recipe(Path(settings), flags), Path(output_dir), resume == "resume")
 
 
 @contextmanager
@@ -138,7 +140,7 @@ def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | 
         )
     if not resume or found is None:
         return None
-    changed = differences(read_recipe(Run(output_dir).settings()), recipe, _MAY_CHANGE)
+    changed = differences(read_again(output_dir / "settings.yaml", recipe), recipe, _MAY_CHANGE)
     if changed:
         raise SettingsError(f"cannot resume {str(output_dir)!r} with other settings ({'; '.join(changed)}); undo that, "
                             "or begin anew in another folder (--output)")  # fmt: skip

@@ -87,16 +87,17 @@ def write(recipe: Recipe, facts: Facts) -> str:
     ]
     losses = ", ".join(f"{value:.4g} ({name})" for name, value in facts.losses.items()) or "not logged"
     dropped = f" ({facts.dropped:,} replies left out: too long or cut)" if facts.dropped else ""
+    method = str(recipe.adapter.name)
     body = _BODY.format(
         title=facts.folder.rstrip("/").rpartition("/")[2],
-        method=recipe.adapter.name,
+        method=method,
         base=recipe.model.base,
         team=recipe.team.preset,
         roles=", ".join(facts.speakers),
         folder=facts.folder,
         renderer=facts.renderer,
-        elsewhere=_ELSEWHERE.get(recipe.adapter.name, _OWN_METHOD),
-        imports="" if recipe.adapter.name in _ELSEWHERE else f"import rolecraft.adapters.{recipe.adapter.name}\n",
+        elsewhere=_ELSEWHERE.get(method, _OWN_METHOD),
+        imports="" if method in _ELSEWHERE else f"import rolecraft.adapters.{method}\n",
         data=_data(recipe),
         trajectories=facts.trajectories,
         examples=facts.examples,
@@ -116,7 +117,7 @@ def _front_matter(recipe: Recipe, facts: Facts) -> dict[str, Any]:
         "base_model": recipe.model.base,
         "library_name": "peft",
         "pipeline_tag": "text-generation",
-        "tags": ["rolecraft", "tool-calling", "agent", recipe.adapter.name],
+        "tags": ["rolecraft", "tool-calling", "agent", str(recipe.adapter.name)],
         "versions": dict(facts.versions),
     }
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 
 from rolecraft import bfloat16, workers
-from rolecraft.recipe import Recipe, read_recipe
-from rolecraft.store import Run
+from rolecraft.recipe import Recipe, read_again
 from rolecraft.train.trainer import arguments_for, device_of
 
 _GAIN = 1.2
@@ -23,16 +22,17 @@ def decide(recipe: Recipe, output_dir: Path, resume: bool) -> Recipe:
     """Return the recipe with `training.bf16` true or false; all processes of a run get the first one's answer."""
     if recipe.training.bf16 != "auto":
         return recipe
-    known = _decided(output_dir) if resume else None
+    known = _decided(output_dir, recipe) if resume else None
     chosen = _measured(recipe, output_dir) if known is None else known
     return replace(recipe, training=replace(recipe.training, bf16=chosen))
 
 
-def _decided(output_dir: Path) -> bool | None:
+def _decided(output_dir: Path, recipe: Recipe) -> bool | None:
     """Return what the run in the folder was tuned with, if there is one."""
-    if not (output_dir / "settings.yaml").is_file():
+    written = output_dir / "settings.yaml"
+    if not written.is_file():
         return None
-    bf16 = read_recipe(Run(output_dir).settings()).training.bf16
+    bf16 = read_again(written, recipe).training.bf16
     return bf16 if isinstance(bf16, bool) else None
 
 
