@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import time
 
 import httpx2
 import openai
 import pytest
-from serving import RawClient, until
+from serving import RawClient, models, running, scripted, until
 from ticker import ticking
 
+from rolecraft.server import Settings
 from rolecraft.server.listener import bind, is_local
 
 WORDS = "one two three four"
@@ -92,3 +94,14 @@ def test_these_are_not_local(host):
 def test_a_free_port_is_found():
     with bind("127.0.0.1", 0) as first, bind("127.0.0.1", 0) as second:
         assert first.getsockname()[1] != second.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answer_on_a_kept_connection_does_not_wait_for_an_acknowledgement(nano_tokenizer, host):
+    times = []
+    with running(models(scripted(nano_tokenizer)), Settings(host=host, port=0)) as url, httpx2.Client() as client:
+        for _ in range(31):
+            began = time.perf_counter()
+            assert client.get(f"{url}/models").status_code == 200
+            times.append(time.perf_counter() - began)
+    assert statistics.median(times) < 0.03
