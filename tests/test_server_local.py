@@ -257,3 +257,40 @@ def test_a_random_teams_follow_up_computes_only_what_is_new(client):
         second.usage.prompt_tokens_details.cached_tokens
         >= first.usage.prompt_tokens + first.usage.completion_tokens - 1
     )
+
+
+def cached(answer) -> int:
+    return answer.usage.prompt_tokens_details.cached_tokens
+
+
+SECRET = "my number is 83160427"
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny:team"])
+def test_nobody_can_read_by_the_cache_what_another_client_sent(client, model):
+    ask(client, model, SECRET)
+    probes = ["my number is 8316", SECRET, f"{SECRET}, and yours?", "my number is 9"]
+    assert {text: cached(ask(client, model, text)) for text in probes} == dict.fromkeys(probes, 0)
+
+
+def test_nobody_can_read_what_another_client_said_later_in_a_conversation(client):
+    """The beginning is one that anybody can repeat, answer and all."""
+
+    def say(*said):
+        messages = [{"role": role, "content": text} for role, text in said]
+        return client.chat.completions.create(model="tiny", messages=messages, max_tokens=24)
+
+    hello = ("user", "rank of a company")
+    first = say(hello)
+    begun = (hello, ("assistant", first.choices[0].message.content))
+    known = first.usage.total_tokens
+    assert cached(say(*begun, ("user", SECRET))) == known - 1
+    guesses = (SECRET, "my number is 831", "your nose")
+    assert {cached(say(*begun, ("user", text))) for text in guesses} == {known - 1}
+
+
+def test_conversations_that_send_the_same_cache_key_share_what_was_computed(client):
+    def say(key):
+        return cached(ask(client, "tiny", "rank of many companies", extra_body={"prompt_cache_key": key}))
+
+    assert [say("mine") > 0, say("yours") > 0, say("mine") > 0] == [False, False, True]

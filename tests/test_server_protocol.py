@@ -58,13 +58,14 @@ def test_every_supported_wish_is_read():
             logprobs=True,
             stream=True,
             stream_options={"include_usage": True},
+            prompt_cache_key="k",
         ),
         8,
     )
     assert [tool.name for tool in asked.tools] == ["look"]
     assert (asked.choice, asked.parallel, asked.n, asked.seed, asked.stop) == ("look", False, 3, -5, ("a", "b"))
     assert (asked.temperature, asked.top_p, asked.max_tokens, asked.logprobs) == (0.5, 0.9, 7, True)
-    assert (asked.stream, asked.include_usage) == (True, True)
+    assert (asked.stream, asked.include_usage, asked.cache_key) == (True, True, "k")
 
 
 def test_a_null_is_as_good_as_nothing():
@@ -75,7 +76,7 @@ def test_a_null_is_as_good_as_nothing():
     "inert",
     [
         {"user": "u", "metadata": {"a": "b"}, "store": True},
-        {"service_tier": "auto", "safety_identifier": "s", "prompt_cache_key": "k"},
+        {"service_tier": "auto", "safety_identifier": "s"},
         {"frequency_penalty": 0.0, "presence_penalty": 0, "logit_bias": {}, "top_logprobs": 0},
         {"response_format": {"type": "text"}, "modalities": ["text"], "tools": []},
     ],

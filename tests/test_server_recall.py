@@ -37,7 +37,7 @@ def echo(played: Played) -> Sent:
 
 
 def restored(recall: Recall, *sent: Sent, model=MOR) -> list[tuple[str | None, tuple[int, ...] | None]]:
-    return [(one.speaker or one.role, one.ids) for one in recall.restore(model, (*ASKED, *sent))[2:]]
+    return [(one.speaker or one.role, one.ids) for one in recall.restore(model, (*ASKED, *sent)).messages[2:]]
 
 
 def known(*played: Played) -> Recall:
@@ -66,7 +66,7 @@ def test_an_answer_is_found_by_the_conversation_before_it():
 
 def test_calls_are_found_though_earlier_messages_changed():
     recall = known(acted())
-    messages = recall.restore(MOR, (Sent(Message("user", "Today is Monday. Hi")), echo(acted()), RESULT))
+    messages = recall.restore(MOR, (Sent(Message("user", "Today is Monday. Hi")), echo(acted()), RESULT)).messages
     assert [one.ids for one in messages[1:3]] == [(1, 2), (3, 4)]
 
 
@@ -103,7 +103,7 @@ def test_one_and_true_are_different_arguments():
 
 def test_an_answer_to_another_conversation_is_not_found():
     recall = known(answered())
-    messages = recall.restore(MOR, (Sent(Message("user", "Hello")), echo(answered())))
+    messages = recall.restore(MOR, (Sent(Message("user", "Hello")), echo(answered()))).messages
     assert [one.ids for one in messages] == [None, None]
 
 
@@ -120,7 +120,7 @@ def test_of_equal_answers_the_newest_counts():
 def test_remarks_come_after_the_results():
     remark = Message("tool", "error: no such key")
     played = acted(trailing=(remark,))
-    messages = known(played).restore(MOR, (*ASKED, echo(played), RESULT, Sent(Message("user", "And?"))))
+    messages = known(played).restore(MOR, (*ASKED, echo(played), RESULT, Sent(Message("user", "And?")))).messages
     assert [one.content for one in messages[-3:]] == ["seen", "error: no such key", "And?"]
 
 
@@ -147,3 +147,21 @@ def test_an_answer_larger_than_the_memory_is_not_kept():
     recall = Recall(100)
     recall.keep(MOR, ASKED, answered("So. " * 100))
     assert len(recall) == recall.held == 0
+
+
+def test_a_conversation_goes_on_in_the_scope_of_its_last_answer():
+    recall = Recall(10_000)
+    first, again = acted(), Sent(Message("user", "And?"))
+    recall.keep(MOR, ASKED, first, "one")
+    recall.keep(MOR, (*ASKED, echo(first), RESULT), answered(), "two")
+    assert recall.restore(MOR, (*ASKED, echo(first), RESULT)).scope == "one"
+    assert recall.restore(MOR, (*ASKED, echo(first), RESULT, echo(answered()), again)).scope == "two"
+    assert recall.restore(MOR, (*ASKED, again)).scope is None
+
+
+def test_what_was_said_under_a_cache_key_is_not_found_without_it():
+    recall = Recall(10_000)
+    recall.keep(MOR, ASKED, answered(), "scope", "secret")
+    sent = (*ASKED, echo(answered()))
+    found = {key: recall.restore(MOR, sent, key).scope for key in ("", "guess", "secret")}
+    assert found == {"": None, "guess": None, "secret": "scope"}

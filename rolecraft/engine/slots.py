@@ -16,6 +16,7 @@ import torch
 
 _ROWS = 4
 _COLUMNS = 128
+_SCOPES = 64  # that a row remembers beside its own, the newest
 
 
 class Slots:
@@ -68,7 +69,8 @@ class Slots:
         if known and source != row:
             self._copy(source, row, known)
         del self.tokens[row][known:]
-        self._scopes[row] = {scope: min(length, known) for scope, length in before.items()} | {scopes[0]: sys.maxsize}
+        kept = {scope: min(length, known) for scope, length in list(before.items())[-_SCOPES:]}
+        self._scopes[row] = kept | {scopes[0]: sys.maxsize}
         return row, known
 
     def find(self, prompt: list[int], scopes: Sequence[str] = ("",)) -> tuple[int, int]:

@@ -105,13 +105,13 @@ class ChatRequest(BaseModel):
     logprobs: bool = False
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    prompt_cache_key: str = ""
     # Ignored: they change nothing in what is written here.
     user: str = ""
     metadata: dict[str, str] = {}
     store: bool = False
     service_tier: str = ""
     safety_identifier: str = ""
-    prompt_cache_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ class Asked:
     logprobs: bool = False
     stream: bool = False
     include_usage: bool = False
+    cache_key: str = ""
 
 
 def read(body: bytes, most_messages: int) -> Asked:
@@ -176,6 +177,7 @@ def read(body: bytes, most_messages: int) -> Asked:
         logprobs=request.logprobs,
         stream=request.stream,
         include_usage=request.stream_options.include_usage,
+        cache_key=request.prompt_cache_key,
     )
 
 

@@ -1,7 +1,8 @@
 """Remembers what a server's models wrote, so that a conversation that comes back goes on and is not read anew.
 
 A client sends back what it saw of an answer: calls and content, seldom the reasoning, never the token ids. With the
-exact messages in their place, the prompt's tokens extend those whose keys and values the engine still holds.
+exact messages in their place, the prompt's tokens extend those whose keys and values the engine still holds. A
+conversation is known by what its clients alone know: the ids of its calls, or all that was said in it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,22 @@ _BESIDES = 64  # what an entry weighs besides its tokens and characters
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """A conversation as it was written, and the scope of the last answer that was found in it."""
+
+    messages: tuple[Message, ...]
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Written:
-    """An answer as it was written: its messages, and those that come after the answers to its calls."""
+    """An answer as it was written: its messages, and those that come after the answers to its calls.
+
+    `scope` is where the engine keeps what it computed for it.
+    """
 
     model: str
+    scope: str
     seen: str
     messages: tuple[Message, ...]
     trailing: tuple[Message, ...]
@@ -49,11 +62,12 @@ class Recall:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def restore(self, served: Served, sent: Sequence[Sent]) -> tuple[Message, ...]:
+    def restore(self, served: Served, sent: Sequence[Sent], cache_key: str = "") -> Restored:
         """Return the conversation with each answer as it was written; what is not known is read as sent."""
         messages: list[Message] = []
         trailing: tuple[Message, ...] = ()
-        before = _start(served)
+        scope = None
+        before = _start(served, cache_key)
         for one in sent:
             message = one.message
             if message.role != "tool":
@@ -63,15 +77,16 @@ class Recall:
                 written = self._find(served, before, message)
                 messages += served.reading(one) if written is None else written.messages
                 trailing = () if written is None else written.trailing
+                scope = scope if written is None else written.scope
             else:
                 messages.append(message)
             before = _extended(before, message)
-        return (*messages, *trailing)
+        return Restored((*messages, *trailing), scope)
 
-    def keep(self, served: Served, sent: Sequence[Sent], played: Played) -> None:
-        """Remember an answer to the conversation `sent`."""
+    def keep(self, served: Served, sent: Sequence[Sent], played: Played, scope: str = "", cache_key: str = "") -> None:
+        """Remember an answer to the conversation `sent`, which the engine computed under `scope`."""
         seen = Message("assistant", played.content, tool_calls=played.calls)
-        before = _start(served)
+        before = _start(served, cache_key)
         for one in sent:
             before = _extended(before, one.message)
         key = _extended(before, seen)
@@ -80,7 +95,9 @@ class Recall:
             return
         self._drop(key)
         calls = tuple(call.id for call in played.calls)
-        self._answers[key] = _Written(served.id, _appearance(seen), played.messages, played.trailing, calls, weight)
+        self._answers[key] = _Written(
+            served.id, scope, _appearance(seen), played.messages, played.trailing, calls, weight
+        )
         self._by_call |= dict.fromkeys(calls, key)
         self.held += weight
         while self.held > self._capacity:
@@ -103,8 +120,8 @@ class Recall:
                 del self._by_call[call]
 
 
-def _start(served: Served) -> str:
-    return hashlib.sha256(served.id.encode()).hexdigest()
+def _start(served: Served, cache_key: str) -> str:
+    return hashlib.sha256(json.dumps([served.id, cache_key]).encode()).hexdigest()
 
 
 def _extended(before: str, message: Message) -> str:

@@ -107,14 +107,16 @@ async def play(
     settings: Settings,
     *,
     seed: int,
+    scopes: tuple[str, ...] = ("",),
     choice: int = 0,
     say: Say | None = None,
 ) -> Played:
     """Play choice number `choice` of a request and return it; `say` hears it while it is written.
 
+    `scopes` are those of its prompts (`Prompt.cache_scopes`).
     Raises Refused for a conversation that is over, ContextFull if not even the first role has room, EngineError.
     """
-    one = _Choice(served, asked, settings, seed + choice * _SEEDS_APART, list(messages), _Heard(choice, say))
+    one = _Choice(served, asked, settings, seed + choice * _SEEDS_APART, scopes, list(messages), _Heard(choice, say))
     speaker = served.opens(messages[-1], one.wish)
     if speaker is None:
         raise Refused(
@@ -148,6 +150,7 @@ class _Choice:
     asked: Asked
     settings: Settings
     seed: int
+    scopes: tuple[str, ...]
     said: list[Message]
     heard: _Heard
     turns: list[Turn] = field(default_factory=list)
@@ -203,7 +206,9 @@ class _Choice:
             stop=asked.stop if answers else (),
         )
         view = served.team.role(speaker).view(self.said)
-        prompt = Prompt(view, asked.tools, speaker, sampling=sampling, parallel=asked.parallel)
+        prompt = Prompt(
+            view, asked.tools, speaker, sampling=sampling, parallel=asked.parallel, cache_scopes=self.scopes
+        )
         if not self.settings.constrained:
             return prompt
         choice, next_roles = served.part(speaker, self.wish)

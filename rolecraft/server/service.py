@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rolecraft.errors import ContextFull, RolecraftError, UserError
@@ -73,17 +75,17 @@ class Service:
                 "this server constrains no replies; use 'auto', or serve without --unconstrained",
                 param="tool_choice",
             )
-        messages = self._recall.restore(served, asked.messages)
+        restored = self._recall.restore(served, asked.messages, asked.cache_key)
+        scope = _scope(asked.cache_key)
+        scopes = (scope,) if restored.scope in (None, scope) else (scope, restored.scope)
         seed = self._seeds() if asked.seed is None else asked.seed
+        play = partial(rounds.play, served, asked, restored.messages, self._playing, seed=seed, scopes=scopes, say=say)
         async with self._in_time():
             with _refusals():
                 async with self.admission.enter(asked.n):
-                    choices = await _all(
-                        rounds.play(served, asked, messages, self._playing, seed=seed, choice=choice, say=say)
-                        for choice in range(asked.n)
-                    )
+                    choices = await _all(play(choice=choice) for choice in range(asked.n))
         for played in choices:
-            self._recall.keep(served, asked.messages, played)
+            self._recall.keep(served, asked.messages, played, scope, asked.cache_key)
         return choices
 
     def stop(self, grace: float) -> None:
@@ -122,6 +124,15 @@ class Service:
         if self._stopping:
             return Refused(503, "the server stopped before the answer was finished", code="stopping", wait=1)
         return Refused(408, f"the answer took more than {self.limits.seconds:g} s; ask for less", code="timeout")
+
+
+def _scope(cache_key: str) -> str:
+    """Return where the engine keeps what it computes for a request: with others of its key, else by itself.
+
+    A request alone: whoever could try how much of a text is cached already would read what others sent, character by
+    character. The conversation goes on by the scope of its last answer.
+    """
+    return f"key {hashlib.sha256(cache_key.encode()).hexdigest()}" if cache_key else secrets.token_hex(16)
 
 
 @contextmanager
