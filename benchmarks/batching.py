@@ -149,7 +149,7 @@ def measure(size: str, count: int, tokens: int, rounds: int) -> list[Measured]:
     few = prompts[: max(2, count // 8)]
     short = [replace(p, sampling=replace(p.sampling, max_tokens=4)) for p in prompts]
     rates: dict[str, list[float]] = {}
-    with LocalEngine(loaded, Settings(slots=count)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=count)) as engine:
         works: dict[str, tuple[int, Callable[[], object]]] = {
             "together": (count * tokens, lambda: together(engine, prompts)),
             "one by one": (len(few) * tokens, lambda: singly(engine, few)),

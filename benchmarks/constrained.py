@@ -173,9 +173,9 @@ class Counted:
     def __init__(self, loaded: Loaded, settings: Settings) -> None:
         self.engine = LocalEngine(loaded, settings)
         self.calls = 0
-        decoder: Any = self.engine._decoder
-        self._forward: Callable[..., torch.Tensor] = decoder._forward
-        decoder._forward = self._count
+        runner: Any = self.engine._runner
+        self._forward: Callable[..., torch.Tensor] = runner._forward
+        runner._forward = self._count
 
     def _count(self, *arguments: Any) -> torch.Tensor:
         self.calls += 1
@@ -193,7 +193,7 @@ class Counted:
 def written(loaded: Loaded, tuned: bool, told: Sequence[Told], rounds: int) -> list[Measured]:
     """Return the rows of what a model writes to the same prompts, one at a time."""
     ways = {way: how for way, how in WAYS.items() if tuned or how[0] == "required"}
-    engines = {way: Counted(loaded, Settings(slots=1, fast_forward=ahead)) for way, (_, ahead) in ways.items()}
+    engines = {way: Counted(loaded, Settings(max_requests=1, fast_forward=ahead)) for way, (_, ahead) in ways.items()}
     calls: dict[str, list[float]] = {way: [] for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     same: dict[str, int] = dict.fromkeys(ways, 0)
@@ -230,7 +230,7 @@ def together(loaded: Loaded, tuned: bool, told: Sequence[Told], rounds: int) -> 
 
     for _ in range(rounds):
         for way, (choice, ahead) in ways.items():
-            with LocalEngine(loaded, Settings(slots=16, fast_forward=ahead)) as engine:
+            with LocalEngine(loaded, Settings(max_requests=16, fast_forward=ahead)) as engine:
                 began = time.process_time()
                 asyncio.run(ask(engine, choice))
                 spent[way].append((time.process_time() - began) * 1e3 / len(told))

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from rolecraft.adapters import mor
 from rolecraft.engine import LocalEngine, Settings
-from rolecraft.engine.decoder import Decoder, keyed
+from rolecraft.engine.model_runner import ModelRunner, cache_keys
 from rolecraft.model import Loaded
 from rolecraft.types import Message, Prompt, Sampling
 
@@ -76,43 +76,43 @@ def with_roles(loaded: Loaded) -> Loaded:
 
 
 @torch.inference_mode()
-def step_seconds(decoder: Decoder, roles: Sequence[int], steps: int) -> float:
+def step_seconds(runner: ModelRunner, roles: Sequence[int], steps: int) -> float:
     """Return the CPU seconds of `steps` steps of rows that hold `_CACHED` tokens, one row for each role id."""
     dice = random.Random(0)
-    decoder.slots.clear()
-    decoder.slots.reserve(len(roles), _CACHED + steps)
+    runner.cache.clear()
+    runner.cache.reserve(len(roles), _CACHED + steps)
     for row, role in enumerate(roles):
-        decoder.fill([(row, keyed([dice.randrange(10, 400) for _ in range(_CACHED)], [role] * _CACHED))])
-    calls = [[(row, keyed([10 + step], [role])[0]) for row, role in enumerate(roles)] for step in range(steps)]
+        runner.prefill([(row, cache_keys([dice.randrange(10, 400) for _ in range(_CACHED)], [role] * _CACHED))])
+    calls = [[(row, cache_keys([10 + step], [role])[0]) for row, role in enumerate(roles)] for step in range(steps)]
     began = time.process_time()
     for call in calls:
-        decoder.write(call)
+        runner.decode(call)
     return time.process_time() - began
 
 
 def measure_roles(size: str, rounds: int, steps: int) -> list[Row]:
     """Return what a step of a Mixture of Roles takes beside one of its base, and both beside transformers' calls."""
     most, makers = max(_BATCHES), {"base": batching.build, "roles": lambda size: with_roles(batching.build(size))}
-    decoders = {
-        (name, use_fused): Decoder(make(size), most, _CACHED + steps + 1, use_fused=use_fused)
+    runners = {
+        (name, use_fused): ModelRunner(make(size), most, _CACHED + steps + 1, use_fused=use_fused)
         for name, make in makers.items()
         for use_fused in (True, False)
     }
     rows = []
     for batch in _BATCHES:
         works = {
-            "base": (decoders["base", True], [-1] * batch),
-            "one role": (decoders["roles", True], [0] * batch),
-            "mixed roles": (decoders["roles", True], [row % 3 for row in range(batch)]),
-            "base, transformers": (decoders["base", False], [-1] * batch),
-            "one role, transformers": (decoders["roles", False], [0] * batch),
+            "base": (runners["base", True], [-1] * batch),
+            "one role": (runners["roles", True], [0] * batch),
+            "mixed roles": (runners["roles", True], [row % 3 for row in range(batch)]),
+            "base, transformers": (runners["base", False], [-1] * batch),
+            "one role, transformers": (runners["roles", False], [0] * batch),
         }
         if batch == 1:
             del works["mixed roles"]
         found: dict[str, list[float]] = {name: [] for name in works}
         for turn in range(rounds + 1):
-            for name, (decoder, roles) in works.items():
-                seconds = step_seconds(decoder, roles, steps)
+            for name, (runner, roles) in works.items():
+                seconds = step_seconds(runner, roles, steps)
                 if turn:
                     found[name].append(1000 * seconds / steps)
         rows += [Row(f"{size}, batch {batch}: {name}", "ms a step", tuple(times)) for name, times in found.items()]
@@ -136,7 +136,7 @@ def measure_generate(size: str, rounds: int, tokens: int) -> list[Row]:
     loaded, untouched = batching.build(size), batching.build(size)  # the engine turns its matrices round
     prompts = batching.questions(max(_BATCHES), tokens)
     rows = []
-    with LocalEngine(loaded, Settings(slots=max(_BATCHES))) as engine:
+    with LocalEngine(loaded, Settings(max_requests=max(_BATCHES))) as engine:
         for batch in _BATCHES:
             asked = prompts[:batch]
             works: dict[str, Callable[[], object]] = {
@@ -160,20 +160,20 @@ def measure_generate(size: str, rounds: int, tokens: int) -> list[Row]:
 def measure_prefill(size: str, rounds: int, tokens: int) -> list[Row]:
     """Return prompt tokens a second in float32 and bfloat16, and how the second changes what is said next."""
     loaded, untouched, dice = batching.build(size), batching.build(size), random.Random(0)
-    decoders = {
-        "float32": Decoder(loaded, 1, tokens + 1),
-        "bfloat16": Decoder(loaded, 1, tokens + 1, prefill_dtype="bfloat16"),
-        "transformers, float32": Decoder(untouched, 1, tokens + 1, use_fused=False),
+    runners = {
+        "float32": ModelRunner(loaded, 1, tokens + 1),
+        "bfloat16": ModelRunner(loaded, 1, tokens + 1, prefill_dtype="bfloat16"),
+        "transformers, float32": ModelRunner(untouched, 1, tokens + 1, use_fused=False),
     }
-    rates: dict[str, list[float]] = {name: [] for name in decoders}
-    said: dict[str, list[torch.Tensor]] = {name: [] for name in decoders}
+    rates: dict[str, list[float]] = {name: [] for name in runners}
+    said: dict[str, list[torch.Tensor]] = {name: [] for name in runners}
     for turn in range(rounds + 1):
         prompt = [dice.randrange(10, 400) for _ in range(tokens)]
-        for name, decoder in decoders.items():
-            decoder.slots.clear()
+        for name, runner in runners.items():
+            runner.cache.clear()
             began = time.process_time()
             with torch.inference_mode():
-                logits_KV = decoder.fill([(0, prompt.copy())], 64)[0]
+                logits_KV = runner.prefill([(0, prompt.copy())], 64)[0]
             if turn:
                 rates[name].append(tokens / (time.process_time() - began))
                 said[name].append(logits_KV)
@@ -194,7 +194,7 @@ def measure_samples(size: str, rounds: int, count: int, words: int, tokens: int)
         text = f"{number} " + "rank of Plalples and debt of Ro. " * words
         return Prompt((Message("user", text),), sampling=replace(sampling, n=n, seed=number))
 
-    with LocalEngine(loaded, Settings(slots=count)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=count)) as engine:
         works: dict[str, list[Prompt]] = {
             f"{count} samples of one prompt": [prompt(0, count)],
             f"{count} prompts": [prompt(number, 1) for number in range(count)],

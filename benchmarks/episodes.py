@@ -34,7 +34,7 @@ def measure(adapter: Path, tasks: tuple[Task, ...], concurrency: int, rounds: in
     settings = agent.Settings(sampling=Sampling(max_tokens=160))
     times: Times = {f"{clock}, {way}": [] for clock in ("CPU", "wall") for way in ("at once", "one by one")}
     differing = 0
-    with engine.open_local(made.base, adapter, settings=engine.Settings(slots=concurrency)) as local:
+    with engine.open_local(made.base, adapter, settings=engine.Settings(max_requests=concurrency)) as local:
 
         async def play(at_once: int) -> dict[str, list[str]]:
             openers = [partial(toolworld.open, task) for task in tasks]

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rolecraft.adapters import mor
-from rolecraft.engine.decoder import Decoder, keyed
+from rolecraft.engine.model_runner import ModelRunner, cache_keys
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
 
@@ -94,9 +94,9 @@ def loaded(width: int, layers: int, assignment: Any) -> Loaded:
 
 
 @torch.inference_mode()
-def play(decoder: Decoder, gate: Gate, prompt: int, *, forgets: bool) -> Cost:
-    """Play the episode on empty slots; reply tokens are given, so every way writes the same."""
-    decoder.slots.clear()
+def play(runner: ModelRunner, gate: Gate, prompt: int, *, forgets: bool) -> Cost:
+    """Play the episode on an empty cache; reply tokens are given, so every way writes the same."""
+    runner.cache.clear()
     talk, cost = Conversation([], []), Cost()
     talk.say(None, prompt)
     for speaker, count in _ROUND * 4 + _END:
@@ -104,25 +104,25 @@ def play(decoder: Decoder, gate: Gate, prompt: int, *, forgets: bool) -> Cost:
             talk.say(None, count)
             continue
         if forgets:
-            decoder.slots.clear()
-        _turn(decoder, gate, talk, speaker, count, cost)
+            runner.cache.clear()
+        _turn(runner, gate, talk, speaker, count, cost)
     return cost
 
 
-def _turn(decoder: Decoder, gate: Gate, talk: Conversation, speaker: str, count: int, cost: Cost) -> None:
+def _turn(runner: ModelRunner, gate: Gate, talk: Conversation, speaker: str, count: int, cost: Cost) -> None:
     start = len(talk.ids)
     talk.say(speaker, _HEADER)
-    keys = keyed(talk.ids, gate.ids(talk.speakers, speaker, start))
+    keys = cache_keys(talk.ids, gate.ids(talk.speakers, speaker, start))
     began = time.process_time()
-    row, known = decoder.slots.place(keys, ())
-    decoder.fill([(row, keys[known:])])
+    row, known = runner.cache.allocate(keys, ())
+    runner.prefill([(row, keys[known:])])
     cost.prefill_seconds += time.process_time() - began
     cost.prefilled += len(keys) - known
     cost.again += max(0, talk.computed - known)
     cost.hand_overs += 1
     role = gate.roles.index(speaker)
     for token in talk.say(speaker, count)[:-1]:
-        decoder.write([(row, keyed((token,), (role,))[0])])
+        runner.decode([(row, cache_keys((token,), (role,))[0])])
     talk.computed = len(talk.ids) - 1  # the last token of a reply is computed by whoever speaks next
     cost.seconds += time.process_time() - began
 
@@ -161,7 +161,7 @@ def speed_up(costs: dict[str, list[Cost]], name: str) -> float:
 def measure(width: int, layers: int, prompt: int, rounds: int) -> dict[str, list[Cost]]:
     """Return each way's costs; all are played once before, and take turns."""
     players = {name: loaded(width, layers, assignment) for name, (assignment, _) in WAYS.items()}
-    decoders = {name: Decoder(one, 4, 4000) for name, one in players.items()}
+    decoders = {name: ModelRunner(one, 4, 4000) for name, one in players.items()}
     costs: dict[str, list[Cost]] = {name: [] for name in WAYS}
     for turn in range(rounds + 1):
         for name, (_, forgets) in WAYS.items():

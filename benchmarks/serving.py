@@ -113,7 +113,7 @@ def compare(adapter: Path, split: str, n: int, seed: int, concurrency: int) -> d
     made = contract.read(adapter)
     players = team.find(made.team, instructions=made.instructions)
     tasks = toolworld.tasks(toolworld.Settings(), split, seed)[:n]
-    with engine.open_local(made.base, adapter, settings=engine.Settings(slots=concurrency)) as local:
+    with engine.open_local(made.base, adapter, settings=engine.Settings(max_requests=concurrency)) as local:
         player = served.Player(local, local.loaded.renderer)
         offered = served.offered("nano", players, player)
         closer = offered[-1].closer

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from rolecraft.engine import LocalEngine, Settings, slots
+from rolecraft.engine import LocalEngine, Settings, kv_cache
 from rolecraft.errors import ContextFull, EngineError, SettingsError
 from rolecraft.types import Completion, Message, Prompt, Sampling, ToolSpec
 
@@ -23,7 +23,7 @@ def loaded(nano_tokenizer):
 
 @pytest.fixture
 def engine(loaded):
-    with LocalEngine(loaded, Settings(slots=4)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=4)) as engine:
         yield engine
 
 
@@ -70,7 +70,7 @@ def _greedy(model, prompt_ids: tuple[int, ...], count: int) -> tuple[int, ...]:
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_batched_replies_are_those_of_full_forward_passes(nano_tokenizer, architecture):
     loaded = tiny.loaded(nano_tokenizer, architecture)
-    with LocalEngine(loaded, Settings(slots=4)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=4)) as engine:
         completions = _ask(engine, *_prompts())
     for completion in completions:
         turn = completion.turn
@@ -106,7 +106,7 @@ def test_replies_that_outlive_their_neighbours_are_moved_unharmed(loaded):
         await asyncio.gather(*early[1:5])
         return [(await task)[0] for task in (*early, *(asyncio.create_task(engine.complete(p)) for p in late))]
 
-    with LocalEngine(loaded, Settings(slots=6, prefill_tokens=40)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=6, prefill_tokens=40)) as engine:
         mixed = [one.turn.token_ids for one in asyncio.run(staggered(engine))]
         assert mixed == [one.turn.token_ids for one in _singly(engine, *prompts, *late)]
 
@@ -119,9 +119,9 @@ def test_logprobs_of_sampled_tokens_are_the_models_own(engine, loaded):
 
 def test_a_seed_repeats_and_another_differs(loaded):
     prompts = [tiny.prompt("debt", temperature=1.0, seed=seed, max_tokens=20) for seed in (1, 1, 2)]
-    with LocalEngine(loaded, Settings(slots=4)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=4)) as engine:
         first, again, other = (one.turn.token_ids for one in _ask(engine, *prompts))
-    with LocalEngine(loaded, Settings(slots=2, seed=1)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=2, seed=1)) as engine:
         reseeded = _ask(engine, prompts[0])[0].turn.token_ids
     assert first == again
     assert len({first, other, reseeded}) == 3
@@ -147,7 +147,7 @@ def test_the_next_turn_computes_only_what_is_new(engine, loaded):
     )
 
 
-def test_many_episodes_keep_their_slots_over_turns(engine, loaded):
+def test_many_episodes_keep_their_rows_over_turns(engine, loaded):
     episodes = [(Message("user", f"debt of company {name} " * 3),) for name in "ABCD"]
     for turn in range(4):
         completions = _ask(
@@ -199,7 +199,7 @@ def test_samples_share_one_prompt_and_differ(engine, loaded):
 
 def test_a_long_prompt_is_computed_in_parts(loaded):
     prompt = tiny.prompt("debt of Plalples " * 12)
-    with LocalEngine(loaded, Settings(slots=2, prefill_tokens=7)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=2, prefill_tokens=7)) as engine:
         (pieces,) = _ask(engine, prompt)
     assert pieces.turn.token_ids == _greedy(loaded.model, pieces.turn.prompt_ids, 12)
 
@@ -249,7 +249,7 @@ def test_a_stop_string_ends_a_reply(engine, loaded):
 
 
 def test_the_context_bounds_prompt_and_reply(loaded):
-    with LocalEngine(loaded, Settings(slots=2, max_context=40)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=2, max_context=40)) as engine:
         (completion,) = _ask(engine, tiny.prompt("debt", max_tokens=1000))
         assert len(completion.turn.prompt_ids) + len(completion.turn.token_ids) == 40
         assert completion.turn.stop == "length"
@@ -301,7 +301,7 @@ def test_a_cancelled_request_frees_its_slot(loaded):
             await task
         return await engine.complete(tiny.prompt("rank"))
 
-    with LocalEngine(loaded, Settings(slots=1)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=1)) as engine:
         counted = tiny.Counted(engine)
         (completion,) = asyncio.run(cancel_one())
     assert counted.calls < 200  # and 12 of them are the second one's
@@ -315,7 +315,7 @@ def test_a_listener_who_leaves_frees_the_slot(loaded):
         await stream.aclose()
         return await engine.complete(tiny.prompt("rank"))
 
-    with LocalEngine(loaded, Settings(slots=1)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=1)) as engine:
         counted = tiny.Counted(engine)
         assert len(asyncio.run(leave())) == 1
     assert counted.calls < 200
@@ -331,7 +331,7 @@ def test_a_slot_is_used_again_while_its_neighbour_still_writes(loaded):
     async def three():
         await asyncio.gather(ask("long", 300), ask("short", 3), ask("queued", 3))
 
-    with LocalEngine(loaded, Settings(slots=2)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=2)) as engine:
         counted = tiny.Counted(engine)
         asyncio.run(three())
     assert ended == ["short", "queued", "long"]
@@ -364,15 +364,15 @@ def test_several_event_loops_share_an_engine(engine):
     assert [answers[index] for index in range(len(prompts))] == alone
 
 
-def test_more_requests_than_slots_are_all_answered(loaded):
-    with LocalEngine(loaded, Settings(slots=2)) as engine:
+def test_more_requests_than_rows_are_all_answered(loaded):
+    with LocalEngine(loaded, Settings(max_requests=2)) as engine:
         prompts = [tiny.prompt(f"debt {i}", max_tokens=1 + i % 7) for i in range(40)]
         assert [one.turn.usage.completion for one in _ask(engine, *prompts)] == [1 + i % 7 for i in range(40)]
 
 
 def test_changed_weights_are_seen_after_forgetting(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)
-    with LocalEngine(loaded, Settings(slots=2)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=2)) as engine:
         before = _ask(engine, tiny.prompt("debt"))[0].turn
         with torch.no_grad():
             loaded.model.model.layers[0].self_attn.k_proj.weight.neg_()
@@ -395,7 +395,7 @@ def test_forgetting_under_way_is_refused(engine):
 
 def test_a_failing_model_fails_its_callers_and_not_the_engine(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)
-    with LocalEngine(loaded, Settings(slots=2, fused=False)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=2, fused=False)) as engine:
         embedding = loaded.model.get_input_embeddings()
         weight, embedding.weight.data = embedding.weight.data, torch.zeros(3, 32)
         with pytest.raises(EngineError, match="the model call failed with IndexError"):
@@ -409,9 +409,9 @@ def test_what_memory_a_failed_call_leaves_is_not_used(nano_tokenizer, monkeypatc
     """The buffers of some layers have grown then, and those of others have not."""
     loaded = tiny.loaded(nano_tokenizer)
     long = tiny.prompt("debt of " + "Plalples " * 100)
-    with LocalEngine(loaded, Settings(slots=2)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=2)) as engine:
         _ask(engine, tiny.prompt("debt"))
-        grown, calls = slots._grown, []
+        grown, calls = kv_cache._enlarged, []
 
         def fails_at_the_second(buffer, rows, columns):
             calls.append(columns)
@@ -419,7 +419,7 @@ def test_what_memory_a_failed_call_leaves_is_not_used(nano_tokenizer, monkeypatc
                 raise RuntimeError("out of memory")
             return grown(buffer, rows, columns)
 
-        monkeypatch.setattr(slots, "_grown", fails_at_the_second)
+        monkeypatch.setattr(kv_cache, "_enlarged", fails_at_the_second)
         with pytest.raises(EngineError, match="RuntimeError: out of memory"):
             _ask(engine, long)
         (completion,) = _ask(engine, long)
@@ -430,8 +430,8 @@ def test_weights_that_cannot_be_read_again_close_the_engine(loaded, monkeypatch)
     def fail():
         raise MemoryError("no room")
 
-    with LocalEngine(loaded, Settings(slots=2)) as engine:
-        monkeypatch.setattr(engine._decoder, "refresh", fail)
+    with LocalEngine(loaded, Settings(max_requests=2)) as engine:
+        monkeypatch.setattr(engine._runner, "refresh", fail)
         with pytest.raises(EngineError, match=r"could not be read again \(MemoryError: no room\); open a new engine"):
             engine.forget()
         with pytest.raises(EngineError, match="closed"):
@@ -439,7 +439,7 @@ def test_weights_that_cannot_be_read_again_close_the_engine(loaded, monkeypatch)
 
 
 def test_a_closed_engine_says_so(loaded):
-    engine = LocalEngine(loaded, Settings(slots=2))
+    engine = LocalEngine(loaded, Settings(max_requests=2))
 
     async def close_meanwhile():
         task = asyncio.create_task(engine.complete(tiny.prompt("debt", max_tokens=400)))
@@ -468,7 +468,7 @@ def test_a_stream_of_several_is_refused(engine):
         asyncio.run(listen())
 
 
-@pytest.mark.parametrize("name", ["slots", "max_context", "prefill_tokens"])
+@pytest.mark.parametrize("name", ["max_requests", "max_context", "prefill_tokens"])
 def test_impossible_settings_are_refused(loaded, name):
     with pytest.raises(SettingsError, match=f"engine.{name} is 0"):
         LocalEngine(loaded, Settings(**{name: 0}))

@@ -31,7 +31,7 @@ GRAMMAR = GrammarSettings(Limits(text=8, items=3))
 
 
 def settings(**changes) -> Settings:
-    return Settings(**{"slots": 4, "grammar": GRAMMAR, **changes})
+    return Settings(**{"max_requests": 4, "grammar": GRAMMAR, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def sample_calls(tokenizer, schemas: int, each: int) -> int:
     limits = Limits(text=8, items=3, digits=4, places=2, depth=1)
     model = tiny.loaded(tokenizer, max_position_embeddings=4096, initializer_range=0.1)
     seed = done = 0
-    with LocalEngine(model, settings(slots=32, grammar=GrammarSettings(limits))) as engine:
+    with LocalEngine(model, settings(max_requests=32, grammar=GrammarSettings(limits))) as engine:
         while done < schemas * each:
             seed += 1
             tool = ToolSpec("f", "", any_schema.parameters(random.Random(seed)))
@@ -205,7 +205,7 @@ def test_a_seed_repeats_and_another_differs(loaded, engine):
     first, again, other = ask(engine, *prompts)
     assert told([first]) == told([again])
     assert first.turn.token_ids != other.turn.token_ids
-    with LocalEngine(loaded, settings(slots=2, fast_forward=False)) as slow:
+    with LocalEngine(loaded, settings(max_requests=2, fast_forward=False)) as slow:
         assert told(ask(slow, prompts[0])) == told([first])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -15,7 +16,7 @@ from transformers import LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from rolecraft import renderers
 from rolecraft.adapters import mor
 from rolecraft.engine import LocalEngine, Settings
-from rolecraft.engine.decoder import Decoder, keyed
+from rolecraft.engine.model_runner import ModelRunner, cache_keys
 from rolecraft.engine.roles import read_loras
 from rolecraft.model import Loaded
 from rolecraft.types import Message, Prompt, Sampling
@@ -66,16 +67,16 @@ def with_routers_times(loaded: Loaded, factor: float) -> Loaded:
     return loaded
 
 
-def pair(loaded: Loaded, rows: int = 4, context: int = 200) -> tuple[Decoder, Decoder]:
-    """Return a fused decoder and one that runs the model's own forward pass."""
-    ours, theirs = Decoder(loaded, rows, context), Decoder(loaded, rows, context, use_fused=False)
+def pair(loaded: Loaded, rows: int = 4, context: int = 200) -> tuple[ModelRunner, ModelRunner]:
+    """Return a fused runner and one that runs the model's own forward pass."""
+    ours, theirs = ModelRunner(loaded, rows, context), ModelRunner(loaded, rows, context, use_fused=False)
     assert ours.fused
     assert not theirs.fused
     return ours, theirs
 
 
 @torch.inference_mode()
-def compare(ours: Decoder, theirs: Decoder, roles: int, seed: int = 0, steps: int = 14) -> None:
+def compare(ours: ModelRunner, theirs: ModelRunner, roles: int, seed: int = 0, steps: int = 14) -> None:
     """Fill and write rows in a random order with both decoders, from short to long and with gaps between them."""
     dice = random.Random(seed)
     vocabulary = min(400, ours.vocabulary)
@@ -83,23 +84,23 @@ def compare(ours: Decoder, theirs: Decoder, roles: int, seed: int = 0, steps: in
     def new(count: int) -> list[int]:
         role = dice.randrange(-1, roles) if roles else -1
         mixed = [dice.randrange(-1, roles) for _ in range(count)] if dice.random() < 0.5 and roles else [role] * count
-        return keyed([dice.randrange(vocabulary) for _ in range(count)], mixed)
+        return cache_keys([dice.randrange(vocabulary) for _ in range(count)], mixed)
 
-    for decoder in (ours, theirs):
-        decoder.slots.clear()
-        decoder.slots.reserve(4, 60)
+    for runner in (ours, theirs):
+        runner.cache.clear()
+        runner.cache.reserve(4, 60)
     for step in range(steps):
         rows = sorted(dice.sample(range(4), dice.randint(1, 4)))
-        written = [row for row in rows if ours.slots.tokens[row]]
+        written = [row for row in rows if ours.cache.tokens[row]]
         if step % 2 or not written:
             call = [(row, new(dice.randint(1, 9))) for row in rows]
             keep = min(len(tokens) for _, tokens in call) if dice.random() < 0.3 else 1
-            got, expected = (decoder.fill(call, keep) for decoder in (ours, theirs))
+            got, expected = (runner.prefill(call, keep) for runner in (ours, theirs))
         else:
             one = [(row, new(1)[0]) for row in written]
-            got, expected = (decoder.write(one) for decoder in (ours, theirs))
+            got, expected = (runner.decode(one) for runner in (ours, theirs))
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
-    assert ours.slots.tokens == theirs.slots.tokens
+    assert ours.cache.tokens == theirs.cache.tokens
 
 
 def reply(engine: LocalEngine, *prompts: Prompt):
@@ -201,7 +202,7 @@ def test_hand_overs_write_the_same_tokens(nano_tokenizer, assignment):
     told = {}
     for fused in (True, False):
         for order in (CONVERSATIONS, CONVERSATIONS[::-1]):
-            with LocalEngine(loaded, Settings(slots=3, fused=fused)) as engine:
+            with LocalEngine(loaded, Settings(max_requests=3, fused=fused)) as engine:
                 turns = talk(engine, order)
             told[fused, order] = sorted((turn.prompt_ids, turn.token_ids, turn.logprobs) for turn in turns)
     for order in (CONVERSATIONS, CONVERSATIONS[::-1]):
@@ -213,7 +214,8 @@ def test_hand_overs_write_the_same_tokens(nano_tokenizer, assignment):
 def test_greedy_replies_are_those_of_the_models_own_forward(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)
     prompts = [tiny.prompt("rank of Ro " * (1 + i % 5), max_tokens=3 + 4 * i % 17) for i in range(9)]
-    with LocalEngine(loaded, Settings(slots=4)) as ours, LocalEngine(loaded, Settings(slots=4, fused=False)) as theirs:
+    settings = Settings(max_requests=4)
+    with LocalEngine(loaded, settings) as ours, LocalEngine(loaded, replace(settings, fused=False)) as theirs:
         expected = reply(theirs, *prompts)
         assert [turn.token_ids for turn in reply(ours, *prompts)] == [turn.token_ids for turn in expected]
         backwards = reply(ours, *prompts[::-1])
@@ -230,24 +232,24 @@ def test_a_merged_lora_is_played_fused(nano_tokenizer):
 def test_a_lora_that_is_not_merged_is_left_to_the_model(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)
     tuned = get_peft_model(loaded.model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
-    assert not Decoder(Loaded("lora", tuned, nano_tokenizer, loaded.renderer, "", ""), 2, 64).fused
+    assert not ModelRunner(Loaded("lora", tuned, nano_tokenizer, loaded.renderer, "", ""), 2, 64).fused
 
 
 def test_what_is_not_known_is_left_to_the_model(nano_tokenizer):
     dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-    assert not Decoder(tiny.loaded(nano_tokenizer, rope_parameters=dynamic), 2, 64).fused
-    assert not Decoder(tiny.loaded(nano_tokenizer, hidden_act="gelu"), 2, 64).fused
+    assert not ModelRunner(tiny.loaded(nano_tokenizer, rope_parameters=dynamic), 2, 64).fused
+    assert not ModelRunner(tiny.loaded(nano_tokenizer, hidden_act="gelu"), 2, 64).fused
     hooked = tiny.loaded(nano_tokenizer)
     hooked.model.model.layers[1].mlp.register_forward_hook(lambda module, args, output: output * 2)
-    assert not Decoder(hooked, 2, 64).fused
+    assert not ModelRunner(hooked, 2, 64).fused
     replaced = tiny.loaded(nano_tokenizer)
     replaced.model.model.norm = torch.nn.LayerNorm(32)
-    assert not Decoder(replaced, 2, 64).fused
+    assert not ModelRunner(replaced, 2, 64).fused
 
 
 def test_a_part_turned_head_is_left_to_the_model(nano_tokenizer):
     rope = {"rope_type": "default", "partial_rotary_factor": 0.5, "rope_theta": 1e4}
-    assert not Decoder(tiny.loaded(nano_tokenizer, "phi3", rope_parameters=rope), 2, 64).fused
+    assert not ModelRunner(tiny.loaded(nano_tokenizer, "phi3", rope_parameters=rope), 2, 64).fused
 
 
 def test_a_model_that_computes_otherwise_is_found_out_by_the_trial(nano_tokenizer):
@@ -260,17 +262,17 @@ def test_a_model_that_computes_otherwise_is_found_out_by_the_trial(nano_tokenize
     LlamaForCausalLM.__module__ = "transformers.models.llama.modeling_llama"
     loaded = tiny.loaded(nano_tokenizer)
     other = LlamaForCausalLM(loaded.model.config).eval()
-    decoder = Decoder(Loaded("other", other, nano_tokenizer, loaded.renderer, "", ""), 2, 64)
-    assert not decoder.fused
+    runner = ModelRunner(Loaded("other", other, nano_tokenizer, loaded.renderer, "", ""), 2, 64)
+    assert not runner.fused
     with torch.inference_mode():
-        got = decoder.fill([(0, [5, 6, 7])])[0, -1]
+        got = runner.prefill([(0, [5, 6, 7])])[0, -1]
         torch.testing.assert_close(got, other(torch.tensor([[5, 6, 7]])).logits[0, -1], atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_that_was_made_in_inference_mode_is_left_as_it_is(nano_tokenizer):
     with torch.inference_mode():
         loaded = tiny.loaded(nano_tokenizer)
-    assert not Decoder(loaded, 2, 64).fused
+    assert not ModelRunner(loaded, 2, 64).fused
 
 
 def test_half_precision_is_computed_in_it(nano_tokenizer):
@@ -279,7 +281,7 @@ def test_half_precision_is_computed_in_it(nano_tokenizer):
     ours, theirs = pair(loaded)
     call = [(0, [5, 6, 7, 8]), (1, [9, 10])]
     with torch.inference_mode():
-        torch.testing.assert_close(ours.fill(call)[:, -1], theirs.fill(call)[:, -1], atol=3e-2, rtol=3e-2)
+        torch.testing.assert_close(ours.prefill(call)[:, -1], theirs.prefill(call)[:, -1], atol=3e-2, rtol=3e-2)
 
 
 @pytest.mark.parametrize("roles", [False, True])
@@ -318,13 +320,13 @@ def test_forgetting_takes_weights_that_were_put_in_the_place_of_others(nano_toke
 def test_a_played_model_holds_each_weight_once_and_can_be_trained_and_saved(nano_tokenizer, tmp_path):
     loaded = tiny.loaded(nano_tokenizer)
     expected = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    decoder = Decoder(loaded, 2, 64)
+    runner = ModelRunner(loaded, 2, 64)
     attention = loaded.model.model.layers[0].self_attn
     parts = [layer.weight for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
     assert all(part.t().is_contiguous() for part in parts)
     assert all(part.untyped_storage().nbytes() == part.nbytes for part in parts)
     places = [part.data_ptr() for part in parts]
-    decoder.refresh()
+    runner.refresh()
     assert places == [part.data_ptr() for part in parts]
     loaded.model.save_pretrained(tmp_path)
     again = LlamaForCausalLM.from_pretrained(tmp_path).state_dict()
@@ -333,10 +335,10 @@ def test_a_played_model_holds_each_weight_once_and_can_be_trained_and_saved(nano
     assert all(part.grad is not None and part.grad.shape == part.shape for part in parts)
 
 
-def test_a_second_decoder_finds_the_weights_as_the_first_left_them(nano_tokenizer):
+def test_a_second_runner_finds_the_weights_as_the_first_left_them(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)
     places = []
     for _ in range(2):
-        Decoder(loaded, 2, 64)
+        ModelRunner(loaded, 2, 64)
         places.append(loaded.model.model.layers[0].mlp.up_proj.weight.data_ptr())
     assert places[0] == places[1]

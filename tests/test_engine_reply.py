@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
 from rolecraft import renderers
-from rolecraft.engine.reply import Reader, find_stop, parse, says
+from rolecraft.engine.reply import Reader, find_stop, has_stop, parse
 from rolecraft.types import Message, Prompt, Sampling
 
 
@@ -68,7 +68,7 @@ def test_a_stop_string_is_noticed_with_the_token_that_ends_it(renderer, data: Da
     stop = data.draw(st.text(alphabet="ab €🙂", min_size=1, max_size=3))
     ids = _ids(renderer, text)[:-1]
     first = next((n for n in range(1, len(ids) + 1) if stop in renderer.text(ids[:n])), None)
-    assert next((n for n in range(1, len(ids) + 1) if says(renderer, ids[:n], [stop])), None) == first
+    assert next((n for n in range(1, len(ids) + 1) if has_stop(renderer, ids[:n], [stop])), None) == first
 
 
 def test_a_message_ends_before_its_stop_string_and_keeps_no_ids(renderer):

@@ -13,7 +13,7 @@ from rolecraft.errors import SettingsError
 from rolecraft.grammar.shapes import Limits
 
 
-@pytest.mark.parametrize("name", ["slots", "max_context", "prefill_tokens", "memory_mb"])
+@pytest.mark.parametrize("name", ["max_requests", "max_context", "prefill_tokens", "memory_mb"])
 def test_a_number_below_one_is_refused(nano_tokenizer, name):
     with pytest.raises(SettingsError, match=f"engine.{name} is 0"):
         LocalEngine(tiny.loaded(nano_tokenizer), replace(Settings(), **{name: 0}))
@@ -36,28 +36,28 @@ def test_settings_that_mean_nothing_are_refused(nano_tokenizer, changes, words):
 
 def test_what_could_outgrow_the_memory_is_refused_with_the_numbers_and_the_remedy(nano_tokenizer):
     loaded = tiny.loaded(nano_tokenizer)  # 2 layers of 2 x 2 heads of 8 floats: 256 bytes a token, 320 while it grows
-    settings = Settings(slots=100, max_context=200, memory_mb=2)
+    settings = Settings(max_requests=100, max_context=200, memory_mb=2)
     words = r"memory_mb is 2.*100 x 200 tokens come to 7 MiB \(321 bytes a token\).*at most 32.*max_context"
     with pytest.raises(SettingsError, match=words):
         LocalEngine(loaded, settings)
-    with LocalEngine(loaded, replace(settings, slots=32)) as engine:
+    with LocalEngine(loaded, replace(settings, max_requests=32)) as engine:
         assert engine.context == 200
 
 
 def test_a_bound_below_one_slot_asks_for_less_context():
     with pytest.raises(SettingsError, match=r"token\); lower engine.max_context \(--max-context\), or raise"):
-        check_memory(Settings(slots=1, memory_mb=1), 3 * 2**20, 1024)
+        check_memory(Settings(max_requests=1, memory_mb=1), 3 * 2**20, 1024)
 
 
 def test_keys_and_values_never_outgrow_what_was_told_at_the_start(nano_tokenizer):
-    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(slots=3, max_context=150, memory_mb=1)) as engine:
+    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(max_requests=3, max_context=150, memory_mb=1)) as engine:
 
         async def ask():
             prompts = [tiny.prompt("debt of Ro " * (1 + number), max_tokens=400) for number in range(9)]
             await asyncio.gather(*(engine.complete(prompt) for prompt in prompts))
 
-        slots = engine._decoder.slots
-        told = slots.most
+        cache = engine._runner.cache
+        told = cache.max_bytes
         asyncio.run(ask())
-        assert slots.most == told
-        assert slots.nbytes <= told <= 2**20
+        assert cache.max_bytes == told
+        assert cache.nbytes <= told <= 2**20

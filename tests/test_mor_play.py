@@ -81,7 +81,7 @@ def spoken(loaded: Loaded, turns, place: int):
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_turns_played_with_a_cache_are_those_of_full_forward_passes(nano_tokenizer, assignment, context):
     loaded = players(nano_tokenizer, assignment, context)
-    with LocalEngine(loaded, Settings(slots=4)) as engine:
+    with LocalEngine(loaded, Settings(max_requests=4)) as engine:
         turns = conversation(engine, ("reasoner", "executor", "reasoner", "summarizer"))
     for place, turn in enumerate(turns):
         torch.testing.assert_close(torch.tensor(turn.logprobs), spoken(loaded, turns, place), atol=1e-4, rtol=1e-4)
@@ -89,7 +89,7 @@ def test_turns_played_with_a_cache_are_those_of_full_forward_passes(nano_tokeniz
 
 
 def test_a_hand_over_in_a_stream_recomputes_nothing(nano_tokenizer):
-    with LocalEngine(players(nano_tokenizer, "stream"), Settings(slots=1)) as engine:
+    with LocalEngine(players(nano_tokenizer, "stream"), Settings(max_requests=1)) as engine:
         turns = conversation(engine, ("reasoner", "executor", "reasoner", "summarizer"))
     for before, turn in pairwise(turns):
         known = len(before.prompt_ids) + len(before.token_ids)
@@ -99,7 +99,7 @@ def test_a_hand_over_in_a_stream_recomputes_nothing(nano_tokenizer):
 def test_other_assignments_recompute_what_another_role_computed(nano_tokenizer):
     cached = {}
     for assignment in ASSIGNMENTS:
-        with LocalEngine(players(nano_tokenizer, assignment), Settings(slots=4)) as engine:
+        with LocalEngine(players(nano_tokenizer, assignment), Settings(max_requests=4)) as engine:
             turns = conversation(engine, ("reasoner", "executor"))
         cached[assignment] = turns[1].usage.cached
         header = len(engine.loaded.renderer.header("reasoner"))

@@ -22,7 +22,7 @@ from rolecraft.types import Message, Prompt, Sampling, ToolCall
 
 @pytest.fixture(scope="module")
 def engine(nano_tokenizer):
-    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(slots=4, max_context=512)) as one:
+    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(max_requests=4, max_context=512)) as one:
         yield one
 
 
@@ -95,13 +95,13 @@ def test_two_hundred_streams_of_a_model_are_neither_lost_nor_mixed_up(nano_token
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
             return await asyncio.gather(*(hear(client, number) for number in range(len(texts))))
 
-    settings = Settings(slots=16, max_context=512, memory_mb=16)
+    settings = Settings(max_requests=16, max_context=512, memory_mb=16)
     with LocalEngine(loaded, settings) as engine, running(offer(engine), server.Settings(limits=limits)) as url:
         heard = asyncio.run(hear_all(url))
-        until(lambda: not engine._busy())
+        until(lambda: not engine._scheduler._is_busy())
         with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
             alone = [ask(client, "tiny", text).choices[0].message.content for text in texts]
-        assert engine._decoder.slots.nbytes <= 16 * 2**20
+        assert engine._runner.cache.nbytes <= 16 * 2**20
     whole = [said for number, said in enumerate(heard) if number % 5 != 2]
     expected = [said for number, said in enumerate(alone) if number % 5 != 2]
     # Rounding may decide between two tokens that are as good as equally likely.
@@ -130,7 +130,7 @@ def test_a_client_that_vanishes_stops_the_model(nano_tokenizer):
     loaded, most = tiny.loaded(nano_tokenizer, max_position_embeddings=2048), 1000
     # The likeliest token's logit is above 0, so that a greedy reply never ends.
     loaded.model.lm_head.weight.data[list(loaded.renderer.stop_ids)] = 0
-    with LocalEngine(loaded, Settings(slots=2, max_context=2048)) as engine, connected(offer(engine)) as client:
+    with LocalEngine(loaded, Settings(max_requests=2, max_context=2048)) as engine, connected(offer(engine)) as client:
         counted = tiny.Counted(engine)
         assert ask(client, "tiny", "rank", max_tokens=most).usage.completion_tokens == most
         undisturbed, counted.calls = counted.calls, 0
@@ -166,7 +166,7 @@ def conversation(renderer) -> list[Message]:
 def lead(model, ids):
     """Make a model write `ids`: its keys and values stay its own, only its choice of the next token is ours.
 
-    Such a hook is heeded by the generic decoder alone once the engine is open.
+    Such a hook is heeded by the generic runner alone once the engine is open.
     """
 
     def hook(_module, _arguments, named, output):
@@ -185,7 +185,7 @@ def test_a_follow_up_computes_only_what_is_new(nano_tokenizer):
     messages = conversation(renderer)
     whole = renderer.render(messages, tools)
     with (
-        LocalEngine(loaded, Settings(slots=2, max_context=512, fused=False)) as engine,
+        LocalEngine(loaded, Settings(max_requests=2, max_context=512, fused=False)) as engine,
         connected(offer(engine)) as client,
     ):
         lead(loaded.model, whole.ids)

@@ -28,7 +28,7 @@ BOUNDARIES = {
     "workers.py": "a process whose end must be told to its parent",
     "evaluate/playing.py": "the same",
     "reproduce/__init__.py": "the same",
-    "engine/__init__.py": "a thread whose death would leave callers waiting for ever",
+    "engine/scheduler.py": "a thread whose death would leave callers waiting for ever",
     "bases.py": "the hub's client raises whatever its HTTP library raises",
 }
 """Where `except Exception` may stand, and why."""

@@ -52,12 +52,12 @@ def prompt(text: str, **sampling) -> Prompt:
 
 
 class Counted:
-    """A decoder's calls of the model, counted."""
+    """A runner's calls of the model, counted."""
 
     def __init__(self, engine) -> None:
         self.calls = 0
-        self._forward = engine._decoder._forward
-        engine._decoder._forward = self._count
+        self._forward = engine._runner._forward
+        engine._runner._forward = self._count
 
     def _count(self, *arguments):
         self.calls += 1

@@ -77,7 +77,7 @@ def engine_settings(options: argparse.Namespace) -> engine.Settings:
     from rolecraft.engine import matcher
 
     return engine.Settings(
-        slots=getattr(options, "concurrency", 1),
+        max_requests=getattr(options, "concurrency", 1),
         max_context=options.max_context,
         constrain="always" if options.constrain else "asked",
         prefill_dtype=options.prefill_dtype,

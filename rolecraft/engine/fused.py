@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rolecraft.engine.kv_cache import KVCache
 from rolecraft.engine.layout import Block, Network, Norm
-from rolecraft.engine.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,18 @@ class Step:
 
 def run(
     network: Network,
-    slots: Slots,
+    cache: KVCache,
     tokens_BQ: Sequence[Sequence[int]],
     roles_BQ: Sequence[Sequence[int]],
     columns_BQ: Sequence[Sequence[int]],
     keep: int,
 ) -> Tensor:
-    """Run new tokens where `slots` was told to write them (column -1: padding); return the last logits (B, keep, V)."""
+    """Run new tokens into the prepared `cache` (column -1: padding); return the last logits (B, keep, V)."""
     step = _step(network, roles_BQ, columns_BQ)
     ids_N = torch.tensor(tokens_BQ, device=network.device).view(-1)
     hidden = functional.embedding(_arranged(ids_N, step.order), network.embedding)
     for layer, block in enumerate(network.blocks):
-        _attend(hidden, network, block, step, slots, layer)
+        _attend(hidden, network, block, step, cache, layer)
         _transform(hidden, block, step)
     last = _kept(hidden, step, keep)
     logits = torch.mm(_normed(last, network.norm), network.head)
@@ -98,7 +98,7 @@ def _by_role(
     return tuple(spans), order_N, order_N.argsort()
 
 
-def _attend(hidden: Tensor, network: Network, block: Block, step: Step, slots: Slots, layer: int) -> None:
+def _attend(hidden: Tensor, network: Network, block: Block, step: Step, cache: KVCache, layer: int) -> None:
     """Add what the attention of one layer says to `hidden` (N, width)."""
     joint = block.qkv.apply(_normed(hidden, block.before), step.spans)
     joint = _arranged(joint, step.inverse).view(step.batch * step.width, -1, network.head_width)
@@ -109,7 +109,7 @@ def _attend(hidden: Tensor, network: Network, block: Block, step: Step, slots: S
     turned.mul_(step.cos).addcmul_(half, step.sin)
     by_head = joint.view(step.batch, step.width, -1, network.head_width).transpose(1, 2)
     q, k, v = by_head.split_with_sizes(network.split, 1)
-    keys, values = slots.update(k, v, layer)
+    keys, values = cache.update(k, v, layer)
     out = _looked_up(q, keys, values, network, step)
     block.out.add_to(hidden, _arranged(out, step.order), step.spans)
 

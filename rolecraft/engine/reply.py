@@ -59,7 +59,7 @@ def find_stop(text: str, stops: Sequence[str]) -> int | None:
     return min((text.find(stop) for stop in stops if stop in text), default=None)
 
 
-def says(renderer: Renderer, ids: Sequence[int], stops: Sequence[str]) -> bool:
+def has_stop(renderer: Renderer, ids: Sequence[int], stops: Sequence[str]) -> bool:
     """Tell whether `ids`, one token longer than when last asked, end in text with a stop string."""
     # A character is at most four bytes and a token at least one: these hold any stop string, and half a character.
     tail = renderer.text(ids[-4 * (max(map(len, stops)) + 1) :])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rolecraft.engine.matcher import Settings as GrammarSettings
 from rolecraft.engine.precision import PrefillDtype
-from rolecraft.engine.writing import Constrain
 from rolecraft.errors import SettingsError
 from rolecraft.grammar import OnUnsupported
+
+Constrain = Literal["off", "asked", "always"]
+"""Which replies a grammar holds: none, those whose prompt asks for it, or all that may call tools."""
 
 _MIB = 2**20
 
@@ -18,8 +20,8 @@ _MIB = 2**20
 class Settings:
     """How much the engine holds and computes at once.
 
-    `slots`: how many replies are written together, and how many conversations stay cached; so play at most as many
-    episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it.
+    `max_requests`: how many replies are decoded together, and how many conversations stay cached; so play at most as
+    many episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it.
     `prefill_tokens`: how many prompt tokens are computed between two decoding steps. `seed` varies all sampling.
     `constrain`: which replies a grammar holds; `fast_forward`: tokens it leaves no choice for are computed at once.
     `fused`: Llama-like models run by calls of our own, which are fewer, and others by transformers' as ever.
@@ -28,7 +30,7 @@ class Settings:
     `memory_mb`: the most MiB of keys and values; what could come to more is refused at the start. None: no bound.
     """
 
-    slots: int = 16
+    max_requests: int = 16
     max_context: int = 1024
     prefill_tokens: int = 1024
     seed: int = 0
@@ -43,7 +45,7 @@ class Settings:
 def check(settings: Settings) -> None:
     """Raise SettingsError for a number below 1, or a word that is not one of the choices."""
     limits = settings.grammar.limits
-    numbers = {name: getattr(settings, name) for name in ("slots", "max_context", "prefill_tokens", "memory_mb")}
+    numbers = {name: getattr(settings, name) for name in ("max_requests", "max_context", "prefill_tokens", "memory_mb")}
     numbers |= {f"grammar.limits.{each.name}": getattr(limits, each.name) for each in fields(limits)}
     for name, value in numbers.items():
         if value is not None and value < 1:
@@ -59,13 +61,14 @@ def _check_word(name: str, value: str, kind: Any) -> None:
 
 
 def check_memory(settings: Settings, most: int, context: int) -> None:
-    """Raise SettingsError if `most` bytes, for all slots of `context` tokens, are more than the settings allow."""
+    """Raise SettingsError if `most` bytes, for all rows of `context` tokens, are more than the settings allow."""
     if settings.memory_mb is None or most <= settings.memory_mb * _MIB:
         return
-    fit = settings.memory_mb * _MIB * settings.slots // most
-    fewer = f"set engine.slots (--concurrency) to at most {fit}, " if fit else ""
+    each = most // (settings.max_requests * context)
+    fit = settings.memory_mb * _MIB * settings.max_requests // most
+    fewer = f"set engine.max_requests (--concurrency) to at most {fit}, " if fit else ""
     raise SettingsError(
-        f"engine.memory_mb is {settings.memory_mb}, and the keys and values of {settings.slots} x {context} tokens "
-        f"come to {-(-most // _MIB)} MiB ({most // (settings.slots * context):,} bytes a token); {fewer}lower "
+        f"engine.memory_mb is {settings.memory_mb}, and the keys and values of {settings.max_requests} x {context} "
+        f"tokens come to {-(-most // _MIB)} MiB ({each:,} bytes a token); {fewer}lower "
         "engine.max_context (--max-context), or raise engine.memory_mb (--memory-mb)"
     )

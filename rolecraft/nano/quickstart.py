@@ -128,7 +128,7 @@ def _play(
         model=bases.identity(recipe.model.base, adapter),
         command=tour.command,
     )
-    opener = partial(engine.open_local, recipe.model.base, adapter, settings=engine.Settings(slots=32))
+    opener = partial(engine.open_local, recipe.model.base, adapter, settings=engine.Settings(max_requests=32))
     players = team.find(recipe.team.preset, instructions=recipe.team.instructions)
     playing = replace(_PLAYING, constrained=constrained)
     return evaluate.play_splits(settings, players, opener, Run(tour.output / name), playing, console=tour.console)

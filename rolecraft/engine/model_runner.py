@@ -1,4 +1,4 @@
-"""Runs a transformers causal language model over rows of cached tokens, and draws tokens from what it says.
+"""Runs a transformers causal language model over rows of the KV cache: prefill and decode.
 
 Not covered: models whose attention forgets or is biased by distance; they are refused by a trial run, not by a list.
 """
@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from rolecraft.engine import fused, layout, precision
-from rolecraft.engine.precision import PrefillDtype
-from rolecraft.engine.slots import Slots
+from rolecraft.engine.fused import run as run_fused
+from rolecraft.engine.kv_cache import KVCache
+from rolecraft.engine.layout import Network
+from rolecraft.engine.layout import read as read_network
+from rolecraft.engine.precision import PrefillDtype, halved, pays
 from rolecraft.errors import EngineError, SettingsError
 from rolecraft.model import Loaded
 
-_FULL = frozenset({"full_attention", "sliding_attention"})
+_CACHEABLE = frozenset({"full_attention", "sliding_attention"})
 
 
 _ROLE = 32
@@ -27,15 +29,15 @@ values."""
 _ID = (1 << _ROLE) - 1
 
 
-def keyed(ids: Sequence[int], roles: Sequence[int]) -> list[int]:
-    """Return the tokens of `ids` computed by `roles`, -1 for the base alone, as the slots know them."""
+def cache_keys(ids: Sequence[int], roles: Sequence[int]) -> list[int]:
+    """Return the tokens of `ids` computed by `roles`, -1 for the base alone, as the KV cache knows them."""
     return [token | (role + 1) << _ROLE for token, role in zip(ids, roles, strict=True)]
 
 
-class Decoder:
-    """A model and its `Slots`; for architectures that `layout` reads, `fused` runs in the place of the model's forward.
+class ModelRunner:
+    """A model and its `KVCache`; `fused` runs in place of the model's forward where `layout` reads the architecture.
 
-    Tokens are those of `keyed`. `limit` is the most tokens the model holds with nothing forgotten (None: unknown),
+    Tokens are those of `cache_keys`. `limit` is the most tokens the model holds with nothing forgotten (None: unknown),
     `context` the most it does here; `vocabulary` is the width of the logits.
     """
 
@@ -50,21 +52,21 @@ class Decoder:
     ) -> None:
         """Make room for `rows` sequences of `context` tokens; raises EngineError for a model that cannot be served."""
         self._name = loaded.name
-        self.model = _plain(loaded)
+        self.model = _unwrapped(loaded)
         self.model.eval()
-        self.limit = _limit(loaded)
+        self.limit = _context_limit(loaded)
         self.context = min(context, self.limit or context)
         parameter = next(self.model.parameters())
         self._device = parameter.device
         self._roles = 0 if loaded.gate is None else len(loaded.gate.roles)
         self._columns = torch.arange(self.context + 1, device=self._device)
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
-        self.slots = Slots(rows, self.context, self._device)
-        self._half = precision.pays(prefill_dtype, parameter)
+        self.cache = KVCache(rows, self.context, self._device)
+        self._prefill_halved = pays(prefill_dtype, parameter)
         self._check_room()
-        self._networks = self._read() if use_fused else None
-        self.vocabulary = self._try()
-        if prefill_dtype == "bfloat16" and self._half and not self.fused:
+        self._networks = self._read_networks() if use_fused else None
+        self.vocabulary = self._probe()
+        if prefill_dtype == "bfloat16" and self._prefill_halved and not self.fused:
             raise SettingsError(
                 f"engine.prefill_dtype is 'bfloat16', and {self._name!r} is left to transformers, which cannot mix "
                 "types; set it (--prefill-dtype) to 'auto' or 'float32', or load the whole model in bfloat16"
@@ -77,50 +79,50 @@ class Decoder:
 
     def refresh(self) -> None:
         """Forget all tokens, and take the model's weights as they are now."""
-        self.slots.clear()
+        self.cache.clear()
         self.model.eval()
         if self._networks is not None:
-            self._networks = self._read()
+            self._networks = self._read_networks()
 
-    def _read(self) -> tuple[layout.Network, layout.Network] | None:
+    def _read_networks(self) -> tuple[Network, Network] | None:
         """Return the weights as one token a row, and as prompts, perhaps in another type, are multiplied by them."""
-        network = layout.read(self.model, self.context + 1)
-        return None if network is None else (network, precision.halved(network) if self._half else network)
+        network = read_network(self.model, self.context + 1)
+        return None if network is None else (network, halved(network) if self._prefill_halved else network)
 
     def _check_room(self) -> None:
-        if self.context < self._tried:
+        if self.context < self._probe_length:
             raise SettingsError(
-                f"engine.max_context is {self.context}, and {self._name!r} is tried out on {self._tried} tokens at the "
-                "start; set it (--max-context) higher"
+                f"engine.max_context is {self.context}, and {self._name!r} is tried out on {self._probe_length} tokens "
+                "at the start; set it (--max-context) higher"
             )
 
     @property
-    def _tried(self) -> int:
+    def _probe_length(self) -> int:
         """How many tokens a trial takes: some of each role."""
         return max(6, self._roles + 2)
 
-    def _try(self) -> int:
+    def _probe(self) -> int:
         """Compare cached with uncached computation on a few tokens: it tells what the model can be run by.
 
         Return the width of the logits.
         """
-        tokens, expected = self._full()
+        tokens, expected = self._uncached_logits()
         if self._networks is not None:
-            with suppress(*_WRONG):
-                if self._near(self._cached(tokens), expected):
+            with suppress(*_MODEL_ERRORS):
+                if self._is_close(self._cached_logits(tokens), expected):
                     return int(expected.shape[-1])
             self._networks = None
         try:
-            got = self._cached(tokens)
-        except _WRONG as error:
+            got = self._cached_logits(tokens)
+        except _MODEL_ERRORS as error:
             raise EngineError(
                 f"{self._name!r} does not work with cached rows ({type(error).__name__}: {error}); {_REMEDY}"
             ) from error
-        if not self._near(got, expected):
+        if not self._is_close(got, expected):
             raise EngineError(f"{self._name!r} computes something else with cached rows than without; {_REMEDY}")
         return int(expected.shape[-1])
 
-    def fill(self, rows: Sequence[tuple[int, list[int]]], keep: int = 1) -> torch.Tensor:
+    def prefill(self, rows: Sequence[tuple[int, list[int]]], keep: int = 1) -> torch.Tensor:
         """Append tokens to rows, in ascending order of row; return the logits (B, K, V) after the last `keep` of each.
 
         Where a row has fewer new tokens, those before them mean nothing.
@@ -128,15 +130,15 @@ class Decoder:
         width = max(len(new) for _, new in rows)
         ids, columns = [], []
         for row, new in rows:  # padded on the left, so that the last column is the last token of all
-            padding, known = width - len(new), len(self.slots.tokens[row])
+            padding, known = width - len(new), len(self.cache.tokens[row])
             ids.append([0] * padding + new)
             columns.append([-1] * padding + list(range(known, known + len(new))))
         logits_BKV = self._forward([row for row, _ in rows], ids, columns, keep)
         for row, new in rows:
-            self.slots.tokens[row] += new
+            self.cache.tokens[row] += new
         return logits_BKV
 
-    def write(self, rows: Sequence[tuple[int, int]]) -> torch.Tensor:
+    def decode(self, rows: Sequence[tuple[int, int]]) -> torch.Tensor:
         """Append one token to each row, in ascending order; return the logits (B, V) after it.
 
         Rows between them are computed too, and discarded: reading neighbouring rows in place beats gathering them.
@@ -144,10 +146,10 @@ class Decoder:
         low, high = rows[0][0], rows[-1][0] + 1
         ids, columns = [[0]] * (high - low), [[-1]] * (high - low)
         for row, token in rows:
-            ids[row - low], columns[row - low] = [token], [len(self.slots.tokens[row])]
+            ids[row - low], columns[row - low] = [token], [len(self.cache.tokens[row])]
         logits_BV = self._forward(range(low, high), ids, columns)[:, 0]
         for row, token in rows:
-            self.slots.tokens[row].append(token)
+            self.cache.tokens[row].append(token)
         return logits_BV if len(rows) == high - low else logits_BV[[row - low for row, _ in rows]]
 
     def _forward(
@@ -159,12 +161,12 @@ class Decoder:
     ) -> torch.Tensor:
         """Run new tokens, each at its own column of its row (-1: padding); return the last `keep` logits (B, K, V)."""
         depth = max(columns[-1] for columns in columns_BQ) + 1
-        self.slots.aim(rows, columns_BQ, depth)
+        self.cache.prepare(rows, columns_BQ, depth)
         if self._networks is not None:
             network = self._networks[len(columns_BQ[0]) > 1]
             ids_BQ = [[token & _ID for token in tokens] for tokens in tokens_BQ]
             roles_BQ = [[(token >> _ROLE) - 1 for token in tokens] for tokens in tokens_BQ]
-            return fused.run(network, self.slots, ids_BQ, roles_BQ, columns_BQ, keep)
+            return run_fused(network, self.cache, ids_BQ, roles_BQ, columns_BQ, keep)
         tokens, columns = torch.tensor([tokens_BQ, columns_BQ], device=self._device)
         positions = columns.clamp(min=0)
         hidden = self._columns[:depth] > positions[:, None, :, None]
@@ -172,7 +174,7 @@ class Decoder:
             **self._inputs(tokens),
             attention_mask=torch.where(hidden, self._bias[1], self._bias[0]),  # (B, 1, Q, depth), added to the scores
             position_ids=positions,
-            past_key_values=self.slots,
+            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=keep,
         ).logits
@@ -184,86 +186,39 @@ class Decoder:
         return {"input_ids": tokens & _ID, "role_ids": (tokens >> _ROLE) - 1}
 
     @torch.inference_mode()
-    def _full(self) -> tuple[list[int], torch.Tensor]:
+    def _uncached_logits(self) -> tuple[list[int], torch.Tensor]:
         """Return a few tokens of all roles, and what the model says after the last of them without cached rows."""
-        words, places = self.model.get_input_embeddings().weight.shape[0], range(self._tried)
+        words, places = self.model.get_input_embeddings().weight.shape[0], range(self._probe_length)
         ids = [(5 + 7 * place) % words for place in places]
-        tokens = keyed(ids, [place % (self._roles + 1) - 1 for place in places])
+        tokens = cache_keys(ids, [place % (self._roles + 1) - 1 for place in places])
         try:
             inputs = self._inputs(torch.tensor([tokens], device=self._device))
             return tokens, self.model(**inputs, use_cache=False).logits[0, -1].float()
-        except _WRONG as error:
+        except _MODEL_ERRORS as error:
             raise EngineError(f"{self._name!r} does not run ({type(error).__name__}: {error}); {_REMEDY}") from error
 
     @torch.inference_mode()
-    def _cached(self, tokens: list[int]) -> torch.Tensor:
+    def _cached_logits(self, tokens: list[int]) -> torch.Tensor:
         """Return what is said after the last of some tokens when they come in pieces, beside another row."""
         try:
-            self.slots.reserve(2, len(tokens))
-            self.fill([(0, tokens), (1, tokens[:-2])])
-            self.fill([(1, tokens[-2:-1])])
-            return self.write([(1, tokens[-1])])[0]
+            self.cache.reserve(2, len(tokens))
+            self.prefill([(0, tokens), (1, tokens[:-2])])
+            self.prefill([(1, tokens[-2:-1])])
+            return self.decode([(1, tokens[-1])])[0]
         finally:
-            self.slots.clear()
+            self.cache.clear()
 
-    def _near(self, got: torch.Tensor, expected: torch.Tensor) -> bool:
+    def _is_close(self, got: torch.Tensor, expected: torch.Tensor) -> bool:
         tolerance = 1e-3 if self._bias.dtype == torch.float32 else 5e-2
         return torch.allclose(got, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max())))
 
 
-_WRONG = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
+_MODEL_ERRORS = (AttributeError, TypeError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
 """What a model raises that cannot be called as here."""
 _REMEDY = "use a model with plain causal attention, such as Llama, Qwen2, Qwen3 or Phi-3"
 
 
-def draw(
-    logits_BV: torch.Tensor,
-    temperatures: Sequence[float],
-    top_ps: Sequence[float],
-    points: Sequence[float],
-    allowed_BV: torch.Tensor | None = None,
-) -> tuple[list[int], list[float]]:
-    """Draw a token from each row; return the tokens and their log-probabilities at temperature 1, nothing cut off.
-
-    Temperature 0 takes the likeliest. Else the token is where `points[b]`, uniform in [0, 1), falls in row b's
-    cumulative distribution, so a row's draw depends on nothing but its own logits and its own point. Only tokens in
-    `allowed_BV` are drawn; what is not allowed still counts in the log-probabilities.
-    """
-    free_BV = logits_BV
-    if allowed_BV is not None:
-        logits_BV = logits_BV.masked_fill(~allowed_BV.to(logits_BV.device), float("-inf"))
-    ids_B = logits_BV.argmax(-1)
-    warm = [b for b, temperature in enumerate(temperatures) if temperature > 0]
-    if warm:
-        drawn = _sample(
-            logits_BV[warm].double() / _column(temperatures, warm, logits_BV),
-            _column(top_ps, warm, logits_BV),
-            _column(points, warm, logits_BV),
-        )
-        ids_B[warm] = drawn
-    logprobs_B = free_BV.gather(-1, ids_B[:, None])[:, 0] - free_BV.logsumexp(-1)
-    return ids_B.tolist(), logprobs_B.tolist()
-
-
-def _column(values: Sequence[float], chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([[values[b]] for b in chosen], dtype=torch.float64, device=like.device)
-
-
-def _sample(logits_BV: torch.Tensor, top_p_B1: torch.Tensor, point_B1: torch.Tensor) -> torch.Tensor:
-    chances_BV = logits_BV.softmax(-1)
-    if bool((top_p_B1 < 1).any()):
-        sorted_BV, order_BV = chances_BV.sort(dim=-1, descending=True, stable=True)
-        beyond_BV = sorted_BV.cumsum(-1) - sorted_BV >= top_p_B1  # what is likelier makes up top_p without it
-        beyond_BV[:, 0] = False
-        chances_BV = chances_BV.masked_fill(beyond_BV.scatter(-1, order_BV, beyond_BV), 0.0)
-    steps_BV = chances_BV.cumsum(-1)
-    whole_B1 = steps_BV[:, -1:]
-    below_B1 = torch.minimum(point_B1 * whole_B1, whole_B1.nextafter(torch.zeros_like(whole_B1)))  # it may round up
-    ids_B1 = torch.searchsorted(steps_BV, below_B1, right=True)
-    return ids_B1[:, 0].clamp(max=logits_BV.shape[-1] - 1)
-
-
-def _plain(loaded: Loaded) -> Any:
+def _unwrapped(loaded: Loaded) -> Any:
     """Return the model without peft's wrapper, whose layers stay in place."""
     if not isinstance(loaded.model, PeftModel):
         return loaded.model
@@ -274,12 +229,12 @@ def _plain(loaded: Loaded) -> Any:
     return loaded.model.get_base_model()
 
 
-def _limit(loaded: Loaded) -> int | None:
+def _context_limit(loaded: Loaded) -> int | None:
     """Return how many tokens the model holds with nothing forgotten; a window forgets only what lies outside it."""
     config = loaded.model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
-    if not kinds <= _FULL:
-        raise EngineError(f"{loaded.name!r} has layers of {', '.join(sorted(kinds - _FULL))}; {_REMEDY}")
+    if not kinds <= _CACHEABLE:
+        raise EngineError(f"{loaded.name!r} has layers of {', '.join(sorted(kinds - _CACHEABLE))}; {_REMEDY}")
     window = getattr(config, "sliding_window", None)
     slides = window and getattr(config, "use_sliding_window", True) and (not kinds or "sliding_attention" in kinds)
     rope = getattr(config, "rope_parameters", None) or {}

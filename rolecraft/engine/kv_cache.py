@@ -1,4 +1,4 @@
-"""The keys and values of many token sequences, which join, leave and share beginnings without the others being copied.
+"""The KV cache: keys and values of many token sequences, which join, leave and share beginnings without being copied.
 
 A token here is any integer that tells what was computed: with roles, a token's id and its role's together. A scope is a
 name under which tokens were computed: they are reused only by who names it, so that no caller learns of another's.
@@ -19,7 +19,7 @@ _COLUMNS = 128
 _SCOPES = 64  # that a row remembers beside its own, the newest
 
 
-class Slots:
+class KVCache:
     """Rows of cached tokens; they serve as the `past_key_values` of a transformers model, which only calls `update`.
 
     Per layer there is one buffer of keys and one of values, (rows, heads, columns, width), made when the layer first
@@ -35,7 +35,7 @@ class Slots:
         self._scopes: list[dict[str, int]] = []  # how many of a row's first tokens each scope may reuse
         self._limits = (rows, columns + 1)
         self._device = torch.device(device)
-        self._released: list[int] = []  # when each row was last released, counted in releases
+        self._freed: list[int] = []  # when each row was last freed, counted in calls of `free`
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
         self._read: slice | torch.Tensor = slice(0)
@@ -49,38 +49,40 @@ class Slots:
         return sum(buffer.nbytes for buffer in (*self._keys, *self._values))
 
     @property
-    def most(self) -> int:
+    def max_bytes(self) -> int:
         """The bytes that the buffers may come to, one being held twice while it grows; 0 before the first call."""
         rows, columns = self._limits
         sizes = [buffer.nbytes for buffer in (*self._keys, *self._values)]
         return (sum(sizes) + max(sizes, default=0)) * rows * columns // max(1, len(self.tokens) * self.columns)
 
-    def place(self, prompt: list[int], taken: Collection[int], scopes: Sequence[str] = ("",)) -> tuple[int, int]:
+    def allocate(self, prompt: list[int], taken: Collection[int], scopes: Sequence[str] = ("",)) -> tuple[int, int]:
         """Choose a row outside `taken` for `prompt` and return it with how many of its tokens are cached there now.
 
         Only what belongs to one of `scopes` is found, and what the row holds from now on belongs to the first. The last
         token of a prompt never counts as cached: whoever asks wants the logits after it. The caller makes sure that a
         row is free.
         """
-        source, known = self.find(prompt, scopes)
+        source, known = self.find_prefix(prompt, scopes)
         known = min(known, len(prompt) - 1)
-        row = self._choose(source, known, taken)
+        row = self._choose_row(source, known, taken)
         before = self._scopes[source] if known else {}
         if known and source != row:
-            self._copy(source, row, known)
+            self._copy_prefix(source, row, known)
         del self.tokens[row][known:]
         kept = {scope: min(length, known) for scope, length in list(before.items())[-_SCOPES:]}
         self._scopes[row] = kept | {scopes[0]: sys.maxsize}
         return row, known
 
-    def find(self, prompt: list[int], scopes: Sequence[str] = ("",)) -> tuple[int, int]:
+    def find_prefix(self, prompt: list[int], scopes: Sequence[str] = ("",)) -> tuple[int, int]:
         """Return the row that begins most like `prompt` with tokens of `scopes`, and how many; (-1, 0) if none does."""
         lengths = [max(owners.get(scope, 0) for scope in scopes) for owners in self._scopes]
-        return longest(prompt, ((row, self.tokens[row][:length]) for row, length in enumerate(lengths) if length))
+        return longest_prefix(
+            prompt, ((row, self.tokens[row][:length]) for row, length in enumerate(lengths) if length)
+        )
 
-    def release(self, row: int) -> None:
-        """Let `row` be overwritten; the row released longest ago goes first."""
-        self._released[row] = max(self._released) + 1
+    def free(self, row: int) -> None:
+        """Let `row` be overwritten; the row freed longest ago goes first."""
+        self._freed[row] = max(self._freed) + 1
 
     def reserve(self, rows: int, columns: int) -> None:
         """Make room for `rows` sequences of `columns` tokens; what is cached stays."""
@@ -94,12 +96,12 @@ class Slots:
         rows, self.columns = max(rows, have), max(columns, self.columns)
         for buffers in (self._keys, self._values):
             for layer, buffer in enumerate(buffers):  # one by one, so that memory is never held twice
-                buffers[layer] = _grown(buffer, rows, self.columns)
+                buffers[layer] = _enlarged(buffer, rows, self.columns)
         self.tokens.extend([] for _ in range(rows - have))
-        self._released.extend(0 for _ in range(rows - have))
+        self._freed.extend(0 for _ in range(rows - have))
         self._scopes.extend({"": sys.maxsize} for _ in range(rows - have))
 
-    def aim(self, rows: Sequence[int], columns_BQ: Sequence[Sequence[int]], depth: int) -> None:
+    def prepare(self, rows: Sequence[int], columns_BQ: Sequence[Sequence[int]], depth: int) -> None:
         """Say where the next forward call writes: token q of batch row b in column `columns_BQ[b][q]` of `rows[b]`.
 
         A column of -1 discards the token. `depth` is how many columns the call reads. `rows` ascend.
@@ -122,7 +124,7 @@ class Slots:
         if layer == len(self._keys):
             self._keys.append(_empty(keys, len(self.tokens), self.columns))
             self._values.append(_empty(values, len(self.tokens), self.columns))
-        return self._write(self._keys[layer], keys), self._write(self._values[layer], values)
+        return self._store(self._keys[layer], keys), self._store(self._values[layer], values)
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Return the length of the longest row; some models ask, though positions and mask are given."""
@@ -135,7 +137,7 @@ class Slots:
             kept = buffer[first, :, :length].clone()
             buffer[first, :, :length] = buffer[second, :, :length]
             buffer[second, :, :length] = kept
-        tokens, released, scopes = self.tokens, self._released, self._scopes
+        tokens, released, scopes = self.tokens, self._freed, self._scopes
         tokens[first], tokens[second] = tokens[second], tokens[first]
         released[first], released[second] = released[second], released[first]
         scopes[first], scopes[second] = scopes[second], scopes[first]
@@ -144,11 +146,11 @@ class Slots:
         """Forget all tokens; the buffers stay."""
         self.tokens = [[] for _ in self.tokens]
 
-    def drop(self) -> None:
+    def reset(self) -> None:
         """Forget all tokens and free the buffers, whatever a call that failed halfway has made of them."""
-        self.tokens, self._scopes, self._released, self._keys, self._values, self.columns = [], [], [], [], [], 0
+        self.tokens, self._scopes, self._freed, self._keys, self._values, self.columns = [], [], [], [], [], 0
 
-    def _choose(self, source: int, known: int, taken: Collection[int]) -> int:
+    def _choose_row(self, source: int, known: int, taken: Collection[int]) -> int:
         """Return the source itself where little else is lost with it, else an empty row, else the oldest one."""
         if source >= 0 and source not in taken and 2 * known >= len(self.tokens[source]):
             return source
@@ -157,14 +159,14 @@ class Slots:
         if empty is None and len(self.tokens) < self._limits[0]:
             empty = len(self.tokens)
             self.reserve(empty + 1, 0)
-        return empty if empty is not None else min(free, key=self._released.__getitem__)
+        return empty if empty is not None else min(free, key=self._freed.__getitem__)
 
-    def _copy(self, source: int, target: int, length: int) -> None:
+    def _copy_prefix(self, source: int, target: int, length: int) -> None:
         for buffer in (*self._keys, *self._values):
             buffer[target, :, :length] = buffer[source, :, :length]
         self.tokens[target] = self.tokens[source][:length]
 
-    def _write(self, buffer: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    def _store(self, buffer: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         heads, width = buffer.shape[1], buffer.shape[3]
         if heads not in self._flat:  # once a call: nearly all models have equally many heads in every layer
             rows_BQ = self._targets.div(self.columns, rounding_mode="floor")
@@ -178,16 +180,16 @@ class Slots:
         return buffer[:, :, : self._depth].index_select(0, self._read)
 
 
-def longest(prompt: list[int], rows: Iterable[tuple[int, list[int]]]) -> tuple[int, int]:
+def longest_prefix(prompt: list[int], rows: Iterable[tuple[int, list[int]]]) -> tuple[int, int]:
     """Return the row whose tokens share the longest beginning with `prompt`, and its length; (-1, 0) if none does."""
     best = (-1, 0)
     for row, tokens in rows:
-        if len(tokens) > best[1] and (length := _common(prompt, tokens)) > best[1]:
+        if len(tokens) > best[1] and (length := _common_length(prompt, tokens)) > best[1]:
             best = (row, length)
     return best
 
 
-def _common(first: list[int], second: list[int]) -> int:
+def _common_length(first: list[int], second: list[int]) -> int:
     low, high = 0, min(len(first), len(second))
     while low < high:  # slices compare at C speed, so halving beats a loop over tokens
         middle = (low + high + 1) // 2
@@ -203,7 +205,7 @@ def _empty(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return torch.zeros(rows, like.shape[1], columns, like.shape[3], dtype=like.dtype, device=like.device)
 
 
-def _grown(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+def _enlarged(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     larger = _empty(buffer, rows, columns)
     larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
     return larger

@@ -1,0 +1,161 @@
+"""The local engine: answers prompts with a transformers model, many at once, keeping keys and values from turn to turn.
+
+Not covered: models whose caches forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from rolecraft.engine.matcher import Grammars, Matcher
+from rolecraft.engine.model_runner import ModelRunner, cache_keys
+from rolecraft.engine.prompts import complete, constraint, encode, reply_prefix
+from rolecraft.engine.reply import Reader
+from rolecraft.engine.request import Request
+from rolecraft.engine.scheduler import Scheduler
+from rolecraft.engine.settings import Settings, check, check_memory
+from rolecraft.errors import EngineError
+from rolecraft.model import Dtype, Loaded, load, merges
+from rolecraft.types import Completion, Delta, Prompt
+
+_GRAMMAR_THREADS = 64
+"""So many replies may wait for their grammars at once."""
+
+
+class LocalEngine:
+    """Implements `types.Engine` on one model, with a thread of its own; callers may sit on any number of event loops.
+
+    The keys and values of a finished reply stay until their row is needed: the next prompt that begins alike computes
+    only what is new. A greedy reply does not depend on what else is running; a sampled one depends on `Sampling.seed`
+    as well.
+    """
+
+    def __init__(self, loaded: Loaded, settings: Settings = Settings()) -> None:
+        """Try the model's cache and start; raises SettingsError, or EngineError for a model that cannot be served."""
+        check(settings)
+        self.loaded, self.settings = loaded, settings
+        self._runner = ModelRunner(
+            loaded,
+            settings.max_requests,
+            settings.max_context,
+            use_fused=settings.fused,
+            prefill_dtype=settings.prefill_dtype,
+        )
+        self.context = self._runner.context
+        self._grammars = Grammars(loaded.renderer, loaded.tokenizer, self._runner.vocabulary, settings.grammar)
+        check_memory(settings, self._runner.cache.max_bytes, self.context)
+        self._grammar_threads = ThreadPoolExecutor(_GRAMMAR_THREADS, "rolecraft-grammar")
+        self._scheduler = Scheduler(self._runner, settings)
+
+    async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
+        """Return `prompt.sampling.n` completions; they share the computation of their prompt.
+
+        Raises ContextFull for a prompt that leaves no room for a reply, EngineError for one that cannot be served, and
+        DataError for tools or a prefix that its choice cannot be made a grammar with.
+        """
+        ids, roles = encode(self.loaded, prompt, self.context, self._runner.limit)
+        matcher = await self._matcher(prompt, ids)
+        requests = [self._submit(prompt, ids, roles, index, matcher) for index in range(prompt.sampling.n)]
+        try:
+            outputs = await asyncio.gather(*(asyncio.wrap_future(request.future) for request in requests))
+        finally:
+            for request in requests:
+                request.future.cancel()
+        return tuple(complete(self.loaded, prompt, ids, roles[-1], output) for output in outputs)
+
+    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
+        """Yield a reply's text as it is generated, `prompt.prefix` first; the last delta holds the completion."""
+        if prompt.sampling.n != 1:
+            raise EngineError(f"a stream is one reply, not n={prompt.sampling.n}; ask complete() for several")
+        ids, roles = encode(self.loaded, prompt, self.context, self._runner.limit)
+        matcher = await self._matcher(prompt, ids)
+        loop, tokens = asyncio.get_running_loop(), asyncio.Queue[int | None]()
+
+        def tell(token: int | None) -> None:
+            with suppress(RuntimeError):  # the loop that asked is closed: nobody listens
+                loop.call_soon_threadsafe(tokens.put_nowait, token)
+
+        request = self._submit(prompt, ids, roles, 0, matcher, tell)
+        request.future.add_done_callback(lambda _: tell(None))
+        reader = Reader(self.loaded.renderer, prompt.sampling.stop)
+        try:
+            if prompt.prefix:
+                yield Delta(prompt.prefix)
+            while (token := await tokens.get()) is not None:
+                if text := reader.read(token):
+                    yield Delta(text)
+            completion = complete(self.loaded, prompt, ids, roles[-1], request.future.result())
+            yield Delta(reader.rest(), completion)
+        finally:
+            request.future.cancel()
+
+    def forget(self) -> None:
+        """Drop all cached keys and values; for when the model's weights have changed.
+
+        Raises EngineError while replies are being generated.
+        """
+        self._scheduler.refresh()
+
+    def close(self) -> None:
+        """Stop the engine's thread; running requests fail with EngineError. Safe to call twice."""
+        self._scheduler.close()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _matcher(self, prompt: Prompt, ids: tuple[int, ...]) -> Matcher | None:
+        """Return what holds the reply to `prompt`, whose tokens are `ids`, to a grammar; None if it is free."""
+        wanted = constraint(prompt, self.settings.constrain)
+        if wanted is None:
+            return None
+        # A grammar may take long to compile, and those who wait for it would take all the threads that asyncio has.
+        loop, start = asyncio.get_running_loop(), self._grammars.start
+        prefix = reply_prefix(self.loaded, prompt, ids)
+        return await loop.run_in_executor(self._grammar_threads, lambda: start(wanted, prefix))
+
+    def _submit(
+        self,
+        prompt: Prompt,
+        ids: Sequence[int],
+        roles: Sequence[int],
+        index: int,
+        matcher: Matcher | None,
+        on_token: Callable[[int], None] | None = None,
+    ) -> Request:
+        sampling = prompt.sampling
+        request = Request(
+            prompt=cache_keys(ids, roles),
+            role=roles[-1],
+            sampling=sampling,
+            max_tokens=min(sampling.max_tokens, self.context - len(ids)),
+            random=random.Random(f"{self.settings.seed}/{sampling.seed}/{index}"),
+            scopes=prompt.cache_scopes,
+            renderer=self.loaded.renderer,
+            on_token=on_token,
+            matcher=None if matcher is None else matcher.copy(),
+        )
+        self._scheduler.submit(request)
+        return request
+
+
+def open_local(
+    base: str,
+    adapter: Path | None = None,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+    settings: Settings = Settings(),
+) -> LocalEngine:
+    """Load a model, its adapter merged if it can be, and return an engine on it, which closes itself after `with`.
+
+    Workers call this, so that no model has to be sent to a process. Raises what `model.load` raises.
+    """
+    merge = adapter is not None and merges(adapter)
+    return LocalEngine(load(base, dtype=dtype, adapter=adapter, device=device, merge=merge), settings)

@@ -1,0 +1,76 @@
+"""From a prompt to tokens, their roles and what holds the reply; and from a request's output to the completion."""
+
+from __future__ import annotations
+
+from rolecraft.engine.reply import parse
+from rolecraft.engine.request import Output
+from rolecraft.engine.settings import Constrain
+from rolecraft.errors import ContextFull, EngineError
+from rolecraft.grammar import Wanted
+from rolecraft.model import Loaded
+from rolecraft.renderers import Rendered
+from rolecraft.types import Completion, Prompt, Turn, Usage
+
+
+def encode(loaded: Loaded, prompt: Prompt, context: int, limit: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the prompt's tokens and their role ids, -1 without roles.
+
+    Raises ContextFull if `context` tokens leave no room for a reply, EngineError for what cannot be served; `limit` is
+    the model's own, which the remedy names.
+    """
+    sampling = prompt.sampling
+    if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
+        raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
+    opening = loaded.renderer.opening(prompt.messages, prompt.tools, prompt.speaker, prompt.prefix)
+    ids = opening.ids
+    if len(ids) >= context:
+        raise ContextFull(
+            f"the prompt for {prompt.speaker!r} has {len(ids)} tokens and the context holds {context}; "
+            f"shorten the conversation, or raise engine.max_context (--max-context; the model's limit is {limit})"
+        )
+    return ids, _roles(loaded, prompt, opening)
+
+
+def constraint(prompt: Prompt, constrain: Constrain) -> Wanted | None:
+    """Return what the reply is held to, None if it is free; raises EngineError where that is asked for and off."""
+    asked = prompt.choice != "auto" or bool(prompt.next_roles)
+    if not prompt.next_roles and not prompt.tools and prompt.choice in ("auto", "none"):
+        return None
+    if constrain == "off" and asked:
+        raise EngineError(
+            f"choice {prompt.choice!r} and next_roles {prompt.next_roles!r} need constrained replies, which are "
+            "switched off; set engine.constrain to 'asked', or leave out --unconstrained"
+        )
+    if not asked and constrain != "always":
+        return None
+    return Wanted(prompt.tools, prompt.choice, prompt.parallel, prompt.next_roles)
+
+
+def reply_prefix(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the tokens of the reply that a prompt of `ids` ends in."""
+    if not prompt.prefix:
+        return ()
+    return ids[len(loaded.renderer.prompt(prompt.messages, prompt.tools, prompt.speaker)) :]
+
+
+def _roles(loaded: Loaded, prompt: Prompt, opening: Rendered) -> tuple[int, ...]:
+    """Return the role ids of a prompt's tokens, by the rule that the adapter was trained with; -1s without roles."""
+    gate, speaker = loaded.gate, prompt.speaker
+    if gate is None:
+        return (-1,) * len(opening.ids)
+    if speaker not in gate.roles:
+        raise EngineError(f"speaker {speaker!r} has no LoRAs in this adapter; its roles are {', '.join(gate.roles)}")
+    before = len(opening.ids) - len(reply_prefix(loaded, prompt, opening.ids))
+    return gate.ids(opening.speakers, speaker, before - len(loaded.renderer.header(speaker)))
+
+
+def complete(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], role: int, output: Output) -> Completion:
+    """Return the completion of `prompt`, whose tokens were `ids`; `role` is whose LoRAs wrote it."""
+    message = parse(loaded.renderer, prompt, output.ids)
+    count = len(output.ids)
+    usage = Usage(len(ids), output.cached, count, output.seconds)
+    roles = () if loaded.gate is None else (role,) * count
+    turn = Turn(
+        message, prompt.speaker, ids, output.ids, output.logprobs, output.forced, roles, output.stop, usage
+    )  # fmt: skip
+    return Completion(message, turn)

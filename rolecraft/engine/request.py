@@ -1,0 +1,153 @@
+"""One request of the local engine while it runs: what is still to be computed, and the tokens sampled so far."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+
+from rolecraft.engine.matcher import Matcher
+from rolecraft.engine.model_runner import cache_keys
+from rolecraft.engine.reply import has_stop
+from rolecraft.engine.sampling import sample
+from rolecraft.renderers import Renderer
+from rolecraft.types import Sampling, StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a request came to; `logprobs` and `forced` align with `ids`, `cached` counts the prompt's cached tokens."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    forced: tuple[bool, ...]
+    stop: StopReason
+    cached: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Which tokens may come next: `mask`, (V,) booleans (None: any); `forced` if it is but one."""
+
+    mask: torch.Tensor | None = None
+    forced: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One reply being generated; once submitted, only the scheduler's thread touches it.
+
+    `prompt` is the KV cache's tokens, `ids` the tokenizer's; `role` is the id of the role that writes, -1 without
+    roles. `row` is the request's row of the KV cache, `max_tokens` the most that the reply may have. Forced tokens are
+    in `ids` before they are computed, and their log-probabilities follow. `stop` comes with the last token.
+    """
+
+    prompt: list[int]
+    role: int
+    sampling: Sampling
+    max_tokens: int
+    random: random.Random
+    scopes: tuple[str, ...]
+    renderer: Renderer
+    on_token: Callable[[int], None] | None = None
+    matcher: Matcher | None = None
+    future: Future[Output] = field(default_factory=Future)
+    started: float = field(default_factory=time.perf_counter)
+    row: int = -1
+    cached: int = 0
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    forced: list[bool] = field(default_factory=list)
+    stop: StopReason | None = None
+
+    @property
+    def remaining(self) -> int:
+        """How many tokens the reply may still have."""
+        return self.max_tokens - len(self.ids)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last token is there, and the log-probability of each."""
+        return self.stop is not None and len(self.logprobs) == len(self.ids)
+
+    def sharing(self, others: Iterable[Request]) -> Iterator[tuple[int, list[int]]]:
+        """Yield the rows and prompts of those whose computation this one may use."""
+        return ((other.row, other.prompt) for other in others if other.scopes[0] in self.scopes)
+
+    def uncomputed(self, computed: int) -> list[int]:
+        """Return the KV cache's tokens after the first `computed`, but for a last one that nothing follows."""
+        ids = self.ids[max(0, computed - len(self.prompt)) : len(self.ids) - bool(self.stop)]
+        return [*self.prompt[computed:], *cache_keys(ids, (self.role,) * len(ids))]
+
+    def append(self, token: int, forced: bool) -> None:
+        """Add a token to the reply; raises EngineError for one that does not fit the grammar."""
+        if self.matcher is not None:
+            self.matcher.accept(token)
+        self.ids.append(token)
+        self.forced.append(forced)
+        self.stop = self._stop_reason(token)
+        if self.on_token is not None:
+            self.on_token(token)
+
+    def fast_forward(self) -> None:
+        """Append the tokens that the grammar leaves no choice for; they are then computed together."""
+        if self.matcher is None or self.stop:
+            return
+        for token in self.matcher.forced(self.remaining):
+            self.append(token, forced=True)
+            if self.stop:
+                return
+
+    def allowed(self, vocabulary: int, fast_forwarded: bool) -> Allowed:
+        """Return which of `vocabulary` tokens may come next; raises EngineError if none may.
+
+        `fast_forwarded`: forced tokens have been appended already, so there is a choice, or one token for more than
+        one reason.
+        """
+        if self.matcher is None:
+            return Allowed()
+        forced = [] if fast_forwarded else self.matcher.forced(self.remaining)[:1]
+        if forced:
+            return Allowed(torch.zeros(vocabulary, dtype=torch.bool).index_fill_(0, torch.tensor(forced), True), True)
+        mask = self.matcher.allowed(self.remaining)
+        return Allowed(mask, forced=int(mask.count_nonzero()) == 1)
+
+    def logits_needed(self, new: int, computed: int) -> int:
+        """Return after how many of the last `new` of `computed` tokens the model's logits are needed."""
+        return min(new, max(0, computed - (len(self.prompt) - 1 + len(self.logprobs))))
+
+    def record_logprobs(self, logits_KV: torch.Tensor) -> None:
+        """Take the log-probabilities of forced tokens from the logits before each of them, one row for each or more."""
+        missing = self.ids[len(self.logprobs) :][: len(logits_KV)]
+        if missing:
+            chosen = torch.tensor(missing, device=logits_KV.device)[:, None]
+            self.logprobs += logits_KV[: len(missing)].log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+
+    def output(self, stop: StopReason) -> Output:
+        """Return what the request came to."""
+        seconds = time.perf_counter() - self.started
+        return Output(tuple(self.ids), tuple(self.logprobs), tuple(self.forced), stop, self.cached, seconds)
+
+    def _stop_reason(self, token: int) -> StopReason | None:
+        if token in self.renderer.stop_ids:
+            return "end"
+        if self.sampling.stop and has_stop(self.renderer, self.ids, self.sampling.stop):
+            return "end"
+        return "length" if len(self.ids) >= self.max_tokens else None
+
+
+def sample_each(requests: Sequence[tuple[Request, Allowed]], logits_BV: torch.Tensor) -> tuple[list[int], list[float]]:
+    """Sample a token for each request from what it allows; return the tokens and their log-probabilities."""
+    allowed_BV = None
+    if any(allowed.mask is not None for _, allowed in requests):
+        anything = torch.ones(logits_BV.shape[-1], dtype=torch.bool)
+        allowed_BV = torch.stack([anything if allowed.mask is None else allowed.mask for _, allowed in requests])
+    temperatures = [0.0 if allowed.forced else one.sampling.temperature for one, allowed in requests]
+    # A number is drawn for every sampled token, whoever else is in the batch: that is what makes a seed repeat.
+    points = [one.random.random() if t > 0 else 0.0 for (one, _), t in zip(requests, temperatures, strict=True)]
+    return sample(logits_BV, temperatures, [one.sampling.top_p for one, _ in requests], points, allowed_BV)
