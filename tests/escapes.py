@@ -475,12 +475,19 @@ CHANNEL = _group(
     ("garbage", "os.write(3, b'\\xff' * 1000)", "wrote to the channel"),
     ("too short", "os.write(3, b'x')", "wrote to the channel"),
     ("too long", "os.write(3, bytes(100_000))", "wrote to the channel|Message too long"),
-    ("a flood", "import socket\nos.set_blocking(3, False)\nfor n in range(100_000):\n    try:\n        os.write(3, n.to_bytes(5, 'big'))\n    except OSError:\n        pass", "wrote to the channel"),
-    ("an earlier step's answer", "os.write(3, (0).to_bytes(4, 'big') + b'Dnothing')", "wrote to the channel"),
-    ("a later step's answer", "os.write(3, (2).to_bytes(4, 'big') + b'Dnothing')", "wrote to the channel"),
-    ("another ready", "os.write(3, bytes(4) + b'R')", "wrote to the channel"),
-    ("its own answer", "os.write(3, (1).to_bytes(4, 'big') + b'Dforged \\xff\\xfe')\nimport time\ntime.sleep(0.3)", "forged"),
-    ("its own end", "os.write(3, bytes(4) + b'Xforged')\nwhile True: pass", "forged"),
+    ("a flood", "import socket\nos.set_blocking(3, False)\nfor n in range(100_000):\n    try:\n        os.write(3, n.to_bytes(17, 'big'))\n    except OSError:\n        pass", "wrote to the channel"),
+    ("an earlier step's answer", "os.write(3, (0).to_bytes(16, 'big') + b'Dnothing')", "wrote to the channel"),
+    ("a later step's answer", "os.write(3, (2).to_bytes(16, 'big') + b'Dnothing')", "wrote to the channel"),
+    ("another ready", "os.write(3, bytes(16) + b'R')", "wrote to the channel"),
+    ("its own answer, without its nonce", "os.write(3, bytes(16) + b'Dforged')\nwhile True: pass", "wrote to the channel"),
+    ("its own answer", """
+frame = sys._getframe()
+while frame.f_code.co_name != 'serve':
+    frame = frame.f_back
+os.write(3, frame.f_locals['nonce'] + b'Dforged \\xff\\xfe')
+while True: pass
+""", "forged"),
+    ("its own end", "os.write(3, bytes(16) + b'Xforged')\nwhile True: pass", "forged"),
     ("nothing, closed", "os.close(3)", "the process ended"),
     ("nothing, shut down", "import socket\nsocket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3).shutdown(2)\nwhile True: pass", "the process ended|timed out|wrote to"),
     ("everything closed", "os.closerange(0, 64)", LOST),

@@ -1,7 +1,8 @@
 """Runs a session's steps inside the sandbox: reads code from the channel, executes it, answers with the error line.
 
 Runs in the session itself, next to code that may change anything in this interpreter: whatever is answered from here
-may be forged, and nothing here protects anybody. Standard library only.
+may be forged, and nothing here protects anybody. What a step left in the interpreter (names, replaced functions, hooks)
+acts in later steps; what would run by itself is ended with the step. Standard library only.
 """
 
 from __future__ import annotations
@@ -9,16 +10,24 @@ from __future__ import annotations
 import ast
 import builtins
 import os
+import signal
 import struct
 import sys
+from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any
 
-ASK = struct.Struct(">II")  # number of the step, length of its code in bytes; then the code, in pieces
-ANSWER = struct.Struct(">Ic")  # number of the step, kind; then text
+ASK = struct.Struct(">I16sI")  # number of the step, its nonce, length of its code in bytes; then the code, in pieces
+ANSWER = struct.Struct(">16sc")  # nonce of the step that was asked for, or NONE; kind; then text
+NONE = bytes(16)
 READY, DONE, EXIT, BROKEN = b"R", b"D", b"X", b"B"
 PIECE = 32_768
 TEXT = 1_000
+_TIMERS = {
+    signal.ITIMER_REAL: signal.SIGALRM,
+    signal.ITIMER_VIRTUAL: signal.SIGVTALRM,
+    signal.ITIMER_PROF: signal.SIGPROF,
+}
 
 
 def serve(channel: int) -> None:
@@ -29,19 +38,21 @@ def serve(channel: int) -> None:
     names = main.__dict__
     names["__builtins__"] = builtins
     vars(builtins).update(exit=sys.exit, quit=sys.exit)  # as in an interactive session; `site` is not loaded
-    write(channel, ANSWER.pack(0, READY))
+    still = _stiller()
+    write(channel, ANSWER.pack(NONE, READY))
     while True:
         header = read(channel, ASK.size)
         if len(header) != ASK.size:
             leave(0)
-        number, length = ASK.unpack(header)
+        number, nonce, length = ASK.unpack(header)
         code = b""
         while len(code) < length:
             code += read(channel, PIECE)
         _reset_streams()
         error = run_step(code.decode("utf-8", "replace"), f"<step {number}>", names)
         _flush()
-        write(channel, ANSWER.pack(number, DONE) + (error or "").encode("utf-8", "replace")[:TEXT])
+        still()
+        write(channel, ANSWER.pack(nonce, DONE) + (error or "").encode("utf-8", "replace")[:TEXT])
 
 
 def run_step(code: str, name: str, names: dict[str, Any]) -> str | None:
@@ -89,6 +100,37 @@ def _place(traceback: TracebackType | None, name: str) -> str:
             place = f"{file[1:-1]}, line {line}"
         traceback = traceback.tb_next
     return place
+
+
+def _stiller() -> Callable[[], None]:
+    """Return a function that ends what a step left to run by itself in later ones: timers, tracing, profiling.
+
+    It keeps the functions that it calls: a step may have replaced them in their modules. Handlers of signals stay, for
+    a later step's own timers, except SIGCONT's: each step begins with one.
+    """
+    timers, numbers = _TIMERS.items(), {*_TIMERS.values(), signal.SIGCONT}
+    mask, block, unblock = signal.pthread_sigmask, signal.SIG_BLOCK, signal.SIG_UNBLOCK
+    handle, handler_of, ignore, default = signal.signal, signal.getsignal, signal.SIG_IGN, signal.SIG_DFL
+    set_timer, trace, profile = signal.setitimer, sys.settrace, sys.setprofile
+
+    def still() -> None:
+        trace(None)
+        profile(None)
+        while True:
+            try:
+                if numbers <= mask(block, numbers):  # twice: handlers of signals on their way run in the first call
+                    break
+            except BaseException:  # noqa: BLE001  a handler's
+                continue
+        for timer, number in timers:
+            handler = handler_of(number)
+            set_timer(timer, 0)
+            handle(number, ignore)  # forgets a signal that is blocked
+            handle(number, default if handler is None else handler)
+        handle(signal.SIGCONT, default)
+        mask(unblock, numbers)
+
+    return still
 
 
 def _reset_streams() -> None:

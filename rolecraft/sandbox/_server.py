@@ -257,7 +257,7 @@ class _Keeper:
         except BaseException as error:  # noqa: BLE001  a child must never return into the keeper's loop
             with contextlib.suppress(OSError):
                 text = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
-                os.write(_CHANNEL, _runner.ANSWER.pack(0, _runner.BROKEN) + text[: _runner.TEXT])
+                os.write(_CHANNEL, _runner.ANSWER.pack(_runner.NONE, _runner.BROKEN) + text[: _runner.TEXT])
         finally:
             os._exit(1)
 
@@ -340,7 +340,7 @@ def _keep_four_descriptors(channel: int, output: int) -> None:
 
 def _answer(channel: socket.socket, kind: bytes, text: str) -> None:
     with contextlib.suppress(OSError):  # the parent has gone, or the session filled the queue
-        channel.send(_runner.ANSWER.pack(0, kind) + text.encode(), socket.MSG_DONTWAIT)
+        channel.send(_runner.ANSWER.pack(_runner.NONE, kind) + text.encode(), socket.MSG_DONTWAIT)
 
 
 def _how_it_ended(code: int) -> str:

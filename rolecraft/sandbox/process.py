@@ -7,11 +7,14 @@ empty environment. `layers` tells which hold. A session that ends early starts a
 What is not covered: faults of the kernel itself, and what shared hardware gives away (caches, timing). A session sees
 the kernel's version, the clock and the machine's load, and may influence the load that others see. A package in
 `modules` is readable as a whole. A file lock is granted and not taken: it would be held against the host's processes
-and seen by other sessions. Without `mounts` a session also sees whether a path exists and its size, times and modes,
-but no content; its files are then on the host's disk, measured every twentieth of a second, and cannot be removed or
-renamed. Memory is bounded per session, not for all sessions
-together. Code in a session can lie about what its own step printed or raised, and may print control characters. On
-systems other than Linux nothing but rlimits holds, and only `unsafe=True` runs there.
+and seen by other sessions. Without `mounts` a session also sees whether a path exists (in /proc: which processes run)
+and its size, times and modes, by which sessions can tell each other something, but no content; its files are then on
+the host's disk, measured every twentieth of a second, and cannot be removed or renamed. Memory is bounded per session,
+not for all sessions together. Code in a session can lie about what a step of that session printed or raised, and may
+print control characters: about its own step, and about a later one through what it left in the interpreter (a replaced
+function, a hook, a step that answered and goes on), since variables stay. What would act on a later step without that
+ends with its step: timers, tracing, answers written in advance; not so with `processes`: threads and child processes
+stay, halted between steps. On systems other than Linux nothing but rlimits holds, and only `unsafe=True` runs there.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import secrets
 import select
 import socket
 import threading
@@ -29,7 +33,7 @@ import weakref
 from rolecraft.errors import SandboxError
 from rolecraft.sandbox import Limits, Outcome
 from rolecraft.sandbox._pool import KIND, LAYERS, Pool, Server, listed, pool
-from rolecraft.sandbox._runner import ANSWER, ASK, DONE, EXIT, PIECE, READY, TEXT
+from rolecraft.sandbox._runner import ANSWER, ASK, DONE, EXIT, NONE, PIECE, READY, TEXT
 
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
@@ -206,7 +210,7 @@ class _Process:
             return _LATE, f"no answer after {_START_SECONDS:g} s"
         return answer[1:]
 
-    def _receive(self, deadline: float) -> tuple[int, bytes, str] | None:
+    def _receive(self, deadline: float) -> tuple[bytes, bytes, str] | None:
         """Return the next message, None when there is none in time."""
         poller = select.poll()
         poller.register(self._channel, select.POLLIN)
@@ -216,7 +220,9 @@ class _Process:
 
     def _converse(self, code: bytes, printed: _Printed, deadline: float) -> tuple[bytes, str]:
         """Return how the step ended: DONE with its error, EXIT with the reason, or one of our own verdicts."""
-        unsent = [ASK.pack(self._steps, len(code)), *(code[i : i + PIECE] for i in range(0, len(code), PIECE))]
+        # Nothing that was written to the channel before this question can have its nonce.
+        nonce = secrets.token_bytes(len(NONE))
+        unsent = [ASK.pack(self._steps, nonce, len(code)), *(code[i : i + PIECE] for i in range(0, len(code), PIECE))]
         unsent.reverse()
         poller = select.poll()
         poller.register(self._output, select.POLLIN)
@@ -229,8 +235,8 @@ class _Process:
                 return _FLOOD, ""
             happened = events.get(self._channel.fileno(), 0)
             if happened & ~select.POLLOUT:
-                number, kind, text = self._read_answer()
-                if kind in (EXIT, _GONE) or (kind == DONE and number == self._steps):
+                answered, kind, text = self._read_answer()
+                if kind in (EXIT, _GONE) or (kind == DONE and answered == nonce):
                     return kind, text
                 # The runner says nothing else: the session's code has found the channel.
                 return _FORGED, ""
@@ -240,18 +246,18 @@ class _Process:
                     unsent.pop()
         return _LATE, ""
 
-    def _read_answer(self) -> tuple[int, bytes, str]:
-        """Read one message; whatever a session sends, the answer is a number, a kind and text of bounded length."""
+    def _read_answer(self) -> tuple[bytes, bytes, str]:
+        """Read one message; whatever a session sends, the answer is a nonce, a kind and text of bounded length."""
         try:
             raw = self._channel.recv(ANSWER.size + TEXT)
         except ConnectionError:
             raw = b""
         if not raw:
-            return 0, _GONE, "its server has gone"
+            return NONE, _GONE, "its server has gone"
         if len(raw) < ANSWER.size:
-            return 0, _FORGED, ""
-        number, kind = ANSWER.unpack_from(raw)
-        return number, kind, raw[ANSWER.size :].decode("utf-8", "replace")
+            return NONE, _FORGED, ""
+        nonce, kind = ANSWER.unpack_from(raw)
+        return nonce, kind, raw[ANSWER.size :].decode("utf-8", "replace")
 
 
 class _Printed:
