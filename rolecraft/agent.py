@@ -93,7 +93,7 @@ async def episode(
         turns=tuple(turns),
         stop=stop,
         seed=seed,
-        final_state=environment.toolbox.state(),
+        final_state=await asyncio.to_thread(environment.toolbox.state),  # it may wait for a tool that still works
     )
     return replace(record, verdict=environment.judge(record))
 

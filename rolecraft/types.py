@@ -214,7 +214,7 @@ class Toolset(Protocol):
         ...
 
     def state(self) -> Mapping[str, Json]:
-        """Return what judges may compare of the final state, by tool name."""
+        """Return what judges may compare of the final state, by tool name; it may wait, so ask off the event loop."""
         ...
 
     def close(self) -> None:

@@ -259,3 +259,30 @@ def test_seeds_depend_on_the_place_not_on_the_order_of_admission():
         records = collect([opener(name=f"t{i}") for i in range(5)], Scripted([says("5")]), concurrency=concurrency)
         seeds.append({r.id: r.seed for r in records})
     assert seeds[0] == seeds[1]
+
+
+def test_a_state_that_takes_its_time_does_not_hold_the_event_loop():
+    class Slow(Toolbox):
+        def state(self):
+            time.sleep(0.5)
+            return {"add": 7}
+
+    task = Task("t", (Message("user", "2+3?"),), Toolbox([add]).specs)
+    environment = Environment(task, Slow([add]), lambda trajectory: Verdict(1.0))
+
+    async def beside():
+        pauses, playing = (
+            [],
+            asyncio.ensure_future(
+                agent.episode(environment, team.find("single", instructions=False), Scripted([says("5")]))
+            ),
+        )
+        while not playing.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            pauses.append(time.monotonic() - before)
+        return playing.result(), max(pauses)
+
+    record, pause = asyncio.run(beside())
+    assert record.final_state == {"add": 7}
+    assert pause < 0.4

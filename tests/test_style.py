@@ -23,6 +23,7 @@ BOUNDARIES = {
     "remote.py": "a remote endpoint may answer anything",
     "tools/_toolbox.py": "a tool is someone else's code: its failure is an observation",
     "tools/_finding.py": "a user's own file may raise anything while it is loaded",
+    "tools/_sql_worker.py": "functions that are loaded into a process of their own may raise anything",
     "sandbox/_runner.py": "a process that runs a model's code",
     "sandbox/_server.py": "the process that starts those",
     "workers.py": "a process whose end must be told to its parent",

@@ -514,6 +514,31 @@ def test_a_fork_goes_its_own_way():
     assert (toolbox.state(), fork.state()) == ({"counter": 1}, {"counter": 2})
 
 
+def test_a_state_that_comes_too_late_is_told_as_missed():
+    release = threading.Event()
+
+    class Late(Counter):
+        def state(self) -> Any:
+            release.wait(30)
+
+    started = time.monotonic()
+    assert Toolbox([Late()], seconds=0.1).state() == {"counter": {"missed": "no state within 0.1 seconds"}}
+    release.set()
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(ToolFailure("no rows"), "ToolFailure: no rows"), (SystemExit("out"), "SystemExit: out"), (OSError(), "OSError")],
+)
+def test_a_state_that_raises_is_told_as_missed_beside_the_others(error: BaseException, why: str):
+    class Fails(Stuck):
+        def state(self) -> Any:
+            raise error
+
+    assert Toolbox([Fails(), Counter(3), count]).state() == {"stuck": {"missed": why}, "counter": 3}
+
+
 def test_a_fork_that_fails_leaves_nothing_open():
     forked = Counter()
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
+import importlib
+import multiprocessing
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from rolecraft.errors import DataError, NotFound, SettingsError
-from rolecraft.tools import ToolFailure, sql
+from rolecraft.errors import DataError, NotFound, SandboxError, SettingsError
+from rolecraft.tools import Toolbox, ToolFailure, sql
+from rolecraft.types import ToolCall
 
 SCRIPT = """
 CREATE TABLE company (name TEXT, rank INTEGER, debt REAL);
@@ -18,10 +28,16 @@ INSERT INTO company VALUES ('Quil', 1, 3809.0), ('Norve', 2, 0.1 + 0.2), (NULL, 
 CREATE TABLE city (name TEXT);
 """
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+# One SQLite function that works for minutes, and a statement whose compiling takes gigabytes.
+TRIM = "trim(hex(zeroblob(150000)), replace(hex(zeroblob(40000)), '00', 'ab') || '0')"
+JOINS = ", ".join(f"c{i} AS (SELECT a.x FROM c{i - 1} a, c{i - 1} b)" for i in range(1, 21))
+JOINS = f"WITH c0 AS (SELECT 1 AS x), {JOINS} SELECT count(*) FROM c20"
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; elsewhere not all of it holds")
 
 
-def opened(**settings):
-    return sql.open(sql.Settings(**{"script": SCRIPT, **settings}))
+def opened(register=None, **settings):
+    return sql.open(sql.Settings(**{"script": SCRIPT, **settings}), register)
 
 
 def ask(database, query):
@@ -356,3 +372,246 @@ def test_a_dump_is_a_script():
     script = "PRAGMA foreign_keys=OFF;\n" + "\n".join(connection.iterdump())
     connection.close()
     assert opened(script=script).state() == opened().state()
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 0}, {"seconds": float("nan")}, {"memory_mb": 1}])
+def test_limits_that_bound_nothing_are_refused(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        opened(**wrong)
+
+
+# What SQLite does not interrupt
+
+
+@linux
+@pytest.mark.parametrize(
+    "query", [JOINS, "SELECT " + ", ".join(["zeroblob(999000)"] * 100)], ids=["compiling", "one row of blobs"]
+)
+def test_a_query_that_needs_too_much_memory_ends(query):
+    database = opened(memory_mb=16, seconds=20)
+    assert refusal(database, query) == "the query needed over 16 MB; ask for less, for example with LIMIT"
+    assert ask(database, "SELECT count(*) FROM company") == "3"
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_function_that_goes_on_for_minutes_ends(read_only):
+    database, started = opened(seconds=0.1, read_only=read_only), time.monotonic()
+    reason = refusal(database, f"SELECT {TRIM}")
+    assert reason == "the query took over 0.1 seconds; ask for less, for example with LIMIT"
+    assert time.monotonic() - started < 5
+    assert ask(database, "SELECT count(*) FROM company") == "3"
+
+
+def test_a_state_that_cannot_be_read_in_time_is_told_and_the_event_loop_goes_on_meanwhile():
+    database = opened(seconds=0.5)
+    toolbox = Toolbox([database])
+
+    async def beside() -> tuple[list[float], dict]:
+        call = asyncio.ensure_future(toolbox.call(ToolCall("sql", {"query": f"SELECT {TRIM}"})))
+        await asyncio.sleep(0.05)
+        state, pauses = asyncio.ensure_future(asyncio.to_thread(toolbox.state)), []
+        while not state.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            pauses.append(time.monotonic() - before)
+        await call
+        return pauses, state.result()
+
+    pauses, state = asyncio.run(beside())
+    assert state == {"sql": database.state()}
+    assert max(pauses) < 0.4
+
+
+def test_a_state_that_a_table_makes_endless_is_missed_and_the_next_query_answered(monkeypatch):
+    monkeypatch.setattr(sql, "_STATE_SECONDS", 0.2)
+    database = opened(read_only=False)
+    ask(database, "INSERT INTO city VALUES ('a')")
+    ask(database, f"ALTER TABLE city ADD COLUMN slow AS ({TRIM})")
+    assert "missed" in Toolbox([database]).state()["sql"]
+    assert ask(database, "SELECT count(*) FROM city") == "1"
+
+
+def test_a_killed_statement_has_changed_nothing_and_those_before_it_stay():
+    database = opened(read_only=False, seconds=0.5)
+    ask(database, "INSERT INTO city VALUES ('a'), ('b')")
+    fork = database.fork()
+    for each in (database, fork):
+        refusal(each, f"INSERT INTO city SELECT iif(rank = 3, {TRIM}, name) FROM company")
+        assert ask(each, "SELECT name FROM city") == "a\nb"
+        assert ask(each, "DELETE FROM city WHERE name = 'a'") == "done: 1 rows changed"
+    assert ask(database.fork(), "SELECT name FROM city") == "b"
+
+
+def test_what_a_failed_statement_did_change_stays_though_the_next_one_is_killed():
+    database = opened(script="CREATE TABLE t (x UNIQUE)", read_only=False, seconds=0.3)
+    refusal(database, "INSERT OR FAIL INTO t VALUES (1), (2), (1)")
+    refusal(database, f"INSERT INTO t VALUES ({TRIM})")
+    assert ask(database, "SELECT x FROM t") == "1\n2"
+
+
+def test_a_killed_statement_leaves_a_file_as_it_was(tmp_path):
+    path = make_file(tmp_path / "a.db")
+    database = sql.open(sql.Settings(path=str(path), read_only=False, seconds=0.3))
+    ask(database, "INSERT INTO ship VALUES ('Tarn')")
+    refusal(database, f"UPDATE ship SET name = iif(rowid = 2, {TRIM}, 'x')")
+    assert ask(database, "SELECT name FROM ship") == "Orla\nTarn"
+    assert ask(database, "DELETE FROM ship WHERE name = 'Orla'") == "done: 1 rows changed"
+    database.close()
+    assert ask(sql.open(sql.Settings(path=str(path))), "SELECT name FROM ship") == "Tarn"
+
+
+# A benchmark's own functions
+
+FUNCTIONS = """
+import hashlib
+
+def mysql(connection):
+    connection.create_function("md5", 1, lambda text: hashlib.md5(text.encode()).hexdigest(), deterministic=True)
+    connection.create_collation("backwards", lambda a, b: (a < b) - (a > b))
+"""
+
+
+@pytest.fixture
+def mysql(tmp_path, monkeypatch):
+    """A function of a module that is a file."""
+    (tmp_path / "functions_for_sql.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("functions_for_sql").mysql
+    del sys.modules["functions_for_sql"]
+
+
+def test_functions_and_collations_of_a_benchmark_work_in_calls_forks_and_states(mysql):
+    script = "CREATE TABLE t (name TEXT COLLATE backwards UNIQUE); INSERT INTO t VALUES ('a'), ('b')"
+    database = opened(mysql, script=script, read_only=False, seconds=0.3)
+    before = database.state()
+    refusal(database, f"SELECT {TRIM}")
+    for each in (database, database.fork()):
+        assert ask(each, "SELECT md5(name) FROM t WHERE name = 'a'") == "0cc175b9c0f1b6a831c399e269772661"
+        assert ask(each, "SELECT name FROM t ORDER BY name") == "b\na"
+        assert each.state() == before
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_functions_of_a_benchmark_work_on_files(mysql, tmp_path, read_only):
+    path = str(make_file(tmp_path / "a.db"))
+    database = opened(mysql, script="", path=path, read_only=read_only)
+    for each in (database, database.fork()):
+        assert ask(each, "SELECT md5(name) = md5('Orla') FROM ship") == "1"
+
+
+def test_a_function_without_a_place_in_a_module_is_refused():
+    with pytest.raises(SettingsError, match="must be a function at the top of a module"):
+        opened(lambda connection: None)
+
+
+def test_a_module_that_cannot_be_loaded_on_its_own_is_told(mysql, tmp_path):
+    (tmp_path / "functions_for_sql.py").write_text("import no_such_module")
+    with pytest.raises(SandboxError, match="No module named 'no_such_module'"):
+        opened(mysql)
+
+
+# Processes
+
+
+def processes_of(parent: int) -> set[int]:
+    """The processes in the sessions of the fork servers that `parent` started, zombies left out."""
+    seen = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, above, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if state != "Z":
+            seen[int(path.parent.name)] = (int(above), int(session))
+    servers = {pid for pid, (above, session) in seen.items() if above == parent and session == pid}
+    return {pid for pid, (_, session) in seen.items() if session in servers}
+
+
+def eventually(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture
+def processes():
+    """What runs for databases that are opened in the test."""
+    opened().close()  # the fork server is there to stay
+    gc.collect()  # what other tests dropped
+    before = processes_of(os.getpid())
+    return lambda: processes_of(os.getpid()) - before
+
+
+@linux
+def test_nothing_is_left_of_a_closed_database_its_forks_and_its_queries(processes):
+    database = opened(read_only=False, seconds=60)
+    forks = [database.fork(), database.fork()]
+    ask(forks[0], "DELETE FROM city")
+    assert eventually(lambda: len(processes()) == 6), "a keeper and a child for each"
+    thread = threading.Thread(target=lambda: refusal(database, f"SELECT {TRIM}"))
+    thread.start()
+    time.sleep(0.1)
+    for each in (database, *forks):
+        each.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert eventually(lambda: not processes())
+
+
+@linux
+def test_nothing_is_left_of_a_database_that_is_dropped(processes):
+    ask(opened(), "SELECT 1")
+    assert eventually(lambda: not processes())
+
+
+@linux
+def test_nothing_outlives_an_application_that_is_killed():
+    script = f"""
+from rolecraft.tools import sql
+database = sql.open(sql.Settings(seconds=60))
+fork = database.fork()
+print("ready", flush=True)
+database.call({{"query": {f"SELECT {TRIM}"!r}}})
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as application:
+        assert application.stdout.readline() == b"ready\n"
+        assert eventually(lambda: len(processes_of(application.pid)) == 5), "a server, two keepers, two children"
+        left = processes_of(application.pid)
+        application.kill()
+    assert eventually(lambda: all(map(ended, left)), seconds=1)
+
+
+@linux
+def test_a_database_whose_processes_were_killed_is_opened_again_or_said_to_be_lost():
+    gc.collect()  # what other tests dropped
+    reader, writer = opened(), opened(read_only=False)
+    ask(writer, "INSERT INTO city VALUES ('a')")
+    killed = processes_of(os.getpid())
+    for pid in killed:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(os.getpgid(pid), signal.SIGKILL)  # at once: a keeper would put another in its child's place
+    assert eventually(lambda: all(map(ended, killed)))
+    with pytest.raises(ToolFailure):
+        ask(reader, "SELECT 1")
+    assert ask(reader, "SELECT count(*) FROM company") == "3"
+    for _ in range(2):
+        assert refusal(writer, "SELECT 1") == "the database's process has ended, and what it held is lost"
+
+
+def test_a_forked_application_reads_on_by_processes_of_its_own():
+    database, fork = opened(), multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    child = fork.Process(target=lambda: writer.send([ask(database, f"SELECT {i}") for i in range(100)]))
+    child.start()
+    assert [ask(database, f"SELECT {i} + 1000") for i in range(100)] == [str(i + 1000) for i in range(100)]
+    assert reader.recv() == [str(i) for i in range(100)]
+    child.join()
+    assert ask(database, "SELECT 7") == "7"

@@ -30,7 +30,7 @@ class ToolLike(Protocol):
         ...
 
     def state(self) -> Json:
-        """Return what a judge may compare of the state, or None when there is none."""
+        """Return what a judge may compare of the state, None when there is none; one that raises is told as missed."""
         ...
 
     def close(self) -> None:

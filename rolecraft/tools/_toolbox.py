@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
 import contextvars
 import logging
@@ -66,8 +67,13 @@ class Toolbox:
         return Toolbox(forks, seconds=self._seconds, output_chars=self._output_chars)
 
     def state(self) -> dict[str, Json]:
-        """Return the state of each tool that has one, by name."""
-        states = {name: member.state() for name, member in self._tools.items()}
+        """Return the state of each tool that has one, by name; `{"missed": why}` of one that failed or came too late.
+
+        It waits as long as a call may take, so an event loop asks for it in a thread.
+        """
+        asked = {name: _ask_state(member) for name, member in self._tools.items()}
+        concurrent.futures.wait(asked.values(), self._seconds)
+        states = {name: self._told(future) for name, future in asked.items()}
         return {name: state for name, state in states.items() if state is not None}
 
     def close(self) -> None:
@@ -80,6 +86,12 @@ class Toolbox:
         shown = list(self._tools)[:12]
         more = [f"... ({len(self._tools)} in all)"] if len(self._tools) > len(shown) else []
         return f"no tool {name[:60]!r}; tools: {', '.join(shown + more) or 'none'}"
+
+    def _told(self, asked: concurrent.futures.Future[Json]) -> Json:
+        if not asked.done():
+            return {"missed": f"no state within {self._seconds:g} seconds"}
+        error = asked.exception()
+        return asked.result() if error is None else {"missed": _bounded(_words(error), _ERROR_CHARS)}
 
     def _answer(self, member: ToolLike, arguments: Mapping[str, Json]) -> Observation:
         try:
@@ -111,6 +123,21 @@ def _in_daemon_thread(work: Callable[[], Observation]) -> asyncio.Future[Observa
             loop.call_soon_threadsafe(settle, observation)
 
     threading.Thread(target=run, name="rolecraft-tool", daemon=True).start()
+    return future
+
+
+def _ask_state(member: ToolLike) -> concurrent.futures.Future[Json]:
+    """Ask for a tool's state in a daemon thread: one that never tells it must not keep the process from ending."""
+    future: concurrent.futures.Future[Json] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(member.state())
+        except BaseException as error:  # noqa: BLE001  the tool boundary
+            _log.info("the state of tool %r raised", member.spec.name, exc_info=True)
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="rolecraft-state", daemon=True).start()
     return future
 
 
