@@ -99,6 +99,13 @@ def test_the_page_about_the_verbs_is_what_the_parsers_say():
     )
 
 
+def test_the_page_about_the_verbs_is_the_same_on_every_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    narrow = page()
+    monkeypatch.setenv("COLUMNS", "300")
+    assert page() == narrow
+
+
 def test_help_names_every_verb_under_the_group_it_belongs_to(capsys):
     with pytest.raises(SystemExit) as stop:
         read(["--help"])

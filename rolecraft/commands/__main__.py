@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from rolecraft import commands
 
+_UNTITLED = 2  # argparse's own groups, of positional arguments and of options
 _HEAD = """\
 # The command line
 
@@ -46,14 +47,17 @@ def section(verb: str) -> str:
     words = [_value(action) for action in actions if not action.option_strings]
     required = [_spelt(action) for action in actions if action.option_strings and action.required]
     usage = " ".join([parser.prog, *words, *required, "[options]"])
-    rows = [f"| `{_spelt(action)}` | {_escaped(action.help or '')} |" for action in actions]
-    return "\n".join([f"### {verb}", "", parser.description or "", "", f"`{usage}`", "", *_table(rows)])
+    return "\n".join([f"### {verb}", "", parser.description or "", "", f"`{usage}`", "", *_table(parser), ""])
 
 
-def _table(rows: list[str]) -> Iterator[str]:
+def _table(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield from ("| option | |", "|---|---|")
-    yield from rows
-    yield ""
+    for place, group in enumerate(parser._action_groups):
+        if place >= _UNTITLED and group._group_actions:
+            yield f"| **{group.title}** | |"
+        for action in group._group_actions:
+            if not isinstance(action, argparse._HelpAction):
+                yield f"| `{_spelt(action)}` | {_escaped(action.help or '')} |"
 
 
 def _spelt(action: argparse.Action) -> str:

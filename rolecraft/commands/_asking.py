@@ -21,14 +21,16 @@ _COLOURS = {"reasoner": "cyan", "executor": "yellow", "summarizer": "green", "as
 
 def add_tools(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which tools the model has, and what it is told first."""
-    text = "a .py file with @tool functions, or python, calculator, ...; may be repeated"
-    parser.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
-    text = "how long one call may take (default: 10)"
-    parser.add_argument("--tool-seconds", type=float, default=10.0, metavar="SECONDS", help=text)
-    text = "characters of an observation; more is cut, with a note (default: 2000)"
-    parser.add_argument("--tool-chars", type=int, default=2000, metavar="CHARS", help=text)
-    parser.add_argument("--system", default="", help="a system message")
-    parser.add_argument("--unsafe", action="store_true", help="let model-written code run even without isolation")
+    group = parser.add_argument_group("the tools")
+    text = "a .py file with @tool functions, or a built-in: python, calculator, ...; may be repeated"
+    group.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
+    text = "the longest that one call may take (default: 10)"
+    group.add_argument("--tool-seconds", type=float, default=10.0, metavar="SECONDS", help=text)
+    text = "the longest result that the model is shown; more is cut, with a note (default: 2000)"
+    group.add_argument("--tool-chars", type=int, default=2000, metavar="CHARS", help=text)
+    text = "run code that the model writes even where it cannot be isolated"
+    group.add_argument("--unsafe", action="store_true", help=text)
+    parser.add_argument("--system", default="", metavar="TEXT", help="a system message that opens the conversation")
 
 
 def open_toolbox(options: argparse.Namespace) -> AbstractContextManager[Toolbox]:

@@ -13,34 +13,47 @@ if TYPE_CHECKING:
 
 
 def add_model(
-    parser: argparse.ArgumentParser, max_tokens: int = 160, per: str = "reply", max_context: int = 1024
+    parser: argparse.ArgumentParser,
+    *,
+    max_context: int = 1024,
+    max_tokens: int = 160,
+    max_tokens_of: str = "a reply",
+    seed_of: str = "sampling",
 ) -> None:
-    """Add the options that say which model plays, on what, and for how long."""
-    parser.add_argument("--base", help="`nano`, a local folder or a hub name (default: the adapter's base, else nano)")
-    parser.add_argument("--adapter", type=Path, metavar="DIR", help="a trained adapter's folder")
-    parser.add_argument("--team", help="mor or single (default: what the adapter was trained for, else single)")
-    parser.add_argument("--bare", action="store_true", help="tell the roles nothing but the conversation")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: cpu)")
-    text = "the type of the weights (default: float32)"
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help=text)
-    text = "what prompts alone are multiplied in; auto tries which is faster here (default: float32)"
-    parser.add_argument("--prefill-dtype", default="float32", choices=("auto", "float32", "bfloat16"), help=text)
-    text = f"tokens of a conversation, the reply included (default: {max_context})"
-    parser.add_argument("--max-context", type=int, default=max_context, help=text)
-    text = "the most MiB of a loaded model's keys and values; what could need more is refused (default: no bound)"
-    parser.add_argument("--memory-mb", type=int, metavar="MIB", help=text)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: 0)")
-    parser.add_argument("--max-tokens", type=int, default=max_tokens, help=f"per {per} (default: {max_tokens})")
-    parser.add_argument("--max-turns", type=int, default=12, help="model calls per episode (default: 12)")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling, and of the tasks of eval (default: 0)")
+    """Add the options that say which model plays, where, and how long."""
+    group = parser.add_argument_group("the model")
+    text = "the base: nano, a local folder, or a name on the Hugging Face hub (default: the adapter's base, else nano)"
+    group.add_argument("--base", metavar="MODEL", help=text)
+    group.add_argument("--adapter", type=Path, metavar="DIR", help="the folder of a trained adapter")
+    text = "who plays: mor (three roles) or single (default: what the adapter was trained for, else single)"
+    group.add_argument("--team", help=text)
+    text = "give the roles no instructions, the conversation alone"
+    group.add_argument("--bare", action="store_true", help=text)
+    group.add_argument("--device", default="cpu", help="where it runs: cpu, cuda or auto (default: cpu)")
+    text = "the type of its weights (default: float32)"
+    group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help=text)
+    text = "the type in which prompts are computed; auto measures which is faster here (default: float32)"
+    group.add_argument("--prefill-dtype", default="float32", choices=("auto", "float32", "bfloat16"), help=text)
+    text = f"the longest conversation, the reply included (default: {max_context})"
+    group.add_argument("--max-context", type=int, default=max_context, metavar="TOKENS", help=text)
+    text = "the most memory for keys and values; what could need more is refused (default: no limit)"
+    group.add_argument("--memory-mb", type=int, metavar="MIB", help=text)
+    text = "of sampling; 0 takes the likeliest token (default: 0)"
+    group.add_argument("--temperature", type=float, default=0.0, metavar="T", help=text)
+    text = f"the longest that {max_tokens_of} may be (default: {max_tokens})"
+    group.add_argument("--max-tokens", type=int, default=max_tokens, metavar="TOKENS", help=text)
+    text = "the most model calls until an answer (default: 12)"
+    group.add_argument("--max-turns", type=int, default=12, metavar="N", help=text)
+    group.add_argument("--seed", type=int, default=0, metavar="N", help=f"the seed of {seed_of} (default: 0)")
 
 
 def add_constrain(parser: argparse.ArgumentParser) -> None:
     """Add the options that hold a model's calls to the tools' schemas."""
-    text = "let no call be written that misfits its tool's schema"
-    parser.add_argument("--constrain", action="store_true", help=text)
-    text = "schema keywords that --constrain cannot keep (default: refuse)"
-    parser.add_argument("--on-unsupported", default="refuse", choices=("refuse", "ignore"), help=text)
+    group = parser.add_argument_group("the form of its replies")
+    text = "let the model write only such calls as fit their tool's schema"
+    group.add_argument("--constrain", action="store_true", help=text)
+    text = "refuse a tool whose schema has keywords that cannot be enforced, or ignore these (default: refuse)"
+    group.add_argument("--on-unsupported", default="refuse", choices=("refuse", "ignore"), help=text)
 
 
 def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:

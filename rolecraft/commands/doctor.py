@@ -1,4 +1,4 @@
-"""Tell versions, devices, sandbox layers and missing extras."""
+"""Show versions, devices, sandbox layers and missing extras."""
 
 from __future__ import annotations
 

@@ -19,18 +19,21 @@ _BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    text = "the name of one, or a .py file (default: toolworld)"
+    text = "the name of a benchmark, or its .py file (default: toolworld)"
     parser.add_argument("benchmark", nargs="?", default="toolworld", help=text)
-    _overrides.add(parser, "KEY=VALUE", "an option of the benchmark", beside="benchmark", listing=_listing)
-    parser.add_argument("--split", default="test", help="a split of the benchmark (default: test)")
-    parser.add_argument("--limit", type=int, help="play only the first N tasks (default: all)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that play (default: 1)")
-    parser.add_argument("--concurrency", type=int, default=32, help="episodes at once per process (default: 32)")
+    _overrides.add(parser, "KEY=VALUE", "set an option of the benchmark", beside="benchmark", listing=_listing)
+    parser.add_argument("--split", default="test", help="which of its splits to play (default: test)")
+    parser.add_argument("--limit", type=int, metavar="N", help="play only the first N tasks (default: all)")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that play side by side (default: 1)"
+    )
+    text = "episodes that each process plays at once (default: 32)"
+    parser.add_argument("--concurrency", type=int, default=32, metavar="N", help=text)
     text = "the run folder; finished episodes are not repeated (default: runs/eval-<benchmark>-<split>-<seed>)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=text)
-    parser.add_argument("--against", type=Path, metavar="DIR", help="a run to compare with, task by task")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="the run folder to compare with, task by task")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    _playing.add_model(parser)
+    _playing.add_model(parser, seed_of="the tasks and of sampling")
     _playing.add_constrain(parser)
 
 

@@ -21,9 +21,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     _overrides.add(parser, "KEY=VALUE", "change a pretraining setting", beside="action", listing=_listing)
     text = "where pretrain writes (default: runs/nano)"
     parser.add_argument("--output", type=Path, default=Path("runs/nano"), metavar="DIR", help=text)
-    parser.add_argument("--base", default="nano", help="what check looks at (default: nano, the shipped base)")
-    parser.add_argument("--processes", type=int, default=2, help="data-parallel processes of pretrain (default: 2)")
-    parser.add_argument("--n", type=int, default=200, help="probes per check (default: 200)")
+    parser.add_argument(
+        "--base", default="nano", metavar="MODEL", help="what check measures (default: nano, the shipped base)"
+    )
+    text = "processes that pretrain in parallel (default: 2)"
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help=text)
+    parser.add_argument("--n", type=int, default=200, metavar="N", help="probes per check (default: 200)")
     parser.add_argument("--json", action="store_true", help="print the checks as one JSON object")
 
 

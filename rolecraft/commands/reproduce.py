@@ -14,15 +14,16 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("claim", help="a YAML file, or the name of one in recipes/claims/")
     parser.add_argument("--seeds", type=int, metavar="N", help="run the first N tuning seeds only")
     parser.add_argument("--arms", type=_names, default=(), metavar="A,B", help="run these arms only")
-    parser.add_argument("--workers", type=int, default=2, help="cells side by side, one thread each (default: 2)")
-    parser.add_argument("--dry-run", action="store_true", help="tell what it would cost, and run nothing")
-    parser.add_argument("--yes", action="store_true", help="run though it takes longer than the claim allows")
+    text = "cells that run side by side, one thread each (default: 2)"
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help=text)
+    parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
+    parser.add_argument("--yes", action="store_true", help="run even if it takes longer than the claim allows")
     parser.add_argument("--report", action="store_true", help="write down what the finished cells say, and run nothing")
-    text = "finished cells (default: results/claims)"
+    text = "where finished cells are kept (default: results/claims)"
     parser.add_argument("--results", type=Path, default=Path("results/claims"), metavar="DIR", help=text)
-    text = "the page that is written (default: docs/claims.md)"
+    text = "the page of results to write (default: docs/claims.md)"
     parser.add_argument("--docs", type=Path, default=Path("docs/claims.md"), metavar="FILE", help=text)
-    text = "run folders (default: runs/reproduce)"
+    text = "where run folders go (default: runs/reproduce)"
     parser.add_argument("--output", type=Path, default=Path("runs/reproduce"), metavar="DIR", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 

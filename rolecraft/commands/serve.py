@@ -24,17 +24,31 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help=text)
     parser.add_argument("--keyless", action="store_true", help="listen beyond this machine without a key")
     parser.add_argument("--no-base", action="store_true", help="do not load the untuned base beside an adapter")
-    parser.add_argument("--concurrency", type=int, default=16, help="answers written at once (default: 16)")
-    parser.add_argument("--waiting", type=int, default=64, help="requests that may wait beside them (default: 64)")
-    parser.add_argument("--seconds", type=float, default=120.0, help="time of a request (default: 120)")
-    parser.add_argument("--stall", type=float, default=30.0, help="seconds a client may not read (default: 30)")
-    parser.add_argument("--grace", type=float, default=20.0, help="seconds to finish in after a signal (default: 20)")
-    parser.add_argument("--max-body", type=int, help="bytes of a request (default: 32 for each token of --max-context)")
-    parser.add_argument("--max-messages", type=int, default=512, help="messages of a request (default: 512)")
-    parser.add_argument("--max-thought", type=int, default=160, help="tokens of a role nobody hears (default: 160)")
-    parser.add_argument("--unconstrained", action="store_true", help="hold no reply to its role or to tools' schemas")
-    _playing.add_model(parser, max_tokens=1024, per="answer, all roles together", max_context=4096)
+    text = "let replies break the form of their role and of the tools' schemas"
+    parser.add_argument("--unconstrained", action="store_true", help=text)
+    _add_limits(parser)
+    _playing.add_model(parser, max_context=4096, max_tokens=1024, max_tokens_of="an answer, all roles together,")
     _playing.add_constrain(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    text = "answers that are written at once (default: 16)"
+    group.add_argument("--concurrency", type=int, default=16, metavar="N", help=text)
+    text = "requests that may wait for their turn (default: 64)"
+    group.add_argument("--waiting", type=int, default=64, metavar="N", help=text)
+    text = "the longest that a request may take, its wait included (default: 120)"
+    group.add_argument("--seconds", type=float, default=120.0, help=text)
+    text = "a client that reads nothing for so long is cut off (default: 30)"
+    group.add_argument("--stall", type=float, default=30.0, metavar="SECONDS", help=text)
+    text = "what open requests are given to finish after SIGTERM or SIGINT (default: 20)"
+    group.add_argument("--grace", type=float, default=20.0, metavar="SECONDS", help=text)
+    text = "the longest body of a request (default: 32 for each token of --max-context, at least 65536)"
+    group.add_argument("--max-body", type=int, metavar="BYTES", help=text)
+    text = "the most messages of a request (default: 512)"
+    group.add_argument("--max-messages", type=int, default=512, metavar="N", help=text)
+    text = "the longest message from role to role (default: 160)"
+    group.add_argument("--max-thought", type=int, default=160, metavar="TOKENS", help=text)
 
 
 def run(options: argparse.Namespace) -> None:

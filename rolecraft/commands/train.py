@@ -14,15 +14,22 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
     _overrides.add(parser, "SECTION.KEY=VALUE", "change a setting of the recipe", beside="recipe")
-    parser.add_argument("--base", help="`nano`, a local folder or a hub name (default: the recipe's)")
-    parser.add_argument("--data", help="a JSONL or JSON file of trajectories (default: the recipe's)")
     parser.add_argument(
-        "--importer", help="the data's format: openai, glaive, ... (default: the recipe's, else openai)"
+        "--base",
+        metavar="MODEL",
+        help="nano, a local folder, or a name on the Hugging Face hub (default: the recipe's)",
+    )
+    parser.add_argument("--data", metavar="FILE", help="a JSONL or JSON file of trajectories (default: the recipe's)")
+    parser.add_argument(
+        "--importer",
+        metavar="FORMAT",
+        help="the data's format: openai, glaive, ... (default: the recipe's, else openai)",
     )
     text = "what a row that cannot be read does (default: the recipe's, else stop)"
     parser.add_argument("--on-bad-row", choices=("stop", "skip"), help=text)
     parser.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<recipe's name>)")
-    parser.add_argument("--processes", type=int, help="data-parallel processes (default: the recipe's, else 1)")
+    text = "processes that train in parallel, each on its part of a batch (default: the recipe's, else 1)"
+    parser.add_argument("--processes", type=int, metavar="N", help=text)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
