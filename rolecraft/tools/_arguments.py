@@ -107,11 +107,12 @@ def _told(tool: str, error: jsonschema.ValidationError) -> str:
     kinds = _kinds_of_union(error) or (_kinds_of_union(error.parent) if same_place else [])
     if error.validator == "type" and not kinds:
         kinds = [wanted] if isinstance(wanted, str) else wanted
+    choices = wanted if error.validator == "enum" else isinstance(error.schema, Mapping) and error.schema.get("enum")
+    if choices:
+        return f"{tool} needs {where!r} to be one of {', '.join(map(_shown, choices[:12]))}; got {got}"
     if kinds:
         expected = " or ".join(_WORDS.get(kind, kind) for kind in kinds)
         return f"{tool} needs {where!r} to be {expected}; got {got}"
-    if error.validator == "enum":
-        return f"{tool} needs {where!r} to be one of {', '.join(map(_shown, wanted[:12]))}; got {got}"
     if error.validator == "required":
         return f"{tool} needs {_quoted(wanted)} in {where!r}; got {got}"
     return f"{tool}: {where!r}: {_cut(error.message, 200)}"

@@ -13,6 +13,7 @@ from rolecraft import catalog
 from rolecraft.errors import NotFound, RolecraftError, UserError
 from rolecraft.settings import from_dict
 from rolecraft.tools._contract import ToolLike
+from rolecraft.tools._function import Tool
 
 
 def find(name: str | Path, settings: Mapping[str, Any] | None = None) -> tuple[ToolLike, ...]:
@@ -60,18 +61,45 @@ def _place(path: Path, error: BaseException) -> str:
 
 def _tools_in(module: ModuleType, settings: Mapping[str, Any] | None) -> tuple[ToolLike, ...]:
     name = module.__name__.rpartition(".")[2]
-    written = {id(value): value for value in vars(module).values() if _is_tool(value)}
-    found = list(written.values())
+    written = {id(value): value for value in vars(module).values()}
+    found = [member for value in written.values() for member in ([value] if _is_tool(value) else _methods(value))]
     kind, opener = vars(module).get("Settings"), vars(module).get("open")
     if kind is not None and opener is not None:
         found.append(opener(from_dict(kind, settings, name)))
     elif settings:
         raise UserError(f"{name!r} takes no settings; got {', '.join(map(repr, settings))}")
     if not found:
-        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-        remedy = f"put it above {functions[0]!r}" if functions else "write a function and put it above"
-        raise UserError(f"no @tool in {module.__file__}: {remedy} (from rolecraft.tools import tool)")
+        raise UserError(f"no @tool in {module.__file__}: {_remedy(module)} (from rolecraft.tools import tool)")
     return tuple(found)
+
+
+def _methods(value: object) -> list[ToolLike]:
+    """Return the tools among the methods of an object, in the order written."""
+    kind, found = type(value), list[ToolLike]()
+    for name in [] if isinstance(value, type | ModuleType) else _tool_names(kind):
+        written = inspect.getattr_static(kind, name)
+        bound = _unwrapped(written).__get__(kind if isinstance(written, classmethod) else value, kind)
+        found.append(bound)
+    return found
+
+
+def _unwrapped(written: Any) -> Any:
+    return written.__func__ if isinstance(written, classmethod | staticmethod) else written
+
+
+def _tool_names(kind: type) -> list[str]:
+    """Return the names of the attributes of a class that are tools, those of its bases first."""
+    names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in vars(base))
+    return [name for name in names if isinstance(_unwrapped(inspect.getattr_static(kind, name)), Tool)]
+
+
+def _remedy(module: ModuleType) -> str:
+    own = [(name, value) for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    for name, value in own:
+        if isinstance(value, type) and _tool_names(value):
+            return f"class {name!r} has tools; make an object of it, {name.lower()} = {name}()"
+    functions = [name for name, value in own if inspect.isfunction(value)]
+    return f"put it above {functions[0]!r}" if functions else "write a function and put it above"
 
 
 def _is_tool(value: object) -> bool:
