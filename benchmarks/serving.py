@@ -25,7 +25,7 @@ import openai
 from rolecraft import agent, contract, engine, server, team, wire
 from rolecraft.benchmarks import toolworld
 from rolecraft.renderers import why_unparsed
-from rolecraft.server import listener, rounds, served
+from rolecraft.server import listener, models, turns
 from rolecraft.types import Message, Sampling, Task, ToolCall, Trajectory
 
 _REPLY = 160
@@ -90,10 +90,10 @@ def expected(record: Trajectory, closer: str) -> Said:
 
 
 @contextmanager
-def serving(offered: Sequence[served.Served], concurrency: int) -> Iterator[str]:
+def serving(offered: Sequence[models.ServedModel], concurrency: int) -> Iterator[str]:
     """Serve from a thread, replies unconstrained and as long as in play; yield the address."""
-    playing = rounds.Settings(max_tokens=12 * _REPLY, max_thought=_REPLY, constrained=False)
-    told: list[tuple[listener.Listener, str]] = []
+    playing = turns.Settings(max_tokens=12 * _REPLY, max_thought=_REPLY, constrained=False)
+    told: list[tuple[listener.Server, str]] = []
     run = partial(
         server.serve, offered, server.Settings(port=0, playing=playing), ready=lambda *both: told.append(both)
     )
@@ -114,9 +114,9 @@ def compare(adapter: Path, split: str, n: int, seed: int, concurrency: int) -> d
     players = team.find(made.team, instructions=made.instructions)
     tasks = toolworld.tasks(toolworld.Settings(), split, seed)[:n]
     with engine.open_local(made.base, adapter, settings=engine.Settings(max_requests=concurrency)) as local:
-        player = served.Player(local, local.loaded.renderer)
-        offered = served.offered("nano", players, player)
-        closer = offered[-1].closer
+        player = models.LoadedEngine(local, local.loaded.renderer)
+        offered = models.served_models("nano", players, player)
+        closer = offered[-1].answering_role
 
         async def play() -> dict[str, Said]:
             settings = agent.Settings(sampling=Sampling(max_tokens=_REPLY))

@@ -16,7 +16,7 @@ from rolecraft import renderers, server, team
 from rolecraft.engine import reply
 from rolecraft.errors import ContextFull
 from rolecraft.renderers import Renderer
-from rolecraft.server import listener, served
+from rolecraft.server import listener, models
 from rolecraft.types import Completion, Delta, Message, Prompt, Turn, Usage
 
 Script = Callable[[Prompt], str]
@@ -95,10 +95,10 @@ class ScriptedEngine:
         yield Delta(reader.rest(), Completion(message, turn))
 
 
-def models(engine: ScriptedEngine) -> tuple[served.Served, ...]:
+def team_models(engine: ScriptedEngine) -> tuple[models.ServedModel, ...]:
     """Return `nano`, its roles and its team, all played by `engine`."""
-    player = served.Player(engine, engine.renderer, "fp_test")
-    return served.offered("nano", team.find("mor", instructions=False), player, player)
+    player = models.LoadedEngine(engine, engine.renderer, "fp_test")
+    return models.served_models("nano", team.find("mor", instructions=False), player, player)
 
 
 def scripted(tokenizer, script: Script = debts, **settings) -> ScriptedEngine:
@@ -108,13 +108,13 @@ def scripted(tokenizer, script: Script = debts, **settings) -> ScriptedEngine:
 
 @contextmanager
 def running(
-    offered: Sequence[served.Served], settings: server.Settings | None = None, key: str | None = None
+    served: Sequence[models.ServedModel], settings: server.Settings | None = None, key: str | None = None
 ) -> Iterator[str]:
     """Serve on a free port from a thread; yield the address that clients are given."""
     settings = settings or server.Settings(port=0)
-    started: list[tuple[listener.Listener, str]] = []
+    started: list[tuple[listener.Server, str]] = []
     thread = threading.Thread(
-        target=server.serve, args=(offered, settings, key), kwargs={"ready": lambda *told: started.append(told)}
+        target=server.serve, args=(served, settings, key), kwargs={"ready": lambda *told: started.append(told)}
     )
     thread.start()
     try:
@@ -128,11 +128,11 @@ def running(
 
 @contextmanager
 def connected(
-    offered: Sequence[served.Served], settings: server.Settings | None = None, **options
+    served: Sequence[models.ServedModel], settings: server.Settings | None = None, **options
 ) -> Iterator[openai.OpenAI]:
     """Serve, and yield a client that does not try again."""
     options = {"api_key": "none", "max_retries": 0, "timeout": 20, **options}
-    with running(offered, settings) as url, openai.OpenAI(base_url=url, **options) as client:
+    with running(served, settings) as url, openai.OpenAI(base_url=url, **options) as client:
         yield client
 
 

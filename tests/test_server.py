@@ -8,7 +8,20 @@ import json
 import httpx2
 import openai
 import pytest
-from serving import ANSWER, CALL, ENOUGH, QUESTION, THINK, TOOLS, connected, debts, models, running, scripted, until
+from serving import (
+    ANSWER,
+    CALL,
+    ENOUGH,
+    QUESTION,
+    THINK,
+    TOOLS,
+    connected,
+    debts,
+    running,
+    scripted,
+    team_models,
+    until,
+)
 
 from rolecraft.server import Settings
 from rolecraft.server.service import Limits
@@ -16,7 +29,7 @@ from rolecraft.server.service import Limits
 
 @pytest.fixture(scope="module")
 def address(nano_tokenizer):
-    with running(models(scripted(nano_tokenizer))) as url:
+    with running(team_models(scripted(nano_tokenizer))) as url:
         yield url
 
 
@@ -119,7 +132,7 @@ def test_the_asynchronous_client_gets_the_same(address):
 def test_parallel_calls_and_their_answers_in_any_order(nano_tokenizer):
     two = f"{CALL}\n{CALL.replace('Plalples', 'Grontif')}"
     engine = scripted(nano_tokenizer, lambda prompt: two if prompt.speaker == "executor" else debts(prompt))
-    with connected(models(engine)) as client:
+    with connected(team_models(engine)) as client:
         calls = (asked := ask(client).choices[0].message).tool_calls
         assert [json.loads(call.function.arguments)["key"] for call in calls] == ["Plalples", "Grontif"]
         with client.chat.completions.stream(model="nano:team", messages=[QUESTION], tools=TOOLS) as stream:
@@ -194,7 +207,7 @@ def test_a_fault_of_ours_is_told_without_its_inside_and_ends_nothing(nano_tokeni
         return debts(prompt)
 
     breaking = {"role": "user", "content": "break"}
-    with connected(models(scripted(nano_tokenizer, broken))) as client:
+    with connected(team_models(scripted(nano_tokenizer, broken))) as client:
         for stream in (False, True):
             with pytest.raises(openai.InternalServerError) as caught:
                 ask(client, messages=[breaking], stream=stream)
@@ -207,7 +220,7 @@ def test_a_fault_in_the_middle_of_a_stream_is_told_in_it(nano_tokenizer, caplog)
     def broken(prompt):
         return THINK if prompt.speaker == "reasoner" else 1 // 0
 
-    with connected(models(scripted(nano_tokenizer, broken))) as client:
+    with connected(team_models(scripted(nano_tokenizer, broken))) as client:
         stream = ask(client, stream=True)
         assert next(stream).choices[0].delta.role == "assistant"
         with pytest.raises(openai.APIError, match="something broke here"):
@@ -217,7 +230,7 @@ def test_a_fault_in_the_middle_of_a_stream_is_told_in_it(nano_tokenizer, caplog)
 
 def test_a_client_that_leaves_a_stream_ends_the_writing_at_once(nano_tokenizer):
     engine = scripted(nano_tokenizer, delay=0.05)
-    with connected(models(engine)) as client:
+    with connected(team_models(engine)) as client:
         stream = ask(client, stream=True)
         next(stream)
         stream.close()
@@ -227,7 +240,7 @@ def test_a_client_that_leaves_a_stream_ends_the_writing_at_once(nano_tokenizer):
 
 def test_a_client_that_leaves_a_plain_request_ends_the_writing_at_once(nano_tokenizer):
     engine = scripted(nano_tokenizer, delay=0.2)
-    with connected(models(engine), timeout=0.5) as client:
+    with connected(team_models(engine), timeout=0.5) as client:
         with pytest.raises(openai.APITimeoutError):
             ask(client)
         until(lambda: engine.cancelled == 1, seconds=5)
@@ -242,7 +255,7 @@ def test_a_full_server_says_when_to_come_back(nano_tokenizer):
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
             return await asyncio.gather(*(ask(client, stream=n % 2 == 0) for n in range(6)), return_exceptions=True)
 
-    with running(models(engine), settings) as url:
+    with running(team_models(engine), settings) as url:
         told = asyncio.run(run(url))
     refused = [one for one in told if isinstance(one, openai.RateLimitError)]
     assert len(refused) == 4
@@ -256,14 +269,14 @@ def test_a_client_that_tries_again_gets_through(nano_tokenizer):
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=10) as client:
             return await asyncio.gather(*(ask(client) for _ in range(6)))
 
-    with running(models(engine), Settings(port=0, limits=Limits(places=1, waiting=1))) as url:
+    with running(team_models(engine), Settings(port=0, limits=Limits(places=1, waiting=1))) as url:
         assert [one.choices[0].finish_reason for one in asyncio.run(run(url))] == ["tool_calls"] * 6
 
 
 def test_an_answer_that_takes_too_long_is_given_up(nano_tokenizer):
     engine = scripted(nano_tokenizer, delay=0.05)
     settings = Settings(port=0, limits=Limits(seconds=0.3))
-    with connected(models(engine), settings) as client:
+    with connected(team_models(engine), settings) as client:
         with pytest.raises(openai.APIStatusError) as caught:
             ask(client)
         with pytest.raises(openai.APIError, match="took more than"):
@@ -274,7 +287,7 @@ def test_an_answer_that_takes_too_long_is_given_up(nano_tokenizer):
 
 def test_the_key_opens_and_nothing_else_does(nano_tokenizer):
     key = "sk-test-0123456789"
-    with running(models(scripted(nano_tokenizer)), key=key) as url:
+    with running(team_models(scripted(nano_tokenizer)), key=key) as url:
         for wrong in ("none", key[:-1], key + "x", "ü" * 20):
             headers = {"authorization": f"Bearer {wrong}".encode()}
             answer = httpx2.get(f"{url}/models", headers=headers)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rolecraft.server.admission import Admission
-from rolecraft.server.protocol import Refused
+from rolecraft.server.errors import Refused
 
 
 async def holding(admission: Admission, places: int = 1) -> tuple[asyncio.Task, asyncio.Event]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, debts, models, running, scripted
+from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, debts, running, scripted, team_models
 
 PYTHON = os.environ.get("CLIENTS_PYTHON", sys.executable)
 
@@ -81,7 +81,7 @@ def run(script: str, package: str, url: str, folder: Path) -> dict:
 
 @pytest.mark.slow
 def test_litellm_plays_a_whole_episode(nano_tokenizer, tmp_path):
-    with running(models(scripted(nano_tokenizer))) as url:
+    with running(team_models(scripted(nano_tokenizer))) as url:
         told = run(LITELLM, "litellm", url, tmp_path)
     assert told["reasoning"] == THINK
     assert told["arguments"] == told["streamed_call"] == {"key": "Plalples"}
@@ -100,7 +100,7 @@ def test_smolagents_plays_a_whole_episode(nano_tokenizer, tmp_path):
         return ENOUGH if prompt.speaker == "summarizer" else debts(prompt)
 
     engine = scripted(nano_tokenizer, script, context=100_000)
-    with running(models(engine)) as url:
+    with running(team_models(engine)) as url:
         told = run(SMOLAGENTS, "smolagents", url, tmp_path)
     assert told["answers"] == ["3809", "3809"]
     assert {prompt.choice for prompt in engine.prompts if prompt.speaker == "executor"} == {"required"}

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import openai
 import pytest
-from serving import QUESTION, TOOLS, RawClient, models, running, scripted, until
+from serving import QUESTION, TOOLS, RawClient, running, scripted, team_models, until
 
 from rolecraft import server, team
 from rolecraft.errors import NotFound, SettingsError, UserError
-from rolecraft.server import Settings, read_key, served
+from rolecraft.server import Settings, models, read_key
 from rolecraft.server.service import Limits
 from rolecraft.types import Delta
 
@@ -24,7 +24,7 @@ ASK = {"model": "nano:team", "messages": [QUESTION], "tools": TOOLS}
 @pytest.fixture(scope="module")
 def address(nano_tokenizer):
     settings = Settings(port=0, request_bytes=4096, stall_seconds=1, limits=Limits(seconds=5))
-    with running(models(scripted(nano_tokenizer)), settings) as url:
+    with running(team_models(scripted(nano_tokenizer)), settings) as url:
         yield url
 
 
@@ -131,7 +131,7 @@ def test_a_second_head_that_does_not_come_is_cut_off(raw):
 
 def test_a_body_that_does_not_come_is_given_up(nano_tokenizer):
     settings = Settings(port=0, limits=Limits(seconds=0.3))
-    with running(models(scripted(nano_tokenizer)), settings) as url, RawClient(url) as raw:
+    with running(team_models(scripted(nano_tokenizer)), settings) as url, RawClient(url) as raw:
         raw.post(b"{", content_length="20")
         status, headers, _ = raw.answer()
         assert (status, headers["connection"]) == (408, "close")
@@ -168,9 +168,9 @@ class Firehose:
 
 def test_a_reader_who_stalls_is_cut_off_and_its_writer_stopped(nano_tokenizer):
     engine = Firehose()
-    player = served.Player(engine)
+    player = models.LoadedEngine(engine)
     settings = Settings(port=0, stall_seconds=0.5)
-    offered = served.offered("nano", team.find("mor"), player, player)
+    offered = models.served_models("nano", team.find("mor"), player, player)
     with running(offered, settings) as url, RawClient(url, receive_buffer=4096) as stalled:
         stalled.post({"model": "nano", "messages": [QUESTION], "stream": True})
         until(lambda: engine.stopped)
@@ -193,7 +193,7 @@ def cut_off(client: RawClient) -> bool:
 def test_a_client_that_vanishes_frees_its_place(nano_tokenizer, stream):
     engine = scripted(nano_tokenizer, delay=0.05)
     one_place = Settings(port=0, limits=Limits(places=1))
-    with running(models(engine), one_place) as url, RawClient(url) as vanishing, RawClient(url) as last:
+    with running(team_models(engine), one_place) as url, RawClient(url) as vanishing, RawClient(url) as last:
         with RawClient(url) as waiting:
             vanishing.post({**ASK, "stream": stream})
             until(lambda: engine.running == 1)
@@ -205,9 +205,9 @@ def test_a_client_that_vanishes_frees_its_place(nano_tokenizer, stream):
 
 
 def test_a_connection_too_many_is_refused_in_openais_words_until_there_is_room(nano_tokenizer, monkeypatch):
-    monkeypatch.setattr(server, "_BESIDES", 1)
+    monkeypatch.setattr(server, "_EXTRA_CONNECTIONS", 1)
     settings = Settings(port=0, limits=Limits(places=1, waiting=0))
-    with running(models(scripted(nano_tokenizer)), settings) as url, RawClient(url) as first:
+    with running(team_models(scripted(nano_tokenizer)), settings) as url, RawClient(url) as first:
         with RawClient(url), asker(url) as late:
             with pytest.raises(openai.InternalServerError, match="too many connections") as caught:
                 late()
@@ -244,7 +244,7 @@ def test_requests_that_follow_each_other_unasked_are_answered_in_order(raw):
 def test_a_server_without_a_key_is_for_this_machine_only(nano_tokenizer):
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(SettingsError, match="ROLECRAFT_API_KEY"):
-            server.serve(models(scripted(nano_tokenizer)), Settings(host=host, port=0))
+            server.serve(team_models(scripted(nano_tokenizer)), Settings(host=host, port=0))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_server_without_a_key_is_for_this_machine_only(nano_tokenizer):
         (Settings(grace_seconds=float("inf")), "grace_seconds is inf"),
         (Settings(limits=Limits(places=0)), "places is 0"),
         (Settings(limits=Limits(seconds=float("nan"))), "seconds is nan"),
-        (Settings(playing=server.rounds.Settings(max_tokens=-1)), "max_tokens is -1"),
+        (Settings(playing=server.turns.Settings(max_tokens=-1)), "max_tokens is -1"),
         (Settings(port=70_000), "70000"),
     ],
 )
@@ -266,7 +266,7 @@ def test_an_impossible_setting_is_told(settings, says):
 def test_a_server_may_be_open_if_told_so(nano_tokenizer):
     settings = Settings(host="0.0.0.0", port=0, keyless=True)
     with (
-        running(models(scripted(nano_tokenizer)), settings) as url,
+        running(team_models(scripted(nano_tokenizer)), settings) as url,
         RawClient(url.replace("0.0.0.0", "127.0.0.1")) as raw,
     ):
         raw.post(ASK, host="any.example")

@@ -9,7 +9,7 @@ import time
 import httpx2
 import openai
 import pytest
-from serving import RawClient, models, running, scripted, until
+from serving import RawClient, running, scripted, team_models, until
 from ticker import ticking
 
 from rolecraft.server import Settings
@@ -99,7 +99,7 @@ def test_a_free_port_is_found():
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_an_answer_on_a_kept_connection_does_not_wait_for_an_acknowledgement(nano_tokenizer, host):
     times = []
-    with running(models(scripted(nano_tokenizer)), Settings(host=host, port=0)) as url, httpx2.Client() as client:
+    with running(team_models(scripted(nano_tokenizer)), Settings(host=host, port=0)) as url, httpx2.Client() as client:
         for _ in range(31):
             began = time.perf_counter()
             assert client.get(f"{url}/models").status_code == 200

@@ -15,7 +15,7 @@ from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, connected, running, 
 
 from rolecraft import server, team, wire
 from rolecraft.engine import LocalEngine, Settings
-from rolecraft.server import served
+from rolecraft.server import models
 from rolecraft.server.service import Limits
 from rolecraft.types import Message, Prompt, Sampling, ToolCall
 
@@ -27,8 +27,8 @@ def engine(nano_tokenizer):
 
 
 def offer(engine: LocalEngine):
-    player = served.Player(engine, engine.loaded.renderer)
-    return served.offered("tiny", team.find("mor", instructions=False), player, player)
+    player = models.LoadedEngine(engine, engine.loaded.renderer)
+    return models.served_models("tiny", team.find("mor", instructions=False), player, player)
 
 
 @pytest.fixture(scope="module")
@@ -190,15 +190,15 @@ def test_a_follow_up_computes_only_what_is_new(nano_tokenizer):
     ):
         lead(loaded.model, whole.ids)
 
-        def say(*more):
+        def emit(*more):
             return client.chat.completions.create(model="tiny:team", messages=[QUESTION, *more], tools=TOOLS)
 
-        first = say()
+        first = emit()
         asked = first.choices[0].message
         assert asked.model_extra["reasoning"] == THINK
         result = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": "3809"}
         bare = {"role": "assistant", "content": None, "tool_calls": [asked.tool_calls[0].model_dump()]}
-        second = say(bare, result)
+        second = emit(bare, result)
     assert second.choices[0].message.content == ANSWER
     # All that is known but the call's end token, which nobody had to read yet.
     known = len(renderer.render(messages[:3], tools).ids) - 1
@@ -276,21 +276,21 @@ def test_nobody_can_read_by_the_cache_what_another_client_sent(client, model):
 def test_nobody_can_read_what_another_client_said_later_in_a_conversation(client):
     """The beginning is one that anybody can repeat, answer and all."""
 
-    def say(*said):
+    def emit(*said):
         messages = [{"role": role, "content": text} for role, text in said]
         return client.chat.completions.create(model="tiny", messages=messages, max_tokens=24)
 
     hello = ("user", "rank of a company")
-    first = say(hello)
+    first = emit(hello)
     begun = (hello, ("assistant", first.choices[0].message.content))
     known = first.usage.total_tokens
-    assert cached(say(*begun, ("user", SECRET))) == known - 1
+    assert cached(emit(*begun, ("user", SECRET))) == known - 1
     guesses = (SECRET, "my number is 831", "your nose")
-    assert {cached(say(*begun, ("user", text))) for text in guesses} == {known - 1}
+    assert {cached(emit(*begun, ("user", text))) for text in guesses} == {known - 1}
 
 
 def test_conversations_that_send_the_same_cache_key_share_what_was_computed(client):
-    def say(key):
+    def emit(key):
         return cached(ask(client, "tiny", "rank of many companies", extra_body={"prompt_cache_key": key}))
 
-    assert [say("mine") > 0, say("yours") > 0, say("mine") > 0] == [False, False, True]
+    assert [emit("mine") > 0, emit("yours") > 0, emit("mine") > 0] == [False, False, True]

@@ -6,20 +6,21 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from serving import ANSWER, models, scripted
+from serving import ANSWER, scripted, team_models
 
 from rolecraft import team
 from rolecraft.errors import DataError, EngineError
-from rolecraft.server import rounds, served
-from rolecraft.server.protocol import Asked, Refused, Sent
+from rolecraft.server import models, turns
+from rolecraft.server.errors import Refused
+from rolecraft.server.requests import ChatRequest, SentMessage
 from rolecraft.server.service import Limits, Service
 from rolecraft.types import Message, ToolSpec
 
-USER = Sent(Message("user", "What is the debt of Plalples?"))
-ASKED = Asked("nano:team", (USER,), (ToolSpec("read_debt", "debt"),))
+USER = SentMessage(Message("user", "What is the debt of Plalples?"))
+ASKED = ChatRequest("nano:team", (USER,), (ToolSpec("read_debt", "debt"),))
 
 
-def refusal(service: Service, asked: Asked = ASKED) -> Refused:
+def refusal(service: Service, asked: ChatRequest = ASKED) -> Refused:
     with pytest.raises(Refused) as caught:
         asyncio.run(service.answer(asked))
     return caught.value
@@ -33,7 +34,7 @@ def raising(error: Exception):
 
 
 def test_an_unknown_model_is_told_with_those_there_are(nano_tokenizer):
-    error = refusal(Service(models(scripted(nano_tokenizer))), replace(ASKED, model="gpt"))
+    error = refusal(Service(team_models(scripted(nano_tokenizer))), replace(ASKED, model="gpt"))
     assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
     assert "nano:team" in str(error)
 
@@ -46,17 +47,17 @@ def test_an_unknown_model_is_told_with_those_there_are(nano_tokenizer):
     ],
 )
 def test_what_an_engine_raises_on_purpose_is_told(nano_tokenizer, error, status, code):
-    told = refusal(Service(models(scripted(nano_tokenizer, raising(error)))))
+    told = refusal(Service(team_models(scripted(nano_tokenizer, raising(error)))))
     assert (told.status, told.code, str(told)) == (status, code, str(error))
 
 
 def test_a_full_context_has_openais_code(nano_tokenizer):
-    told = refusal(Service(models(scripted(nano_tokenizer, context=4))))
+    told = refusal(Service(team_models(scripted(nano_tokenizer, context=4))))
     assert (told.status, told.code, told.param) == (400, "context_length_exceeded", "messages")
 
 
 def test_another_fault_is_left_to_the_caller(nano_tokenizer):
-    service = Service(models(scripted(nano_tokenizer, raising(ZeroDivisionError()))))
+    service = Service(team_models(scripted(nano_tokenizer, raising(ZeroDivisionError()))))
     for n in (1, 3):
         with pytest.raises(ZeroDivisionError):
             asyncio.run(service.answer(replace(ASKED, n=n)))
@@ -64,14 +65,14 @@ def test_another_fault_is_left_to_the_caller(nano_tokenizer):
 
 def test_too_slow_an_answer_is_given_up_and_its_writing_cancelled(nano_tokenizer):
     engine = scripted(nano_tokenizer, delay=0.05)
-    error = refusal(Service(models(engine), limits=Limits(seconds=0.1)))
+    error = refusal(Service(team_models(engine), limits=Limits(seconds=0.1)))
     assert (error.status, error.code) == (408, "timeout")
     assert (engine.running, engine.cancelled) == (0, 1)
 
 
 def test_waiting_counts_as_time(nano_tokenizer):
     engine = scripted(nano_tokenizer, delay=10)
-    service = Service(models(engine), limits=Limits(places=1, seconds=0.1))
+    service = Service(team_models(engine), limits=Limits(places=1, seconds=0.1))
 
     async def run():
         return await asyncio.gather(*(service.answer(ASKED) for _ in range(3)), return_exceptions=True)
@@ -82,7 +83,7 @@ def test_waiting_counts_as_time(nano_tokenizer):
 
 def test_no_more_choices_are_written_at_once_than_there_are_places(nano_tokenizer):
     engine = scripted(nano_tokenizer)
-    service = Service(models(engine), limits=Limits(places=4))
+    service = Service(team_models(engine), limits=Limits(places=4))
 
     async def run():
         return await asyncio.gather(*(service.answer(replace(ASKED, n=1 + number % 3)) for number in range(12)))
@@ -93,7 +94,7 @@ def test_no_more_choices_are_written_at_once_than_there_are_places(nano_tokenize
 
 def test_choices_are_drawn_from_seeds_of_their_own(nano_tokenizer):
     engine = scripted(nano_tokenizer)
-    asyncio.run(Service(models(engine)).answer(replace(ASKED, n=3, seed=7)))
+    asyncio.run(Service(team_models(engine)).answer(replace(ASKED, n=3, seed=7)))
     seeds = [prompt.sampling.seed for prompt in engine.prompts]
     assert len(set(seeds)) == len(seeds)
     assert seeds[0] == 7
@@ -101,7 +102,7 @@ def test_choices_are_drawn_from_seeds_of_their_own(nano_tokenizer):
 
 def test_a_request_without_a_seed_gets_a_fresh_one(nano_tokenizer):
     engine = scripted(nano_tokenizer)
-    service = Service(models(engine), seeds=iter((100, 200)).__next__)
+    service = Service(team_models(engine), seeds=iter((100, 200)).__next__)
 
     async def run():
         await service.answer(ASKED)
@@ -112,14 +113,14 @@ def test_a_request_without_a_seed_gets_a_fresh_one(nano_tokenizer):
 
 
 def test_log_probabilities_need_a_renderer(nano_tokenizer):
-    blind = served.offered("nano", team.find("mor"), served.Player(scripted(nano_tokenizer)))
+    blind = models.served_models("nano", team.find("mor"), models.LoadedEngine(scripted(nano_tokenizer)))
     error = refusal(Service(blind), replace(ASKED, logprobs=True))
     assert (error.status, error.param) == (400, "logprobs")
 
 
 @pytest.mark.parametrize("choice", ["none", "required", "read_debt"])
 def test_without_constraint_no_choice_but_auto_can_be_kept(nano_tokenizer, choice):
-    service = Service(models(scripted(nano_tokenizer)), rounds.Settings(constrained=False))
+    service = Service(team_models(scripted(nano_tokenizer)), turns.Settings(constrained=False))
     error = refusal(service, replace(ASKED, choice=choice))
     assert (error.status, error.param) == (400, "tool_choice")
     assert "serve without --unconstrained" in str(error)
@@ -128,15 +129,17 @@ def test_without_constraint_no_choice_but_auto_can_be_kept(nano_tokenizer, choic
 
 def test_a_follow_up_holds_the_tokens_that_were_written(nano_tokenizer):
     engine = scripted(nano_tokenizer)
-    service = Service(models(engine))
+    service = Service(team_models(engine))
 
     async def run():
         (called,) = await service.answer(ASKED)
-        seen = Sent(Message("assistant", "", called.calls))
-        result = Sent(Message("tool", "3809", tool_call_id=called.calls[0].id))
+        seen = SentMessage(Message("assistant", "", called.calls))
+        result = SentMessage(Message("tool", "3809", tool_call_id=called.calls[0].id))
         (answered,) = await service.answer(replace(ASKED, messages=(USER, seen, result)))
-        thanks = Sent(Message("user", "Thanks."))
-        await service.answer(replace(ASKED, messages=(USER, seen, result, Sent(Message("assistant", ANSWER)), thanks)))
+        thanks = SentMessage(Message("user", "Thanks."))
+        await service.answer(
+            replace(ASKED, messages=(USER, seen, result, SentMessage(Message("assistant", ANSWER)), thanks))
+        )
         return called, answered
 
     called, answered = asyncio.run(run())
@@ -149,7 +152,7 @@ def test_a_follow_up_holds_the_tokens_that_were_written(nano_tokenizer):
 def test_stopping_gives_those_who_are_in_some_time(nano_tokenizer):
     slow = scripted(nano_tokenizer, delay=0.5)
     engines = {"fast": scripted(nano_tokenizer, delay=0.005), "slow": slow}
-    both = [replace(models(engine)[-1], id=name) for name, engine in engines.items()]
+    both = [replace(team_models(engine)[-1], id=name) for name, engine in engines.items()]
     service = Service(both, limits=Limits(places=2))
 
     async def run():

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rolecraft import server, team
-from rolecraft.server import served
+from rolecraft.server import models
 from rolecraft.server.service import Limits
 from rolecraft.types import Completion, Delta, Message, Prompt, Turn, Usage
 
@@ -39,10 +39,12 @@ class Ticker:
 
 def main(times: int, delay: float, places: int, seconds: float, grace: float) -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
-    player = served.Player(Ticker(times, delay))
+    player = models.LoadedEngine(Ticker(times, delay))
     settings = server.Settings(port=0, grace_seconds=grace, limits=Limits(places=places, seconds=seconds))
     single = team.find("single", instructions=False)
-    server.serve(served.offered("tick", single, player, player), settings, ready=lambda _, url: print(url, flush=True))
+    server.serve(
+        models.served_models("tick", single, player, player), settings, ready=lambda _, url: print(url, flush=True)
+    )
     print("stopped", flush=True)
 
 

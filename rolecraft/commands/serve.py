@@ -11,7 +11,7 @@ from rolecraft.commands import _playing
 
 if TYPE_CHECKING:
     from rolecraft import engine, team
-    from rolecraft.server import served
+    from rolecraft.server import models
 
 GROUP = "playing"
 
@@ -54,9 +54,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Serve until a signal."""
     from rolecraft import server
-    from rolecraft.server import rounds, served, service
+    from rolecraft.server import models, service, turns
 
-    playing = rounds.Settings(
+    playing = turns.Settings(
         temperature=options.temperature,
         max_tokens=options.max_tokens,
         max_thought=options.max_thought,
@@ -72,19 +72,19 @@ def run(options: argparse.Namespace) -> None:
     key = server.read_key(options.api_key_file)
     base, players = _playing.base_and_team(options)
     # The address is taken before the models are loaded: that it cannot be had is told at once.
-    with server.bind(settings, key) as bound, open_models(base, players, options) as models:
-        told = f"{served.in_words(models)}: {'with' if key else 'without'} a key at "
-        server.serve(models, settings, key, bound=bound, ready=lambda _, url: print(told + url, flush=True))
+    with server.bind(settings, key) as bound, open_models(base, players, options) as served:
+        told = f"{models.describe(served)}: {'with' if key else 'without'} a key at "
+        server.serve(served, settings, key, bound=bound, ready=lambda _, url: print(told + url, flush=True))
 
 
 def open_models(
     base: str, players: team.Team, options: argparse.Namespace
-) -> AbstractContextManager[tuple[served.Served, ...]]:
+) -> AbstractContextManager[tuple[models.ServedModel, ...]]:
     """Return what opens the models that are served."""
     from dataclasses import replace
 
     from rolecraft import engine
-    from rolecraft.server import offer
+    from rolecraft.server import loading
 
     engines = replace(_playing.engine_settings(options), seed=options.seed)
     if options.unconstrained:
@@ -93,4 +93,4 @@ def open_models(
     def open_engine(adapter: Path | None) -> engine.LocalEngine:
         return engine.open_local(base, adapter, options.dtype, options.device, engines)
 
-    return offer.opened(base, options.adapter, players, open_engine, with_base=not options.no_base)
+    return loading.open_models(base, options.adapter, players, open_engine, with_base=not options.no_base)

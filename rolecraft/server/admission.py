@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rolecraft.server.protocol import Refused
+from rolecraft.server.errors import Refused
 
 _LONGEST_WAIT = 60
 _RECENT = 0.2  # the share of the newest request in the average of how long one takes

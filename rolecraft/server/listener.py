@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ipaddress
 import math
 import signal
 import socket
@@ -17,12 +16,12 @@ from typing import Any, cast
 
 import h11
 from uvicorn import Config
-from uvicorn import Server as Uvicorn
+from uvicorn import Server as UvicornServer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rolecraft import wire
 from rolecraft.errors import UserError
-from rolecraft.server.protocol import Refused
+from rolecraft.server.errors import Refused
 
 _HEAD_BYTES = 32 * 1024
 _KEEP_ALIVE = 5
@@ -30,15 +29,15 @@ _AFTER_GRACE = 2
 
 
 class Connection(H11Protocol):
-    """A connection that must send a request's head in `patience` seconds, and that the application can cut off.
+    """A connection that must send a request's head in `head_seconds` seconds, and that the application can cut off.
 
-    One that comes beside `most` others is answered by the application `crowded`.
+    One that comes beside `most` others is answered by the application `overloaded`.
     """
 
-    def __init__(self, *arguments: Any, patience: float, most: int, crowded: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, head_seconds: float, most: int, overloaded: Any, **named: Any) -> None:
         """Take what uvicorn gives a connection."""
         super().__init__(*arguments, **named)
-        self._patience, self._most, self._crowded = patience, most, crowded
+        self._head_seconds, self._most, self._overloaded = head_seconds, most, overloaded
         self.app_state = {**self.app_state, "abort": self._abort}
         self._overdue: asyncio.TimerHandle | None = None
 
@@ -48,7 +47,7 @@ class Connection(H11Protocol):
         # Not uvicorn's limit_concurrency, which refuses in plain text, and those as well who were here before.
         if len(self.connections) > self._most:
             self.logger.warning("more than %d connections are open: one is refused", self._most)
-            self.app = self._crowded
+            self.app = self._overloaded
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -78,14 +77,14 @@ class Connection(H11Protocol):
             self._overdue.cancel()
             self._overdue = None
         elif waits and self._overdue is None:
-            self._overdue = self.loop.call_later(self._patience, self._abort)
+            self._overdue = self.loop.call_later(self._head_seconds, self._abort)
 
     def _abort(self) -> None:
         if not self.transport.is_closing():
             self.transport.abort()
 
 
-class Listener(Uvicorn):
+class Server(UvicornServer):
     """A server that says when it begins to stop; whoever sets `should_exit` stops it, as the signals do."""
 
     def __init__(self, config: Config, on_stop: Callable[[], None]) -> None:
@@ -111,25 +110,19 @@ def bind(host: str, port: int) -> socket.socket:
     return socket.socket(made.family, made.type, socket.IPPROTO_TCP, made.detach())
 
 
-def is_local(host: str) -> bool:
-    """Tell whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def listener(
-    app: Any, crowded: Any, *, grace: float, patience: float, connections: int, on_stop: Callable[[], None]
-) -> Listener:
+def create(
+    app: Any, overloaded: Any, *, grace: float, head_seconds: float, connections: int, on_stop: Callable[[], None]
+) -> Server:
     """Return a server for `app`, which cuts requests `grace` seconds after the stop.
 
-    A request's head must come within `patience` seconds. Beside so many `connections` others are answered by the
-    application `crowded`.
+    A request's head must come within `head_seconds` seconds. Beside so many `connections` others are answered by the
+    application `overloaded`.
     """
     config = Config(
         app,
-        http=cast(Any, functools.partial(Connection, patience=patience, most=connections, crowded=crowded)),
+        http=cast(
+            Any, functools.partial(Connection, head_seconds=head_seconds, most=connections, overloaded=overloaded)
+        ),
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -141,10 +134,10 @@ def listener(
         timeout_graceful_shutdown=math.ceil(grace) + _AFTER_GRACE,
         h11_max_incomplete_event_size=_HEAD_BYTES,
     )
-    return Listener(config, on_stop)
+    return Server(config, on_stop)
 
 
-def run(server: Listener, bound: socket.socket) -> None:
+def run(server: Server, bound: socket.socket) -> None:
     """Serve on `bound` until SIGTERM or SIGINT, and return once requests have finished or were cut."""
 
     def stop(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Answers chat requests, whatever carries them: admits, times and plays them, and remembers what was written."""
+"""Answers chat requests, whatever carries them: admits, times and plays them, and remembers the answers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 from rolecraft.errors import ContextFull, RolecraftError, UserError
-from rolecraft.server import rounds
+from rolecraft.server import turns
 from rolecraft.server.admission import Admission
-from rolecraft.server.protocol import Asked, Refused
-from rolecraft.server.recall import Recall
-from rolecraft.server.rounds import Played, Say
-from rolecraft.server.served import Served
+from rolecraft.server.answer_memory import AnswerMemory
+from rolecraft.server.errors import Refused
+from rolecraft.server.models import ServedModel
+from rolecraft.server.requests import ChatRequest
+from rolecraft.server.turns import Emit, FinishedChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,52 +41,54 @@ class Service:
 
     def __init__(
         self,
-        models: Sequence[Served],
-        playing: rounds.Settings = rounds.Settings(),
+        models: Sequence[ServedModel],
+        playing: turns.Settings = turns.Settings(),
         limits: Limits = Limits(),
         seeds: Callable[[], int] = lambda: secrets.randbits(48),
     ) -> None:
-        """Offer `models`; `seeds` gives the seed of a request that names none."""
-        self.models = {served.id: served for served in models}
+        """Serve `models`; `seeds` gives the seed of a request that names none."""
+        self.models = {model.id: model for model in models}
         self.limits = limits
         self.admission = Admission(limits.places, limits.waiting)
         self._playing, self._seeds = playing, seeds
-        self._recall = Recall(limits.remembered)
-        self._clocks: dict[asyncio.Timeout, float] = {}
+        self._memory = AnswerMemory(limits.remembered)
+        self._deadlines: dict[asyncio.Timeout, float] = {}
         self._stopping = False
 
-    def served(self, model: str) -> Served:
-        """Return the model called `model`; raises Refused (404) naming those there are."""
-        if model not in self.models:
+    def find(self, name: str) -> ServedModel:
+        """Return the model called `name`; raises Refused (404) naming those there are."""
+        if name not in self.models:
             there = ", ".join(self.models)
-            raise Refused(404, f"no model {model[:100]!r}; there are {there}", param="model", code="model_not_found")
-        return self.models[model]
+            raise Refused(404, f"no model {name[:100]!r}; there are {there}", param="model", code="model_not_found")
+        return self.models[name]
 
-    async def answer(self, asked: Asked, say: Say | None = None) -> list[Played]:
-        """Return the choices of an answer; `say` hears them while they are written.
+    async def answer(self, request: ChatRequest, emit: Emit | None = None) -> list[FinishedChoice]:
+        """Return the choices of an answer; `emit` is given text and calls while they are written.
 
         Raises Refused for whatever can be told to the client; another exception is a fault of ours.
         """
-        served = self.served(asked.model)
-        if asked.logprobs and served.player.renderer is None:
-            raise Refused(400, f"{served.id!r} does not tell log-probabilities", param="logprobs")
-        if asked.tools and asked.choice != "auto" and not self._playing.constrained:
+        model = self.find(request.model)
+        if request.logprobs and model.loaded.renderer is None:
+            raise Refused(400, f"{model.id!r} does not tell log-probabilities", param="logprobs")
+        if request.tools and request.choice != "auto" and not self._playing.constrained:
             raise Refused(
                 400,
                 "this server constrains no replies; use 'auto', or serve without --unconstrained",
                 param="tool_choice",
             )
-        restored = self._recall.restore(served, asked.messages, asked.cache_key)
-        scope = _scope(asked.cache_key)
+        restored = self._memory.restore(model, request.messages, request.cache_key)
+        scope = _scope(request.cache_key)
         scopes = (scope,) if restored.scope in (None, scope) else (scope, restored.scope)
-        seed = self._seeds() if asked.seed is None else asked.seed
-        play = partial(rounds.play, served, asked, restored.messages, self._playing, seed=seed, scopes=scopes, say=say)
+        seed = self._seeds() if request.seed is None else request.seed
+        play = partial(
+            turns.play_choice, model, request, restored.messages, self._playing, seed=seed, scopes=scopes, emit=emit
+        )
         async with self._in_time():
             with _refusals():
-                async with self.admission.enter(asked.n):
-                    choices = await _all(play(choice=choice) for choice in range(asked.n))
-        for played in choices:
-            self._recall.keep(served, asked.messages, played, scope, asked.cache_key)
+                async with self.admission.enter(request.n):
+                    choices = await _all(play(choice=choice) for choice in range(request.n))
+        for finished in choices:
+            self._memory.remember(model, request.messages, finished, scope, request.cache_key)
         return choices
 
     def stop(self, grace: float) -> None:
@@ -93,30 +96,30 @@ class Service:
         self._stopping = True
         self.admission.stop()
         end = asyncio.get_running_loop().time() + grace
-        for clock, beyond in self._clocks.items():
-            if not clock.expired():
-                clock.reschedule(min(end + beyond, clock.when() or end))
+        for deadline, beyond in self._deadlines.items():
+            if not deadline.expired():
+                deadline.reschedule(min(end + beyond, deadline.when() or end))
 
     @asynccontextmanager
-    async def clock(self, seconds: float, beyond: float = 0.0) -> AsyncIterator[asyncio.Timeout]:
+    async def deadline(self, seconds: float, beyond: float = 0.0) -> AsyncIterator[asyncio.Timeout]:
         """Give the body so many seconds, and once the server stops its grace and what is `beyond`.
 
         Raises TimeoutError.
         """
-        async with asyncio.timeout(seconds) as clock:
-            self._clocks[clock] = beyond
+        async with asyncio.timeout(seconds) as deadline:
+            self._deadlines[deadline] = beyond
             try:
-                yield clock
+                yield deadline
             finally:
-                del self._clocks[clock]
+                del self._deadlines[deadline]
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
         try:
-            async with self.clock(self.limits.seconds) as clock:
+            async with self.deadline(self.limits.seconds) as deadline:
                 yield
         except TimeoutError as error:
-            if not clock.expired():
+            if not deadline.expired():
                 raise
             raise self._too_late() from error
 
@@ -129,7 +132,7 @@ class Service:
 def _scope(cache_key: str) -> str:
     """Return where the engine keeps what it computes for a request: with others of its key, else by itself.
 
-    A request alone: whoever could try how much of a text is cached already would read what others sent, character by
+    By itself: whoever could try how much of a text is cached already would read what others sent, character by
     character. The conversation goes on by the scope of its last answer.
     """
     return f"key {hashlib.sha256(cache_key.encode()).hexdigest()}" if cache_key else secrets.token_hex(16)
@@ -150,7 +153,7 @@ def _refusals() -> Iterator[None]:
         raise Refused(500, str(error), code="engine_error") from error
 
 
-async def _all(choices: Iterator[Coroutine[Any, Any, Played]]) -> list[Played]:
+async def _all(choices: Iterator[Coroutine[Any, Any, FinishedChoice]]) -> list[FinishedChoice]:
     """Play all choices at once; the first that fails ends the others."""
     try:
         async with asyncio.TaskGroup() as group:

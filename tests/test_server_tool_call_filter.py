@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rolecraft import catalog
 from rolecraft.renderers import CallSyntax
 from rolecraft.renderers._calls import parse
-from rolecraft.server.screen import Screen
+from rolecraft.server.tool_call_filter import ToolCallFilter
 
 CALL = '{"name": "look", "arguments": {"at": "{it}"}}'
 SYNTAXES = {name: catalog.find("renderers", name).FORMAT.calls for name in catalog.names("renderers")}
@@ -39,8 +39,8 @@ def content(text: str, syntax: CallSyntax) -> str:
 @settings(deadline=None)
 @given(st.lists(PIECES, max_size=12))
 def test_what_is_let_through_begins_the_content(family, pieces):
-    screen = Screen(SYNTAXES[family])
-    out = "".join(screen.read(piece) for piece in pieces)
+    filtered = ToolCallFilter(SYNTAXES[family])
+    out = "".join(filtered.feed(piece) for piece in pieces)
     assert content("".join(pieces), SYNTAXES[family]).startswith(out)
 
 
@@ -48,22 +48,22 @@ def test_what_is_let_through_begins_the_content(family, pieces):
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["Some ", "text", ".", "\n", "\n\n", " more", "ü", "4"]), max_size=12))
 def test_plain_text_waits_for_nothing_but_its_last_line_break(family, pieces):
-    screen = Screen(SYNTAXES[family])
-    out = "".join(screen.read(piece) for piece in pieces)
+    filtered = ToolCallFilter(SYNTAXES[family])
+    out = "".join(filtered.feed(piece) for piece in pieces)
     assert out.rstrip() == "".join(pieces).rstrip()
 
 
 @pytest.mark.parametrize("family", ["hermes", "phi3"])
 def test_a_tag_is_noticed_in_pieces(family):
-    screen = Screen(SYNTAXES[family])
-    assert [screen.read(piece) for piece in ("Look.\n", "<tool", "_call", ">\n", CALL)] == ["Look.", "", "", "", ""]
+    filtered = ToolCallFilter(SYNTAXES[family])
+    assert [filtered.feed(piece) for piece in ("Look.\n", "<tool", "_call", ">\n", CALL)] == ["Look.", "", "", "", ""]
 
 
 def test_what_only_began_like_a_tag_comes_after_all():
-    screen = Screen(SYNTAXES["hermes"])
-    assert [screen.read(piece) for piece in ("a <", "tool", "box>")] == ["a ", "", "<toolbox>"]
+    filtered = ToolCallFilter(SYNTAXES["hermes"])
+    assert [filtered.feed(piece) for piece in ("a <", "tool", "box>")] == ["a ", "", "<toolbox>"]
 
 
 def test_without_calls_all_text_comes_at_once():
-    screen = Screen(None)
-    assert screen.read(CALL) + screen.read("\n") == CALL + "\n"
+    filtered = ToolCallFilter(None)
+    assert filtered.feed(CALL) + filtered.feed("\n") == CALL + "\n"

@@ -1,11 +1,11 @@
-"""Lets the text of a streamed reply through, and holds back whatever may belong to a tool call."""
+"""Filters tool calls out of the text of a streamed reply: what may belong to a call is held back."""
 
 from __future__ import annotations
 
 from rolecraft.renderers import CallSyntax
 
 
-class Screen:
+class ToolCallFilter:
     """What comes out, joined, is always a beginning of the message's content once the reply is parsed.
 
     Where calls have tags, text waits only while it may be one. Where a call is an object that starts a line, a line
@@ -19,7 +19,7 @@ class Screen:
         self._shut = False
         self._inside_line = False  # whether the held text continues a line that is no call
 
-    def read(self, text: str) -> str:
+    def feed(self, text: str) -> str:
         """Take the next piece of text and return what is certain now."""
         if self._syntax is None or self._shut:
             return text if self._syntax is None else ""

@@ -10,99 +10,99 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rolecraft import wire
-from rolecraft.server.rounds import Called, Piece, Played, written
-from rolecraft.server.served import Served
+from rolecraft.server.models import ServedModel
+from rolecraft.server.turns import FinishedChoice, TextDelta, ToolCallDelta, completion_tokens
 from rolecraft.types import Json, ToolCall
 
 DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What all parts of one answer say alike; `created` is in seconds since 1970."""
+class ChatResponse:
+    """Writes the parts of one answer, which share an id and a model; `created` is in seconds since 1970."""
 
     id: str
     created: int
-    served: Served
+    model: ServedModel
     logprobs: bool = False
     include_usage: bool = False
 
-    def whole(self, choices: Sequence[Played]) -> dict[str, Json]:
+    def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
         """Return the answer that is sent at once."""
-        told = [
+        listed = [
             {
                 "index": index,
-                "message": _message(played),
-                "logprobs": self._logprobs(played),
-                "finish_reason": played.finish,
+                "message": _message(finished),
+                "logprobs": self._logprobs(finished),
+                "finish_reason": finished.finish,
             }
-            for index, played in enumerate(choices)
+            for index, finished in enumerate(choices)
         ]
-        return self._body("chat.completion", told) | {"usage": _usage(self.served, choices)}
+        return self._body("chat.completion", listed) | {"usage": _usage(self.model, choices)}
 
-    def opening(self, choice: int) -> dict[str, Json]:
+    def first_chunk(self, choice: int) -> dict[str, Json]:
         """Return a choice's first chunk."""
         return self._chunk(choice, {"role": "assistant", "content": ""})
 
-    def heard(self, event: Piece | Called) -> Iterator[dict[str, Json]]:
+    def event_chunks(self, event: TextDelta | ToolCallDelta) -> Iterator[dict[str, Json]]:
         """Yield the chunks of new text, or of calls: each announced and then its arguments."""
-        if isinstance(event, Piece):
+        if isinstance(event, TextDelta):
             yield self._chunk(event.choice, _text(event.channel, event.text))
             return
         for number, call in enumerate(event.calls):
             for delta in _call_deltas(number, call):
                 yield self._chunk(event.choice, {"tool_calls": [delta]})
 
-    def closing(self, choices: Sequence[Played]) -> Iterator[dict[str, Json]]:
+    def last_chunks(self, choices: Sequence[FinishedChoice]) -> Iterator[dict[str, Json]]:
         """Yield the chunks that end each choice, and the usage if it was asked for."""
-        for index, played in enumerate(choices):
-            yield self._chunk(index, {}, played)
+        for index, finished in enumerate(choices):
+            yield self._chunk(index, {}, finished)
         if self.include_usage:
-            yield self._body("chat.completion.chunk", []) | {"usage": _usage(self.served, choices)}
+            yield self._body("chat.completion.chunk", []) | {"usage": _usage(self.model, choices)}
 
-    def _chunk(self, choice: int, delta: dict[str, Json], played: Played | None = None) -> dict[str, Json]:
-        told = {
+    def _chunk(self, choice: int, delta: dict[str, Json], finished: FinishedChoice | None = None) -> dict[str, Json]:
+        listed = {
             "index": choice,
             "delta": delta,
-            "logprobs": self._logprobs(played) if played else None,
-            "finish_reason": played.finish if played else None,
+            "logprobs": self._logprobs(finished) if finished else None,
+            "finish_reason": finished.finish if finished else None,
         }
         usage = {"usage": None} if self.include_usage else {}
-        return self._body("chat.completion.chunk", [told]) | usage
+        return self._body("chat.completion.chunk", [listed]) | usage
 
     def _body(self, kind: str, choices: list[dict[str, Json]]) -> dict[str, Json]:
         return {
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": self.served.id,
-            "system_fingerprint": self.served.player.fingerprint,
+            "model": self.model.id,
+            "system_fingerprint": self.model.loaded.fingerprint,
             "choices": choices,
         }
 
-    def _logprobs(self, played: Played) -> Json:
+    def _logprobs(self, finished: FinishedChoice) -> Json:
         """Return the tokens of the last reply, the one that answers or calls, its end token left out."""
-        renderer = self.served.player.renderer
-        if not self.logprobs or renderer is None or not played.turns:
+        renderer = self.model.loaded.renderer
+        if not self.logprobs or renderer is None or not finished.turns:
             return None
-        turn = played.turns[-1]
+        turn = finished.turns[-1]
         pairs = zip(turn.token_ids, turn.logprobs, strict=True)
-        told = ((renderer.text((token,)), logprob) for token, logprob in pairs if token not in renderer.stop_ids)
-        return {"content": [_token(text, logprob) for text, logprob in told], "refusal": None}
+        texts = ((renderer.text((token,)), logprob) for token, logprob in pairs if token not in renderer.stop_ids)
+        return {"content": [_token(text, logprob) for text, logprob in texts], "refusal": None}
 
 
-def event(data: Json) -> bytes:
+def server_sent_event(data: Json) -> bytes:
     """Return `data` as one server-sent event."""
     return f"data: {wire.dumps(data)}\n\n".encode()
 
 
-def _message(played: Played) -> dict[str, Json]:
-    content = None if played.calls and not played.content else played.content
+def _message(finished: FinishedChoice) -> dict[str, Json]:
+    content = None if finished.calls and not finished.content else finished.content
     message: dict[str, Json] = {"role": "assistant", "content": content, "refusal": None}
-    if played.reasoning:
-        message |= _text("reasoning", played.reasoning)
-    if played.calls:
-        message["tool_calls"] = [wire.call_to_json(call) for call in played.calls]
+    if finished.reasoning:
+        message |= _text("reasoning", finished.reasoning)
+    if finished.calls:
+        message["tool_calls"] = [wire.call_to_json(call) for call in finished.calls]
     return message
 
 
@@ -125,13 +125,15 @@ def _token(text: str, logprob: float) -> dict[str, Json]:
     return {"token": text, "logprob": max(logprob, -9999.0), "bytes": known, "top_logprobs": []}
 
 
-def _usage(served: Served, choices: Sequence[Played]) -> dict[str, Json]:
+def _usage(model: ServedModel, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
     """Return the cost: the prompt is what the first role read, once for all choices; the rest was written."""
-    first = [played.turns[0].usage for played in choices if played.turns]
-    turns = [turn for played in choices for turn in played.turns]
+    first = [finished.turns[0].usage for finished in choices if finished.turns]
+    turns = [turn for finished in choices for turn in finished.turns]
     prompt, cached = max((u.prompt for u in first), default=0), min((u.cached for u in first), default=0)
-    wrote = sum(map(written, turns))
-    thought = sum(written(turn) for turn in turns if turn.speaker not in (served.closer, served.caller))
+    wrote = sum(map(completion_tokens, turns))
+    thought = sum(
+        completion_tokens(turn) for turn in turns if turn.speaker not in (model.answering_role, model.calling_role)
+    )
     return {
         "prompt_tokens": prompt,
         "completion_tokens": wrote,

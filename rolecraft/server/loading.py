@@ -1,4 +1,4 @@
-"""Opens the engines that a server plays on: the team's, with its adapter, and the untuned base's beside it."""
+"""Opens the engines that a server needs: the team's, with its adapter, and the untuned base's beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rolecraft.bases import identity
 from rolecraft.engine import LocalEngine
 from rolecraft.model import Loaded
-from rolecraft.server.served import Player, Served, offered
+from rolecraft.server.models import LoadedEngine, ServedModel, served_models
 from rolecraft.team import Team
 
 OpenEngine = Callable[[Path | None], AbstractContextManager[LocalEngine]]
@@ -18,20 +18,20 @@ OpenEngine = Callable[[Path | None], AbstractContextManager[LocalEngine]]
 
 
 @contextmanager
-def opened(
+def open_models(
     base: str, adapter: Path | None, team: Team, open_engine: OpenEngine, *, with_base: bool = True
-) -> Iterator[tuple[Served, ...]]:
-    """Yield what is offered, and close the engines after it.
+) -> Iterator[tuple[ServedModel, ...]]:
+    """Yield the models to serve, and close their engines afterwards.
 
-    An adapter changes the base it is put on, so that offering the base as well takes the memory of a second one;
-    without `with_base` it is left out.
+    An adapter changes the base it is put on, so serving the base as well takes the memory of a second one; without
+    `with_base` it is left out.
     """
     with ExitStack() as stack:
-        tuned = _player(stack.enter_context(open_engine(adapter)))
+        tuned = _loaded(stack.enter_context(open_engine(adapter)))
         untuned = tuned if adapter is None else None
         if adapter is not None and with_base:
-            untuned = _player(stack.enter_context(open_engine(None)))
-        yield offered(_name(base), team, tuned, untuned)
+            untuned = _loaded(stack.enter_context(open_engine(None)))
+        yield served_models(_name(base), team, tuned, untuned)
 
 
 def _name(base: str) -> str:
@@ -40,9 +40,9 @@ def _name(base: str) -> str:
     return folder.resolve().name if folder.is_dir() else base
 
 
-def _player(engine: LocalEngine) -> Player:
+def _loaded(engine: LocalEngine) -> LoadedEngine:
     loaded = engine.loaded
-    return Player(engine, loaded.renderer, _fingerprint(loaded), tuned=loaded.adapter is not None)
+    return LoadedEngine(engine, loaded.renderer, _fingerprint(loaded), tuned=loaded.adapter is not None)
 
 
 def _fingerprint(loaded: Loaded) -> str:

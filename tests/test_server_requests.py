@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rolecraft.server.protocol import Asked, Refused, read
+from rolecraft.server.errors import Refused
+from rolecraft.server.requests import ChatRequest, read
 from rolecraft.types import Message
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -39,7 +40,7 @@ def answering(identity: str | None, text: str = "seen") -> dict:
 
 def test_a_plain_request_leaves_all_else_to_the_server():
     asked = read(body(), 8)
-    assert asked == Asked("m", asked.messages)
+    assert asked == ChatRequest("m", asked.messages)
     assert [one.message for one in asked.messages] == [Message("user", "Hi")]
 
 

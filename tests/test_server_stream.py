@@ -6,21 +6,21 @@ import asyncio
 
 import pytest
 
-from rolecraft.server.outbox import EventStream, Outbox
-from rolecraft.server.rounds import Called, Piece
+from rolecraft.server.stream import EventQueue, EventStreamResponse
+from rolecraft.server.turns import TextDelta, ToolCallDelta
 from rolecraft.types import ToolCall
 
-CALLED = Called(0, (ToolCall("look", {}),))
+CALLED = ToolCallDelta(0, (ToolCall("look", {}),))
 
 
 def taken(*events, characters: int = 1000) -> list:
     async def run():
-        outbox = Outbox(characters)
+        queue = EventQueue(characters)
         for event in events:
-            await outbox.put(event)
-        outbox.close()
+            await queue.put(event)
+        queue.close()
         got = []
-        while (event := await outbox.take()) is not None:
+        while (event := await queue.take()) is not None:
             got.append(event)
         return got
 
@@ -28,47 +28,47 @@ def taken(*events, characters: int = 1000) -> list:
 
 
 def test_text_that_waits_is_joined():
-    assert taken(Piece(0, "content", "a"), Piece(0, "content", "b")) == [Piece(0, "content", "ab")]
+    assert taken(TextDelta(0, "content", "a"), TextDelta(0, "content", "b")) == [TextDelta(0, "content", "ab")]
 
 
-@pytest.mark.parametrize("other", [Piece(0, "reasoning", "b"), Piece(1, "content", "b"), CALLED])
+@pytest.mark.parametrize("other", [TextDelta(0, "reasoning", "b"), TextDelta(1, "content", "b"), CALLED])
 def test_what_is_of_another_kind_stays_apart(other):
-    events = [Piece(0, "content", "a"), other, Piece(0, "content", "c")]
+    events = [TextDelta(0, "content", "a"), other, TextDelta(0, "content", "c")]
     assert taken(*events) == events
 
 
 def test_a_writer_waits_once_too_much_does():
     async def run():
-        outbox = Outbox(10)
-        writing = asyncio.create_task(write(outbox, 30))
+        queue = EventQueue(10)
+        writing = asyncio.create_task(write(queue, 30))
         await asyncio.sleep(0.01)
         written_early = writing.done()
         pieces = []
-        while (piece := await outbox.take()) is not None:
+        while (piece := await queue.take()) is not None:
             pieces.append(piece.text)
             await asyncio.sleep(0)
         return written_early, "".join(pieces), max(map(len, pieces))
 
-    async def write(outbox, count):
+    async def write(queue, count):
         for number in range(count):
-            await outbox.put(Piece(0, "content", str(number % 10)))
-        outbox.close()
+            await queue.put(TextDelta(0, "content", str(number % 10)))
+        queue.close()
 
     assert asyncio.run(run()) == (False, "0123456789" * 3, 10)
 
 
 def test_several_writers_who_waited_all_go_on():
     async def run():
-        outbox = Outbox(1)
+        queue = EventQueue(1)
 
         async def write(choice):
             for _ in range(5):
-                await outbox.put(Piece(choice, "content", "x"))
+                await queue.put(TextDelta(choice, "content", "x"))
 
         writing = asyncio.gather(*(write(choice) for choice in range(4)))
-        writing.add_done_callback(lambda _: outbox.close())
+        writing.add_done_callback(lambda _: queue.close())
         got = ""
-        while (piece := await outbox.take()) is not None:
+        while (piece := await queue.take()) is not None:
             got += piece.text
         return len(got)
 
@@ -106,7 +106,9 @@ async def lines(count: int, pause: float = 0.0):
 
 
 async def played(wire: Wire, events, stall: float = 5.0, most: float = 5.0) -> Wire:
-    stream = EventStream(events, stall=stall, clock=asyncio.timeout(most), abort=wire.abort, close=wire.close)
+    stream = EventStreamResponse(
+        events, stall=stall, deadline=asyncio.timeout(most), abort=wire.abort, close=wire.close
+    )
     await stream({"type": "http"}, wire.receive, wire.send)
     return wire
 

@@ -8,9 +8,9 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from rolecraft import renderers, team
-from rolecraft.server import chunks, served
-from rolecraft.server.chunks import Answer
-from rolecraft.server.rounds import Called, Piece, Played
+from rolecraft.server import models, responses
+from rolecraft.server.responses import ChatResponse
+from rolecraft.server.turns import FinishedChoice, TextDelta, ToolCallDelta
 from rolecraft.types import Message, ToolCall, Turn, Usage
 
 CALL = ToolCall("look", {"für": 'a "b"', "n": [1, None]}, "call_1")
@@ -22,28 +22,28 @@ def turn(speaker: str, prompt: int, cached: int, written: int) -> Turn:
     return Turn(Message("assistant"), speaker, (), ids, tuple(-0.5 for _ in ids), usage=usage)
 
 
-def played(cached: int = 4) -> Played:
+def played(cached: int = 4) -> FinishedChoice:
     turns = (turn("reasoner", 20, cached, 5), turn("executor", 30, 25, 7))
-    return Played("Hm.", "", (CALL,), "tool_calls", (), turns)
+    return FinishedChoice("Hm.", "", (CALL,), "tool_calls", (), turns)
 
 
-def answered() -> Played:
+def answered() -> FinishedChoice:
     turns = (turn("reasoner", 20, 0, 5), turn("summarizer", 30, 25, 3))
-    return Played("", "So.", (), "stop", (), turns)
+    return FinishedChoice("", "So.", (), "stop", (), turns)
 
 
 @pytest.fixture
 def model(nano_tokenizer):
-    player = served.Player(engine=None, renderer=renderers.find(nano_tokenizer), fingerprint="fp")
-    return served.Served("m:team", player, team.find("mor"))
+    player = models.LoadedEngine(engine=None, renderer=renderers.find(nano_tokenizer), fingerprint="fp")
+    return models.ServedModel("m:team", player, team.find("mor"))
 
 
-def answer(model, **options) -> Answer:
-    return Answer("chatcmpl-1", 1_700_000_000, model, **options)
+def answer(model, **options) -> ChatResponse:
+    return ChatResponse("chatcmpl-1", 1_700_000_000, model, **options)
 
 
 def test_a_whole_answer_is_openais_type(model):
-    told = ChatCompletion.model_validate(answer(model).whole([played(), answered()]), strict=False)
+    told = ChatCompletion.model_validate(answer(model).completion([played(), answered()]), strict=False)
     first, second = told.choices
     assert json.loads(first.message.tool_calls[0].function.arguments) == CALL.arguments
     assert (first.message.content, first.message.model_extra["reasoning"]) == (None, "Hm.")
@@ -52,7 +52,7 @@ def test_a_whole_answer_is_openais_type(model):
 
 
 def test_the_prompt_is_counted_once_and_the_rest_is_written(model):
-    usage = answer(model).whole([played(cached=4), played(cached=18)])["usage"]
+    usage = answer(model).completion([played(cached=4), played(cached=18)])["usage"]
     assert usage == {
         "prompt_tokens": 20,
         "completion_tokens": 24,
@@ -64,8 +64,8 @@ def test_the_prompt_is_counted_once_and_the_rest_is_written(model):
 
 def test_chunks_are_openais_type(model):
     one = answer(model, include_usage=True)
-    told = [one.opening(0), *one.heard(Piece(0, "content", "So."))]
-    told += [*one.heard(Called(0, (CALL, CALL))), *one.closing([played()])]
+    told = [one.first_chunk(0), *one.event_chunks(TextDelta(0, "content", "So."))]
+    told += [*one.event_chunks(ToolCallDelta(0, (CALL, CALL))), *one.last_chunks([played()])]
     read = [ChatCompletionChunk.model_validate(chunk, strict=False) for chunk in told]
     deltas = [chunk.choices[0].delta.tool_calls[0] for chunk in read[2:6]]
     assert [(delta.index, delta.id, delta.function.name) for delta in deltas[::2]] == [
@@ -77,15 +77,17 @@ def test_chunks_are_openais_type(model):
 
 
 def test_usage_is_told_only_if_asked_for(model):
-    assert len(list(answer(model).closing([played()]))) == 1
-    assert "usage" not in answer(model).opening(0)
+    assert len(list(answer(model).last_chunks([played()]))) == 1
+    assert "usage" not in answer(model).first_chunk(0)
 
 
 def test_logprobs_are_of_the_last_reply_without_its_end(model):
-    end = model.player.renderer.end_id
-    ids = (*model.player.renderer.reply(Message("assistant", "So ü."))[:-1], end)
+    end = model.loaded.renderer.end_id
+    ids = (*model.loaded.renderer.reply(Message("assistant", "So ü."))[:-1], end)
     last = Turn(Message("assistant"), "summarizer", (), ids, (*(-0.5 for _ in ids[:-1]), float("-inf")))
-    told = answer(model, logprobs=True).whole([Played("", "So ü.", (), "stop", (), (turn("reasoner", 1, 0, 2), last))])
+    told = answer(model, logprobs=True).completion(
+        [FinishedChoice("", "So ü.", (), "stop", (), (turn("reasoner", 1, 0, 2), last))]
+    )
     tokens = told["choices"][0]["logprobs"]["content"]
     assert "".join(one["token"] for one in tokens).replace("\ufffd\ufffd", "ü") == "So ü."
     assert all(one["bytes"] in (None, list(one["token"].encode())) for one in tokens)
@@ -93,9 +95,9 @@ def test_logprobs_are_of_the_last_reply_without_its_end(model):
 
 
 def test_an_impossible_token_is_still_json(model):
-    ids = model.player.renderer.reply(Message("assistant", "So"))[:1]
+    ids = model.loaded.renderer.reply(Message("assistant", "So"))[:1]
     last = Turn(Message("assistant"), "summarizer", (), ids, (float("-inf"),))
-    told = answer(model, logprobs=True).whole([Played("", "So", (), "stop", (), (last,))])
+    told = answer(model, logprobs=True).completion([FinishedChoice("", "So", (), "stop", (), (last,))])
     assert (
         json.loads(json.dumps(told), parse_constant=pytest.fail)["choices"][0]["logprobs"]["content"][0]["logprob"]
         < -99
@@ -103,7 +105,7 @@ def test_an_impossible_token_is_still_json(model):
 
 
 def test_an_event_is_one_line_whatever_the_text(model):
-    line = chunks.event({"text": "a\nb\u2028\r\ud800ü"})
+    line = responses.server_sent_event({"text": "a\nb\u2028\r\ud800ü"})
     assert line.startswith(b"data: ")
     assert line.endswith(b"\n\n")
     assert b"\n" not in line[:-2]

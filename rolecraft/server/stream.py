@@ -1,4 +1,4 @@
-"""A stream on its way to a reader who may be slow, stall or vanish: bounded in memory and time, cut without ado.
+"""Streams an answer to a client that may be slow, stall or disconnect, bounded in memory and time.
 
 Not covered: what the kernel and the HTTP library hold of a stream that was handed to them (some 64 KiB each).
 """
@@ -14,20 +14,20 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rolecraft.server.rounds import Called, Piece
+from rolecraft.server.turns import TextDelta, ToolCallDelta
 
-Event = Piece | Called
+Event = TextDelta | ToolCallDelta
 
 
-class Outbox:
-    """Events from who writes to who sends: text that follows text of its kind is joined to it while it waits.
+class EventQueue:
+    """A queue of text and calls, from the answer's writer to its sender, that joins neighbouring text while it waits.
 
-    So a slow reader holds back nobody and costs no more than the text itself. From `characters` that wait on, the
-    writer waits too. For one writer or several, and one sender, on one event loop.
+    A slow reader costs no more than the text itself. Once `characters` wait, the writer waits too. For one writer or
+    several, and one sender, on one event loop.
     """
 
     def __init__(self, characters: int) -> None:
-        """Let `characters` wait before a writer does."""
+        """Hold at most about `characters` before `put` waits."""
         self._most, self._held = characters, 0
         self._events: deque[Event] = deque()
         self._closed = False
@@ -40,8 +40,8 @@ class Outbox:
             await self._emptied.wait()
         last = self._events[-1] if self._events else None
         self._held += _size(event)
-        if isinstance(event, Piece) and isinstance(last, Piece) and _alike(event, last):
-            self._events[-1] = Piece(last.choice, last.channel, last.text + event.text)
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta) and _alike(event, last):
+            self._events[-1] = TextDelta(last.choice, last.channel, last.text + event.text)
         else:
             self._events.append(event)
         self._filled.set()
@@ -64,18 +64,18 @@ class Outbox:
         return event
 
 
-def _alike(first: Piece, second: Piece) -> bool:
+def _alike(first: TextDelta, second: TextDelta) -> bool:
     return (first.choice, first.channel) == (second.choice, second.channel)
 
 
 def _size(event: Event) -> int:
-    return len(event.text) if isinstance(event, Piece) else 0
+    return len(event.text) if isinstance(event, TextDelta) else 0
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Sends server-sent events as they come; `lines` ends when the answer does.
 
-    A reader that takes nothing for `stall` seconds, or is not done in the time that `clock` gives, is cut off by
+    A reader that takes nothing for `stall` seconds, or is not done in the time that `deadline` gives, is cut off by
     `abort`. However it ends, `close` is awaited.
     """
 
@@ -86,34 +86,34 @@ class EventStream(Response):
         lines: AsyncGenerator[bytes, None],
         *,
         stall: float,
-        clock: AbstractAsyncContextManager[Any],
+        deadline: AbstractAsyncContextManager[Any],
         abort: Callable[[], None],
         close: Callable[[], Awaitable[None]],
     ) -> None:
         """Prepare to send; nothing happens until the response is called."""
-        self._lines, self._stall, self._clock, self._abort, self._close = lines, stall, clock, abort, close
+        self._lines, self._stall, self._deadline, self._abort, self._close = lines, stall, deadline, abort, close
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"}, media_type=self.media_type)
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the events end, the reader is gone or its time is up."""
         sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(gone(receive))
+        leaving = asyncio.ensure_future(until_disconnected(receive))
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             try:
-                await end(sending, leaving)
+                await cancel(sending, leaving)
             finally:
                 await self._close()
         if not sending.cancelled() and isinstance(sending.exception(), TimeoutError):
             self._abort()
-            await gone(receive)
+            await until_disconnected(receive)
         elif not sending.cancelled():
             sending.result()
 
     async def _send(self, send: Send) -> None:
-        async with self._clock:
+        async with self._deadline:
             await self._deliver(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with aclosing(self._lines):
                 async for line in self._lines:
@@ -125,13 +125,13 @@ class EventStream(Response):
             await send(message)
 
 
-async def gone(receive: Receive) -> None:
+async def until_disconnected(receive: Receive) -> None:
     """Return once the client has hung up; what it sends meanwhile is dropped."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def end(*tasks: asyncio.Future[Any]) -> None:
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
     """Cancel what still runs and wait until all have ended; their errors are theirs."""
     for task in tasks:
         task.cancel()

@@ -16,7 +16,7 @@ from serving import until
 
 from rolecraft import cli, team
 from rolecraft.engine import LocalEngine
-from rolecraft.server import offer
+from rolecraft.server import loading
 from rolecraft.server.listener import bind
 
 
@@ -34,26 +34,26 @@ def opening(nano_tokenizer):
 
 def test_a_base_alone_is_loaded_once(opening):
     open_engine, asked = opening
-    with offer.opened("nano", None, team.find("mor"), open_engine) as models:
+    with loading.open_models("nano", None, team.find("mor"), open_engine) as models:
         assert [one.id for one in models] == ["nano", "nano:reasoner", "nano:executor", "nano:summarizer", "nano:team"]
-        assert len({one.player.fingerprint for one in models}) == 1
+        assert len({one.loaded.fingerprint for one in models}) == 1
     assert asked == [None]
 
 
 def test_a_base_beside_an_adapter_is_another_model(opening, tmp_path):
     open_engine, asked = opening
-    with offer.opened("nano", tmp_path, team.find("single"), open_engine) as models:
+    with loading.open_models("nano", tmp_path, team.find("single"), open_engine) as models:
         base, role, whole = models
-        assert base.player.engine is not whole.player.engine
-        assert role.player.engine is whole.player.engine
-        assert base.player.fingerprint != whole.player.fingerprint
-        assert [one.player.tuned for one in models] == [False, True, True]
+        assert base.loaded.engine is not whole.loaded.engine
+        assert role.loaded.engine is whole.loaded.engine
+        assert base.loaded.fingerprint != whole.loaded.fingerprint
+        assert [one.loaded.tuned for one in models] == [False, True, True]
     assert asked == [tmp_path, None]
 
 
 def test_a_base_may_be_left_out(opening, tmp_path):
     open_engine, asked = opening
-    with offer.opened("nano", tmp_path, team.find("single"), open_engine, with_base=False) as models:
+    with loading.open_models("nano", tmp_path, team.find("single"), open_engine, with_base=False) as models:
         assert [one.id for one in models] == ["nano:assistant", "nano:team"]
     assert asked == [tmp_path]
 
@@ -61,9 +61,9 @@ def test_a_base_may_be_left_out(opening, tmp_path):
 def test_a_folder_is_called_by_its_name_alone(opening, tmp_path):
     folder = tmp_path / "my-model"
     folder.mkdir()
-    with offer.opened(str(folder), None, team.find("single"), opening[0]) as models:
+    with loading.open_models(str(folder), None, team.find("single"), opening[0]) as models:
         assert models[0].id == "my-model"
-    with offer.opened("some/hub-name", None, team.find("single"), opening[0]) as models:
+    with loading.open_models("some/hub-name", None, team.find("single"), opening[0]) as models:
         assert models[0].id == "some/hub-name"
 
 

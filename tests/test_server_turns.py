@@ -6,30 +6,31 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from serving import ANSWER, CALL, ENOUGH, THINK, debts, models, scripted
+from serving import ANSWER, CALL, ENOUGH, THINK, debts, scripted, team_models
 
 from rolecraft.errors import ContextFull
-from rolecraft.server import rounds
-from rolecraft.server.protocol import Asked, Refused, Sent
-from rolecraft.server.rounds import Called, Piece, Settings
+from rolecraft.server import turns
+from rolecraft.server.errors import Refused
+from rolecraft.server.requests import ChatRequest, SentMessage
+from rolecraft.server.turns import Settings, TextDelta, ToolCallDelta
 from rolecraft.types import Message, ToolSpec
 
 USER = Message("user", "What is the debt of Plalples?")
 TOOL = ToolSpec("read_debt", "debt of a person")
-ASKED = Asked("nano:team", (Sent(USER),), (TOOL,))
+ASKED = ChatRequest("nano:team", (SentMessage(USER),), (TOOL,))
 TWO_CALLS = f"{CALL}\n{CALL.replace('Plalples', 'Grontif')}"
 
 
 def play(engine, asked=ASKED, messages=(USER,), model="nano:team", settings=Settings(), listen=False):
     """Return what was played and, if somebody listens, what was heard."""
-    offered = {one.id: one for one in models(engine)}
+    offered = {one.id: one for one in team_models(engine)}
     heard = []
 
-    async def say(event):
+    async def emit(event):
         heard.append(event)
 
     async def run():
-        return await rounds.play(offered[model], asked, messages, settings, seed=5, say=say if listen else None)
+        return await turns.play_choice(offered[model], asked, messages, settings, seed=5, emit=emit if listen else None)
 
     return asyncio.run(run()), heard
 
@@ -77,18 +78,20 @@ def test_what_is_heard_joined_is_what_is_told_at_once(nano_tokenizer, model, mes
     streamed, heard = play(scripted(nano_tokenizer), messages=messages, model=model, listen=True)
     texts = {"reasoning": "", "content": ""}
     for event in heard:
-        if isinstance(event, Piece):
+        if isinstance(event, TextDelta):
             texts[event.channel] += event.text
     assert texts == {"reasoning": plain.reasoning, "content": plain.content}
     assert (streamed.reasoning, streamed.content, streamed.finish) == (plain.reasoning, plain.content, plain.finish)
-    assert [event.calls for event in heard if isinstance(event, Called)] == ([streamed.calls] if streamed.calls else [])
+    assert [event.calls for event in heard if isinstance(event, ToolCallDelta)] == (
+        [streamed.calls] if streamed.calls else []
+    )
 
 
 def test_no_part_of_a_call_is_heard_as_text(nano_tokenizer):
     engine = scripted(nano_tokenizer, lambda prompt: f"Look.\n{CALL}")
     played, heard = play(engine, model="nano", listen=True)
-    assert "".join(event.text for event in heard if isinstance(event, Piece)) == played.content == "Look."
-    assert isinstance(heard[-1], Called)
+    assert "".join(event.text for event in heard if isinstance(event, TextDelta)) == played.content == "Look."
+    assert isinstance(heard[-1], ToolCallDelta)
 
 
 def test_a_team_is_told_of_a_broken_call_and_mends_it(nano_tokenizer):
@@ -104,7 +107,7 @@ def test_a_team_is_told_of_a_broken_call_and_mends_it(nano_tokenizer):
         assert played.messages[2].content == "error: not JSON: a closing } is missing"
         assert played.finish == "tool_calls"
         assert played.reasoning == f"{THINK}\n{THINK}"
-        assert "".join(event.text for event in heard if isinstance(event, Piece)) in ("", played.reasoning)
+        assert "".join(event.text for event in heard if isinstance(event, TextDelta)) in ("", played.reasoning)
 
 
 def test_an_executor_that_writes_no_call_is_told_so(nano_tokenizer):
@@ -243,8 +246,8 @@ def test_whoever_stops_listening_stops_the_writing(nano_tokenizer):
         async def deaf(event):
             await asyncio.Event().wait()
 
-        team = {one.id: one for one in models(engine)}["nano:team"]
-        task = asyncio.create_task(rounds.play(team, ASKED, (USER,), Settings(), seed=0, say=deaf))
+        team = {one.id: one for one in team_models(engine)}["nano:team"]
+        task = asyncio.create_task(turns.play_choice(team, ASKED, (USER,), Settings(), seed=0, emit=deaf))
         await asyncio.sleep(0.02)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A chat request in OpenAI's words: read strictly, refused by name where something is not supported.
+"""Reads a chat request in OpenAI's format, strictly: what is not supported is refused by name.
 
 Not covered: pictures, audio, structured output, several likeliest tokens per token, and the endpoints of other APIs;
 each is an error that names it. What changes nothing here (`user`, `metadata`, `store` and such) is read and ignored.
@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rolecraft import wire
-from rolecraft.errors import DataError, RolecraftError
+from rolecraft.errors import DataError
+from rolecraft.server.errors import Refused
 from rolecraft.types import Choice, Json, Message, ToolSpec
 
 MAX_DEPTH = 64
@@ -54,24 +55,6 @@ _REMEDIES = {
     "top_logprobs": "only the written tokens' own log-probabilities are known; use 'logprobs'",
 }
 
-_STATUS_TYPES = {408: "timeout_error", 429: "rate_limit_error"}
-
-
-class Refused(RolecraftError):
-    """A request that is answered with an error; it says which HTTP status, and which parameter is at fault."""
-
-    def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None, wait: int | None = None
-    ) -> None:
-        """Take what the error body says; `wait` is after how many seconds to try again."""
-        super().__init__(message)
-        self.status, self.param, self.code, self.wait = status, param, code, wait
-
-    def to_json(self) -> dict[str, Json]:
-        """Return OpenAI's error body."""
-        kind = _STATUS_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
-
 
 class StreamOptions(BaseModel):
     """What a stream tells beside the reply; obfuscation, padding against eavesdroppers, is read and not done."""
@@ -85,7 +68,7 @@ class StreamOptions(BaseModel):
 _Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class ChatRequest(BaseModel):
+class RequestBody(BaseModel):
     """The keys of a request that are read; `messages` and `tools` are read further by `wire`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -115,7 +98,7 @@ class ChatRequest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentMessage:
     """One message as a client sent it; `reasoning` is what stood beside an assistant's content."""
 
     message: Message
@@ -123,11 +106,11 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChatRequest:
     """A request that makes sense; None where the server's own setting holds."""
 
     model: str
-    messages: tuple[Sent, ...]
+    messages: tuple[SentMessage, ...]
     tools: tuple[ToolSpec, ...] = ()
     choice: Choice = "auto"
     parallel: bool = True
@@ -143,7 +126,7 @@ class Asked:
     cache_key: str = ""
 
 
-def read(body: bytes, most_messages: int) -> Asked:
+def read(body: bytes, most_messages: int) -> ChatRequest:
     """Return the request in a body; raises Refused (400) that names the parameter and the remedy."""
     fields = {key: value for key, value in _object(body).items() if value is not None}
     for key in [key for key in fields if key in _INERT]:
@@ -152,7 +135,7 @@ def read(body: bytes, most_messages: int) -> Asked:
     if isinstance(fields.get("stop"), str):
         fields["stop"] = [fields["stop"]]
     try:
-        request = ChatRequest.model_validate(fields)
+        request = RequestBody.model_validate(fields)
     except ValidationError as error:
         raise _misfit(error) from error
     if len(request.messages) > most_messages:
@@ -162,7 +145,7 @@ def read(body: bytes, most_messages: int) -> Asked:
     if request.stream_options != StreamOptions() and not request.stream:
         raise _bad("'stream_options' needs 'stream': true", "stream_options")
     tools = _tools(request.tools)
-    return Asked(
+    return ChatRequest(
         model=request.model,
         messages=_messages(request.messages),
         tools=tools,
@@ -235,7 +218,7 @@ def _misfit(error: ValidationError) -> Refused:
     if found["type"] == "missing":
         return _bad(f"{param!r} is missing", param, "missing_required_parameter")
     if found["type"] == "extra_forbidden":
-        known = [*(ChatRequest if len(steps) == 1 else StreamOptions).model_fields, *_INERT]
+        known = [*(RequestBody if len(steps) == 1 else StreamOptions).model_fields, *_INERT]
         near = difflib.get_close_matches(str(steps[-1])[:64], known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "leave it out"
         return _bad(f"unknown parameter {reprlib.repr(steps[-1])}; {remedy}", param[:64], "unknown_parameter")
@@ -275,8 +258,8 @@ def _choice(given: str | Mapping[str, Json], tools: tuple[ToolSpec, ...]) -> Cho
     raise _bad(f"'tool_choice' is {reprlib.repr(given)}; it must be {form}", "tool_choice")
 
 
-def _messages(listed: list[dict[str, Json]]) -> tuple[Sent, ...]:
-    sent: list[Sent] = []
+def _messages(listed: list[dict[str, Json]]) -> tuple[SentMessage, ...]:
+    sent: list[SentMessage] = []
     for number, data in enumerate(listed):
         where = f"messages[{number}]"
         reasoning = next((data[key] for key in _REASONING if data.get(key) is not None), "")
@@ -289,7 +272,7 @@ def _messages(listed: list[dict[str, Json]]) -> tuple[Sent, ...]:
             raise _bad(str(error), _place(error, "messages")) from error
         if message.role != "assistant" and (message.tool_calls or message.unparsed is not None or reasoning):
             raise _bad(f"{where}: calls and reasoning belong to role 'assistant'; this is {message.role!r}", where)
-        sent.append(Sent(message, reasoning))
+        sent.append(SentMessage(message, reasoning))
     return tuple(_answered(sent))
 
 
@@ -308,14 +291,14 @@ def _place(error: DataError, fallback: str) -> str:
     return place if place.startswith(fallback) and len(place) < 80 else fallback
 
 
-def _answered(sent: list[Sent]) -> Iterator[Sent]:
+def _answered(sent: list[SentMessage]) -> Iterator[SentMessage]:
     """Yield the messages, the answers to several calls in the calls' order: no answer names its call to the model.
 
     A tool message without an id is a remark to the model, such as what was wrong with a call; it keeps its place after
     the answers. Raises Refused for an answer to no call, and for a call without an answer.
     """
     open_calls: list[str] = []
-    answers: dict[str, Sent] = {}
+    answers: dict[str, SentMessage] = {}
     for number, one in enumerate(sent):
         message = one.message
         identity = message.tool_call_id
@@ -337,7 +320,7 @@ def _answered(sent: list[Sent]) -> Iterator[Sent]:
     _require_answers(open_calls, answers, len(sent))
 
 
-def _require_answers(open_calls: list[str], answers: Mapping[str, Sent], number: int) -> None:
+def _require_answers(open_calls: list[str], answers: Mapping[str, SentMessage], number: int) -> None:
     missing = next((call for call in open_calls if call not in answers), None)
     if missing is not None:
         raise _bad(

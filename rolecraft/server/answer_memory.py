@@ -1,4 +1,4 @@
-"""Remembers what a server's models wrote, so that a conversation that comes back goes on and is not read anew.
+"""Remembers the answers that were written, so that a follow-up request extends the prefix that the engine has cached.
 
 A client sends back what it saw of an answer: calls and content, seldom the reasoning, never the token ids. With the
 exact messages in their place, the prompt's tokens extend those whose keys and values the engine still holds. A
@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rolecraft.server.protocol import Sent
-from rolecraft.server.rounds import Played
-from rolecraft.server.served import Served
+from rolecraft.server.models import ServedModel
+from rolecraft.server.requests import SentMessage
+from rolecraft.server.turns import FinishedChoice
 from rolecraft.types import Message
 
 _BESIDES = 64  # what an entry weighs besides its tokens and characters
@@ -45,7 +45,7 @@ class _Written:
     weight: int
 
 
-class Recall:
+class AnswerMemory:
     """A bounded memory of answers, the least recently used forgotten first; `held` is what they weigh.
 
     An answer is found by the ids of its calls, or by the conversation before it and what was seen of it. One that the
@@ -62,20 +62,20 @@ class Recall:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def restore(self, served: Served, sent: Sequence[Sent], cache_key: str = "") -> Restored:
+    def restore(self, model: ServedModel, sent: Sequence[SentMessage], cache_key: str = "") -> Restored:
         """Return the conversation with each answer as it was written; what is not known is read as sent."""
         messages: list[Message] = []
         trailing: tuple[Message, ...] = ()
         scope = None
-        before = _start(served, cache_key)
+        before = _start(model, cache_key)
         for one in sent:
             message = one.message
             if message.role != "tool":
                 messages += trailing
                 trailing = ()
             if message.role == "assistant":
-                written = self._find(served, before, message)
-                messages += served.reading(one) if written is None else written.messages
+                written = self._find(model, before, message)
+                messages += model.as_team_messages(one) if written is None else written.messages
                 trailing = () if written is None else written.trailing
                 scope = scope if written is None else written.scope
             else:
@@ -83,31 +83,38 @@ class Recall:
             before = _extended(before, message)
         return Restored((*messages, *trailing), scope)
 
-    def keep(self, served: Served, sent: Sequence[Sent], played: Played, scope: str = "", cache_key: str = "") -> None:
+    def remember(
+        self,
+        model: ServedModel,
+        sent: Sequence[SentMessage],
+        finished: FinishedChoice,
+        scope: str = "",
+        cache_key: str = "",
+    ) -> None:
         """Remember an answer to the conversation `sent`, which the engine computed under `scope`."""
-        seen = Message("assistant", played.content, tool_calls=played.calls)
-        before = _start(served, cache_key)
+        seen = Message("assistant", finished.content, tool_calls=finished.calls)
+        before = _start(model, cache_key)
         for one in sent:
             before = _extended(before, one.message)
         key = _extended(before, seen)
-        weight = sum(_weight(message) for message in (*played.messages, *played.trailing))
+        weight = sum(_weight(message) for message in (*finished.messages, *finished.trailing))
         if weight > self._capacity:
             return
         self._drop(key)
-        calls = tuple(call.id for call in played.calls)
+        calls = tuple(call.id for call in finished.calls)
         self._answers[key] = _Written(
-            served.id, scope, _appearance(seen), played.messages, played.trailing, calls, weight
+            model.id, scope, _appearance(seen), finished.messages, finished.trailing, calls, weight
         )
         self._by_call |= dict.fromkeys(calls, key)
         self.held += weight
         while self.held > self._capacity:
             self._drop(next(iter(self._answers)))
 
-    def _find(self, served: Served, before: str, seen: Message) -> _Written | None:
+    def _find(self, model: ServedModel, before: str, seen: Message) -> _Written | None:
         by_call = self._by_call.get(seen.tool_calls[0].id) if seen.tool_calls else None
         key = by_call or _extended(before, seen)
         written = self._answers.get(key)
-        if written is None or (written.model, written.seen) != (served.id, _appearance(seen)):
+        if written is None or (written.model, written.seen) != (model.id, _appearance(seen)):
             return None
         self._answers.move_to_end(key)
         return written
@@ -120,8 +127,8 @@ class Recall:
                 del self._by_call[call]
 
 
-def _start(served: Served, cache_key: str) -> str:
-    return hashlib.sha256(json.dumps([served.id, cache_key]).encode()).hexdigest()
+def _start(model: ServedModel, cache_key: str) -> str:
+    return hashlib.sha256(json.dumps([model.id, cache_key]).encode()).hexdigest()
 
 
 def _extended(before: str, message: Message) -> str:

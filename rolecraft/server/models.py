@@ -1,0 +1,140 @@
+"""The models that clients can name: for each id an engine, and the team or the single role that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rolecraft.renderers import Renderer
+from rolecraft.server.requests import SentMessage
+from rolecraft.team import Team, find
+from rolecraft.types import Choice, Engine, Message
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """An engine, the renderer of its model (None: unknown), and a fingerprint that changes with its weights.
+
+    `tuned` tells that an adapter is on its base.
+    """
+
+    engine: Engine
+    renderer: Renderer | None = None
+    fingerprint: str | None = None
+    tuned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model id. With `single_role` that role writes one reply; else the team plays until it calls or answers.
+
+    The text of a team's answering role, which may end an episode, is sent as content; what all others write is
+    reasoning. The calling role is the one that tools are for.
+    """
+
+    id: str
+    loaded: LoadedEngine
+    team: Team
+    single_role: str | None = None
+
+    @property
+    def answering_role(self) -> str:
+        """The role whose text is the answer."""
+        speakers = self.team.speakers
+        return self.single_role or next((s for s in speakers if self._after_text(s) is None), speakers[-1])
+
+    @property
+    def calling_role(self) -> str:
+        """The role whose calls are asked for; in a team of one it is the answering role."""
+        between = (s for s in self.team.speakers if s not in (self.team.first, self.answering_role))
+        return self.single_role or next(between, self.answering_role)
+
+    @property
+    def thinking_role(self) -> str | None:
+        """The role that opens an episode, if its text is reasoning."""
+        return None if self.single_role or self.team.first == self.answering_role else self.team.first
+
+    def first_speaker(self, last: Message, choice: Choice) -> str | None:
+        """Return who answers a conversation that ends in `last`; None if it is over."""
+        if self.single_role:
+            return self.single_role
+        first = last.role in ("system", "user")
+        return self._directed(self.team.first if first else self.team.next_speaker(last), choice)
+
+    def speaker_after(self, last: Message, choice: Choice) -> str | None:
+        """Return who speaks after `last`, a message of this request; None once it is answered.
+
+        Where the client forbids calls the answering role speaks instead of the calling one; where it demands one, the
+        other way.
+        """
+        return None if self.single_role else self._directed(self.team.next_speaker(last), choice)
+
+    def constraints(self, speaker: str, choice: Choice) -> tuple[Choice, tuple[str, ...]]:
+        """Return what a constrained reply of `speaker` may be: its choice of tools, and the roles it may name next.
+
+        The client's `choice` is the calling role's, and the others name the next role accordingly.
+        """
+        role = self.team.role(speaker)
+        if choice == "auto":
+            return role.choice, role.next_roles
+        if choice == "none":
+            return "none", tuple(name for name in role.next_roles if name != self.calling_role)
+        if speaker == self.calling_role:
+            return choice, ()
+        return role.choice, (self.calling_role,) if self.calling_role in role.next_roles else role.next_roles
+
+    def as_team_messages(self, sent: SentMessage) -> tuple[Message, ...]:
+        """Return an assistant message of unknown origin as the team's own words: reasoning, calls, answer.
+
+        A message that names its speaker is that role's. Reasoning that belongs to no role is `<think>` text, as in data
+        files.
+        """
+        message = sent.message
+        if message.speaker is not None or self.thinking_role is None:
+            return (self._by_one(sent),)
+        acts = bool(message.tool_calls or message.unparsed is not None)
+        words = message.edited(speaker=self.calling_role if acts else self.answering_role)
+        if not sent.reasoning:
+            return (words,)
+        thought = Message("assistant", sent.reasoning, speaker=self.thinking_role)
+        return (thought, words) if acts or message.content else (thought,)
+
+    def _by_one(self, sent: SentMessage) -> Message:
+        message = sent.message
+        content = message.content
+        if sent.reasoning:
+            content = f"<think>\n{sent.reasoning}\n</think>\n\n{content}"
+        return message.edited(content=content, speaker=message.speaker or self.answering_role)
+
+    def _directed(self, speaker: str | None, choice: Choice) -> str | None:
+        if self.calling_role == self.answering_role:
+            return speaker
+        if speaker == self.calling_role and choice == "none":
+            return self.answering_role
+        if speaker == self.answering_role and choice not in ("none", "auto"):
+            return self.calling_role
+        return speaker
+
+    def _after_text(self, speaker: str) -> str | None:
+        return self.team.next_speaker(Message("assistant", "", speaker=speaker))
+
+
+def served_models(
+    base: str, team: Team, tuned: LoadedEngine, untuned: LoadedEngine | None = None
+) -> tuple[ServedModel, ...]:
+    """Return the models: `base`, a plain assistant; `base:role`, each role alone; `base:team`, all of them.
+
+    The base runs on `untuned` and is left out without it; roles and team run on `tuned`.
+    """
+    plain = find("single", instructions=False)
+    bases = () if untuned is None else (ServedModel(base, untuned, plain, plain.first),)
+    roles = (ServedModel(f"{base}:{speaker}", tuned, team, speaker) for speaker in team.speakers)
+    return (*bases, *roles, ServedModel(f"{base}:team", tuned, team))
+
+
+def describe(models: Sequence[ServedModel]) -> str:
+    """Return the ids in one line, and which of them the bare base answers and which a tuned model."""
+    bare = [model.id for model in models if not model.loaded.tuned]
+    tuned = [model.id for model in models if model.loaded.tuned]
+    parts = ((bare, "the bare base"), (tuned, "tuned"))
+    return "; ".join(f"{', '.join(ids)} ({what})" for ids, what in parts if ids)
