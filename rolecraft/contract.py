@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecraft import catalog
+from rolecraft import catalog, parsing
 from rolecraft.errors import ContractError, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
@@ -81,9 +81,8 @@ def read(adapter: Path) -> Contract | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        made = from_dict(Contract, data, "contract")
-    except (ValueError, SettingsError) as error:
+        made = from_dict(Contract, parsing.read_json(path), "contract")
+    except SettingsError as error:
         raise ContractError(f"{path}: not a contract ({error}); restore the file or tune the adapter again") from error
     known = (*catalog.names("renderers"), OWN)
     if made.renderer not in known:

@@ -7,36 +7,27 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import peft
 import torch
 from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file, logging
 
-from rolecraft import bases, catalog, contract, renderers
+from rolecraft import bases, catalog, contract, fit, parsing, renderers
 from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-_UNREADABLE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError, OverflowError, EOFError),
-    *(UnpicklingError, SafetensorError),
-)
-"""What transformers, PEFT, torch and safetensors raise for files that they cannot read."""
 
 _SHAPE = (
     "model_type",
@@ -132,7 +123,7 @@ def make_contract(
 def _load_tokenizer(base: str, place: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    except _UNREADABLE as error:
+    except fit.UNREADABLE as error:
         _refuse_code(base, error)
         raise NotFound(_no_tokenizer(base)) from error
     # Some families' classes build an empty tokenizer out of no files at all.
@@ -146,7 +137,7 @@ def load_config(base: str) -> Any:
     place = bases.find_config(base)
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=False)
-    except _UNREADABLE as error:
+    except fit.UNREADABLE as error:
         _refuse_code(base, error)
         raise NotFound(f"the config of {base!r} does not load: {_first_line(error)}") from error
 
@@ -174,7 +165,7 @@ def _load_model(base: str, place: str, dtype: Dtype) -> Any:
             raise ValueError("an adapter lies in the same folder; move it to one of its own, or it would go unchecked")
         with _no_bar() if base == "nano" else nullcontext():  # it would be gone before it could be read
             model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype), trust_remote_code=False)
-    except _UNREADABLE as error:
+    except fit.UNREADABLE as error:
         _refuse_code(base, error)
         raise NotFound(f"{base!r} does not load as a causal language model: {_first_line(error)}") from error
     return model.eval()
@@ -243,14 +234,14 @@ def _peft_config(adapter: Path) -> Any:
     """Return PEFT's configuration of an adapter, after making PEFT know the method if it is one of ours."""
     bases.require_adapter(adapter)
     try:
-        told = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        told = parsing.read_json(adapter / "adapter_config.json")
         method = str(told["peft_type"]).partition(":")[0].lower()
         if told.get("megatron_config") is not None:
             raise ValueError("with megatron_config PEFT imports the module that megatron_core names, and none is run")
         if method in catalog.names("adapters"):
             catalog.find("adapters", method)
         return PeftConfig.from_pretrained(str(adapter))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (SettingsError, *fit.UNREADABLE) as error:
         raise ContractError(
             f"PEFT {peft.__version__} does not take the adapter_config.json in {str(adapter)!r}: {error}; restore the "
             "file, or use the version of PEFT that it was made with"
@@ -273,12 +264,13 @@ def _attach(model: Any, adapter: Path, merge: bool) -> Any:
     config = _peft_config(adapter)
     if merge and not merges(adapter):
         raise SettingsError(f"the adapter in {str(adapter)!r} cannot be merged into its base; load it without merge")
+    fit.require_fit(adapter, model, config)
     try:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers for a property that transformers 5.23 deprecates.
             warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
             wrapped = PeftModel.from_pretrained(model, str(adapter), config=config)
-    except _UNREADABLE as error:
+    except fit.UNREADABLE as error:
         raise ContractError(f"the adapter in {str(adapter)!r} does not fit the model: {_first_line(error)}") from error
     return wrapped.merge_and_unload().eval() if merge else wrapped.eval()
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from rolecraft import parsing
 from rolecraft.errors import NotFound, SettingsError
 
 _Settings = TypeVar("_Settings")
@@ -23,8 +24,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NotFound(f"no file {str(path)!r}; give a path to a YAML file that exists")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        data = parsing.load_yaml(parsing.read_text(path))
+    except ValueError as error:
         raise SettingsError(f"{path}: not valid YAML: {error}") from error
     if data is None:
         return {}
@@ -47,9 +48,9 @@ def override(data: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
             if not isinstance(target, dict):
                 raise SettingsError(f"cannot set {path!r}: {section!r} holds {target!r}, not a section")
         try:
-            target[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"cannot read override {flag!r}: its value is not valid YAML") from error
+            target[key] = parsing.load_yaml(value)
+        except ValueError as error:
+            raise SettingsError(f"cannot read override {flag!r}: its value is not valid YAML ({error})") from error
     return merged
 
 

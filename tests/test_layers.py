@@ -13,10 +13,22 @@ import pytest
 ROOT = Path(__file__).parents[1] / "rolecraft"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "loader", "catalog", "settings"),
+    ("types", "errors", "loader", "catalog", "parsing", "settings"),
     ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "grammar", "benchmarks"),
-    ("contract", "bases", "bfloat16", "model", "adapters", "recipe", "attention", "objectives", "engine"),
+    (
+        "contract",
+        "bases",
+        "bfloat16",
+        "matching",
+        "fit",
+        "model",
+        "adapters",
+        "recipe",
+        "attention",
+        "objectives",
+        "engine",
+    ),
     ("workers", "train", "rl"),
     ("scores", "evaluate", "report", "server", "doctor", "nano", "reproduce"),
     ("commands",),

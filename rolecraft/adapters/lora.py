@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from rolecraft import matching
 from rolecraft.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def attach(model: Any, settings: Settings) -> Any:
     """
     import peft
 
+    matching.require_quick(
+        {"adapter.target_modules": settings.target_modules}, [name for name, _ in model.named_modules()]
+    )
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
     config = peft.LoraConfig(task_type="CAUSAL_LM", **values)
     with warnings.catch_warnings():

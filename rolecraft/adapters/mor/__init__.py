@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from peft import get_peft_model
 
+from rolecraft import matching
 from rolecraft.adapters.mor import _losses
 from rolecraft.adapters.mor._layer import MoRLinear, layers
 from rolecraft.adapters.mor._method import MoRConfig, MoRModel
@@ -81,6 +82,9 @@ class Settings:
 
 def attach(model: Any, settings: Settings) -> Any:
     """Return `model` as a PEFT model with a fresh Mixture of Roles; raises SettingsError if no layer of it is meant."""
+    matching.require_quick(
+        {"adapter.target_modules": settings.target_modules}, [name for name, _ in model.named_modules()]
+    )
     with warnings.catch_warnings():
         # PEFT asks transformers for a property under the name it had before 5.23.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
