@@ -1,70 +1,16 @@
-"""How a line of words is read: where overrides may stand, what a misspelt word is answered, and what `--help` says."""
+"""How a line of words is read, what a misspelt word is answered, and what `--help` and docs/ say of the verbs."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
+from verbs import read
 
 from rolecraft import catalog, commands
 from rolecraft.commands.__main__ import page
 
 PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
-
-
-def read(words: list[str]) -> argparse.Namespace:
-    return commands.read(words)[1]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "train lora a.b=1 c.d=2 --base X --output Y",
-        "train lora --base X a.b=1 --output Y c.d=2",
-        "train a.b=1 --base X lora c.d=2 --output Y",
-        "train --base X --output Y a.b=1 c.d=2 lora",
-    ],
-)
-def test_overrides_may_stand_anywhere_after_the_verb(line):
-    options = read(line.split())
-    assert (options.recipe, options.set) == ("lora", ["a.b=1", "c.d=2"])
-    assert (options.base, str(options.output)) == ("X", "Y")
-
-
-@pytest.mark.parametrize(
-    ("line", "name", "value"),
-    [
-        ("eval size=3", "benchmark", "toolworld"),
-        ("eval --limit 2 size=3 other", "benchmark", "other"),
-        ("nano size=3 check --json", "action", "check"),
-        ("params --base nano --recipe lora size=3 --json", "recipe", "lora"),
-    ],
-)
-def test_every_verb_with_overrides_takes_them_beside_its_own_word(line, name, value):
-    options = read(line.split())
-    assert getattr(options, name) == value
-    assert options.set == ["size=3"]
-
-
-@pytest.mark.parametrize("verb", ["eval", "run hi", "chat"])
-def test_what_plays_can_be_constrained(verb):
-    free, held = (read(f"{verb}{flags}".split()) for flags in ("", " --constrain --on-unsupported ignore"))
-    assert (free.constrain, free.on_unsupported) == (False, "refuse")
-    assert (held.constrain, held.on_unsupported) == (True, "ignore")
-
-
-@pytest.mark.parametrize(("verb", "context"), [("eval", 1024), ("run hi", 1024), ("chat", 1024), ("serve", 4096)])
-def test_what_opens_an_engine_can_be_bounded(verb, context):
-    given = " --max-context 300 --memory-mb 64 --prefill-dtype auto"
-    usual, bounded = (read(f"{verb}{flags}".split()) for flags in ("", given))
-    assert (usual.max_context, usual.memory_mb, usual.prefill_dtype) == (context, None, "float32")
-    assert (bounded.max_context, bounded.memory_mb, bounded.prefill_dtype) == (300, 64, "auto")
-
-
-def test_an_options_value_is_no_override():
-    options = read(["train", "lora", "--data", "rows=2.jsonl", "training.seed=1"])
-    assert (options.data, options.set) == ("rows=2.jsonl", ["training.seed=1"])
 
 
 def test_a_question_may_look_like_an_option_or_an_override():

@@ -1,0 +1,107 @@
+"""A user's question to a model with the user's tools: `run` and `chat`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from rich.console import Console
+from verbs import call
+
+from rolecraft import commands
+from rolecraft.commands import _asking
+from rolecraft.types import Message, ToolCall
+
+TOOLS = '''
+from rolecraft.tools import tool
+
+
+@tool
+def stock(item: str) -> int:
+    """stock of one item
+
+    Args:
+        item: the item's name
+    """
+    return 4
+'''
+
+
+@pytest.fixture
+def tools(tmp_path):
+    path = tmp_path / "my_tools.py"
+    path.write_text(TOOLS)
+    return str(path)
+
+
+def test_run_answers_with_a_users_tools_and_prints_the_record(capsys, tools):
+    _, out, _ = call(capsys, "run", "What is the stock of Lamp?", "--tools", tools, "--json", "--max-tokens", "8")
+    record = json.loads(out.splitlines()[-1])
+    assert record["tools"][0]["function"]["name"] == "stock"
+    assert record["messages"][0] == {"role": "user", "content": "What is the stock of Lamp?"}
+
+
+def test_constrained_a_team_of_an_untuned_base_names_roles_and_calls_tools(capsys, tools):
+    words = ("--tools", tools, "--team", "mor", "--bare", "--constrain", "--json", "--max-turns", "4")
+    _, out, _ = call(capsys, "run", "What is the stock of Lamp?", *words, "--max-tokens", "60")
+    record = json.loads(out.splitlines()[-1])
+    replies = [message for message in record["messages"] if message["role"] == "assistant"]
+    for reply in replies:
+        if reply["speaker"] == "reasoner":
+            assert reply["content"].endswith(("Next: executor.", "Next: summarizer."))
+        assert {made["function"]["name"] for made in reply.get("tool_calls", ())} <= {"stock"}
+    assert replies[0]["speaker"] == "reasoner"
+
+
+PICK = """
+from rolecraft.tools import Tool
+from rolecraft.types import ToolSpec
+
+things = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+spec = ToolSpec("pick", "pick one", {"type": "object", "properties": {"things": things}})
+pick = Tool(spec, lambda things: things[0])
+"""
+
+
+def test_a_schema_keyword_that_no_grammar_keeps_is_refused_or_ignored(capsys, tmp_path):
+    path = tmp_path / "pick.py"
+    path.write_text(PICK, encoding="utf-8")
+    words = ("run", "Pick.", "--tools", str(path), "--max-tokens", "4")
+    code, _, err = call(capsys, *words, "--constrain")
+    assert code == 2
+    assert "tools[0].parameters.properties.things.uniqueItems" in err
+    with pytest.warns(UserWarning, match="not held to"):
+        _, out, _ = call(capsys, *words, "--constrain", "--on-unsupported", "ignore")
+    assert "assistant" in out
+
+
+def test_the_users_tools_are_bounded_as_the_flags_say(tmp_path):
+    path = tmp_path / "slow.py"
+    text = 'import time\nfrom rolecraft.tools import tool\n@tool\ndef slow() -> str:\n    """Wait."""\n'
+    path.write_text(text + "    time.sleep(0.3)\n    return 'x' * 99\n", encoding="utf-8")
+    for words, seen in (
+        ("--tool-seconds 0.05", "error: slow did not answer"),
+        ("--tool-chars 40", "x... (cut, 99 char"),
+    ):
+        for verb in ("run hi", "chat"):
+            _, options = commands.read([*verb.split(), "--tools", str(path), *words.split()])
+            with _asking.open_toolbox(options) as box:
+                observation = asyncio.run(box.call(ToolCall("slow", {})))
+            assert seen in observation.text
+
+
+def test_a_failed_observation_is_shown_as_one(capsys):
+    console = Console(width=80)
+    _asking.show(Message("tool", "error: 42", failed=True), console)
+    _asking.show(Message("tool", "error: 42"), console)
+    assert capsys.readouterr().out == "tool failed error: 42\n       tool error: 42\n"
+
+
+def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):
+    questions = iter(["What is the stock of Lamp?", "And of Cup?", ""])
+    monkeypatch.setattr("rich.console.Console.input", lambda *_: next(questions))
+    code, out, _ = call(capsys, "chat", "--tools", tools, "--max-tokens", "8", "--max-turns", "2")
+    assert code == 0
+    assert next(questions, None) is None
+    assert "assistant" in out

@@ -1,0 +1,47 @@
+"""A benchmark played from the command line: its scores, its run folder, and what compares and shows it."""
+
+from __future__ import annotations
+
+import json
+
+from verbs import call
+
+from rolecraft.store import Run
+
+
+def test_eval_prints_one_json_object_and_resumes(capsys, tmp_path):
+    arguments = ["eval", "--limit", "3", "--output", str(tmp_path / "run"), "--json", "--max-tokens", "8"]
+    code, out, _ = call(capsys, *arguments)
+    scores = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert set(scores) == {"score", "n", "interval", "families"}
+    assert scores["n"] == 3
+    before = (tmp_path / "run" / "trajectories.jsonl").read_bytes()
+    assert call(capsys, *arguments)[0] == 0
+    assert (tmp_path / "run" / "trajectories.jsonl").read_bytes() == before
+
+
+def test_a_run_can_be_reported_and_compared(capsys, tmp_path):
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    call(capsys, "eval", "--limit", "2", "--output", first, "--max-tokens", "8")
+    _, out, _ = call(capsys, "eval", "--limit", "2", "--output", second, "--against", first, "--max-tokens", "8")
+    assert "exact McNemar" in " ".join(out.split())
+    code, out, _ = call(capsys, "report", first, second, "--output", str(tmp_path / "page.html"))
+    assert code == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_constrained_eval_of_an_untuned_base_writes_calls_of_its_tools_alone(capsys, tmp_path):
+    words = ["eval", "--limit", "3", "--team", "mor", "--bare", "--max-turns", "3", "--max-tokens", "80"]
+    words += ["--output", str(tmp_path / "run")]
+    assert call(capsys, *words, "--constrain")[0] == 0
+    made = []
+    for record in Run(tmp_path / "run").trajectories():
+        whole = [turn.message for turn in record.turns if turn.stop == "end"]
+        assert [message.unparsed for message in whole] == [None] * len(whole)
+        made += [(one.name, record.task.tools) for message in whole for one in message.tool_calls]
+    assert made
+    assert all(name in {tool.name for tool in tools} for name, tools in made)
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert "holds another evaluation: playing was" in err

@@ -1,0 +1,43 @@
+"""The options of the verbs that play a model, and the engine that they open."""
+
+from __future__ import annotations
+
+import pytest
+from verbs import call, read
+
+from rolecraft import commands, team
+from rolecraft.commands import _playing, serve
+from rolecraft.errors import SettingsError
+
+
+@pytest.mark.parametrize("verb", ["eval", "run hi", "chat"])
+def test_what_plays_can_be_constrained(verb):
+    free, held = (read(f"{verb}{flags}".split()) for flags in ("", " --constrain --on-unsupported ignore"))
+    assert (free.constrain, free.on_unsupported) == (False, "refuse")
+    assert (held.constrain, held.on_unsupported) == (True, "ignore")
+
+
+@pytest.mark.parametrize(("verb", "context"), [("eval", 1024), ("run hi", 1024), ("chat", 1024), ("serve", 4096)])
+def test_what_opens_an_engine_can_be_bounded(verb, context):
+    given = " --max-context 300 --memory-mb 64 --prefill-dtype auto"
+    usual, bounded = (read(f"{verb}{flags}".split()) for flags in ("", given))
+    assert (usual.max_context, usual.memory_mb, usual.prefill_dtype) == (context, None, "float32")
+    assert (bounded.max_context, bounded.memory_mb, bounded.prefill_dtype) == (300, 64, "auto")
+
+
+BOUNDED = ("--max-context", "3000", "--memory-mb", "1", "--prefill-dtype", "bfloat16")
+
+
+@pytest.mark.parametrize("verb", ["eval", "run hi", "chat", "serve"])
+def test_the_engine_is_opened_as_its_flags_say(verb):
+    opened = _playing.engine_settings(commands.read([*verb.split(), *BOUNDED])[1])
+    assert (opened.max_context, opened.memory_mb, opened.prefill_dtype) == (3000, 1, "bfloat16")
+
+
+def test_keys_and_values_beyond_the_bound_are_refused_before_anything_is_answered(capsys):
+    code, _, err = call(capsys, "run", "hi", *BOUNDED)
+    assert code == 2
+    assert "engine.memory_mb is 1, and the keys and values of 1 x" in err
+    _, options = commands.read(["serve", *BOUNDED])
+    with pytest.raises(SettingsError, match="memory_mb is 1"), serve.open_models("nano", team.find("single"), options):
+        pass
