@@ -95,7 +95,7 @@ def test_a_failed_observation_is_shown_as_one(capsys):
     console = Console(width=80)
     _asking.show(Message("tool", "error: 42", failed=True), console)
     _asking.show(Message("tool", "error: 42"), console)
-    assert capsys.readouterr().out == "tool failed error: 42\n       tool error: 42\n"
+    assert capsys.readouterr().out == "tool error  error: 42\n      tool  error: 42\n"
 
 
 def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):

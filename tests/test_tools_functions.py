@@ -266,6 +266,16 @@ def test_an_object_in_a_users_file_brings_its_methods(tmp_path: Path):
     assert answer(kind) == Observation("Shop")
 
 
+def test_the_page_about_tools_shows_one_that_runs(tmp_path: Path):
+    page = (Path(__file__).parents[1] / "docs" / "tools.md").read_text(encoding="utf-8")
+    path = tmp_path / "shop.py"
+    path.write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    (place,) = load_tools(path)
+    assert answer(place, order={"item": "lamp", "day": "2031-05-31"}) == Observation("1")
+    refused = answer(place, order={"item": "lamp", "size": "large"})
+    assert refused == Observation("error: large ones are sold out; order a small one", failed=True)
+
+
 def test_a_class_whose_tools_need_an_object_is_named(tmp_path: Path):
     path = tmp_path / "mine.py"
     path.write_text(textwrap.dedent(SHOP), encoding="utf-8")

@@ -16,7 +16,10 @@ from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Ty
 import jsonschema
 import pytest
 
+from rolecraft import renderers
 from rolecraft.errors import UserError
+from rolecraft.grammar import Wanted, write
+from rolecraft.grammar.shapes import Limits
 from rolecraft.tools import Tool, Toolbox, tool
 from rolecraft.types import Observation, ToolCall
 
@@ -203,6 +206,12 @@ def test_text_with_a_form_says_so(hint: Any, form: str):
         "format": form,
         "description": "something",
     }
+
+
+@pytest.mark.parametrize("hint", [Trip, Query, Size, Priority, tuple[int, Unit], Mapping[Unit, int], set[uuid.UUID]])
+def test_a_grammar_can_hold_a_call_to_a_types_schema(hint: Any, nano_tokenizer: Any):
+    wanted = Wanted((taking(hint)[0].spec,), "required")
+    assert write(renderers.find(nano_tokenizer), wanted, Limits()).ignored == ()
 
 
 def test_a_default_is_told_as_json_and_used_as_it_is():

@@ -80,10 +80,10 @@ async def answer(
 
 def show(message: Message, console: Console) -> None:
     """Print a message beside who said it; a tool's error is marked."""
-    who = "tool failed" if message.failed else message.speaker or message.role
+    who = "tool error" if message.failed else message.speaker or message.role
     calls = [f"{call.name}({json.dumps(dict(call.arguments), ensure_ascii=False)})" for call in message.tool_calls]
     unparsed = [f"(not a call) {message.unparsed}"] if message.unparsed is not None else []
     text = "\n".join(part for part in (message.content, *calls, *unparsed) if part)
     style = "red" if message.failed else _COLOURS.get(who, "white")
-    console.print(f"{who:>11} ", style=style, end="")
+    console.print(f"{who:>10}  ", style=style, end="")
     console.print(text.replace("\n", "\n" + " " * 12), markup=False, highlight=False)

@@ -2,7 +2,8 @@
 
 To add a tool, write `tools/x.py` with a `@tool` function, or, for one with state, a `Settings` dataclass and
 `open(settings)` that returns a `ToolLike`. Every parameter is annotated and described. Where the default settings open
-nothing, `EXAMPLE` holds settings for the contract test.
+nothing, `EXAMPLE` holds settings for the contract test. A file here imports
+`_contract` and `_function`, never this one.
 
 Not covered here: a plain `@tool` function is the caller's own code and runs in this process with all its rights. The
 toolbox stops waiting for one that hangs, but cannot stop its thread. Code that a model wrote belongs in `python.py`.
