@@ -10,7 +10,7 @@ import json
 import pathlib
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict
 
 import jsonschema
@@ -83,6 +83,16 @@ class Size(NamedTuple):
 
 
 @dataclass
+class Held:
+    x: int
+    y: InitVar[int]
+    total: int = field(init=False)
+
+    def __post_init__(self, y: int) -> None:
+        self.total = self.x + y
+
+
+@dataclass
 class Knot:
     next: Knot | None
 
@@ -123,6 +133,9 @@ def answer(member: Tool, arguments: Any) -> Observation:
         (Odd, "PAIR", Odd.PAIR),
         (Literal["a", 3, None], None, None),
         (Literal[Unit.KM, "x"], "km", Unit.KM),
+        (Literal[True, 1], 1, 1),
+        (Literal[1, True], True, True),
+        (Held, {"x": 1, "y": 2}, Held(1, 2)),
         (Point, {"x": 1}, Point(1.0)),
         (
             Trip,

@@ -39,6 +39,8 @@ def record_fields(hint: Any, where: str) -> list[RecordField]:
     _, documented = read(inspect.getdoc(hint) or "")
     fields = []
     for name, (required, default) in _fields(hint, hints).items():
+        if name not in hints:
+            raise UserError(f"{where} is a {hint.__name__} whose {name!r} has no type; annotate it")
         kind, mark = _unmarked(hints[name])
         description = note_of(kind) or documented.get(name, "")
         notes = {"description": description} if description else {}
@@ -82,15 +84,8 @@ def _fields(hint: Any, hints: dict[str, Any]) -> dict[str, tuple[bool, Any]]:
     if _is_named_tuple(hint):
         defaults = hint._field_defaults
         return {name: (name not in defaults, defaults.get(name)) for name in hint._fields if name in hints}
-    missing = dataclasses.MISSING
-    return {
-        field.name: (
-            field.default is missing and field.default_factory is missing,
-            None if field.default is missing else field.default,
-        )
-        for field in dataclasses.fields(hint)
-        if field.init
-    }
+    made_of = inspect.signature(hint).parameters.values()
+    return {p.name: (p.default is p.empty, None if p.default is p.empty else p.default) for p in made_of}
 
 
 def _unmarked(hint: Any) -> tuple[Any, bool | None]:
@@ -99,6 +94,7 @@ def _unmarked(hint: Any) -> tuple[Any, bool | None]:
     `__required_keys__` does not know of marks in annotations that are text.
     """
     mark: bool | None = None
+    hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
     while (name := getattr(typing.get_origin(hint), "_name", "")) in ("Required", "NotRequired", "ReadOnly"):
         mark = mark if name == "ReadOnly" else name == "Required"
         hint = typing.get_args(hint)[0]

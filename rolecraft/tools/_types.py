@@ -72,7 +72,7 @@ def kind_of(hint: Any, where: str, inside: tuple[Any, ...] = ()) -> Kind:
     if origin in _UNIONS:
         return _union(arguments, [kind_of(argument, where, inside) for argument in arguments])
     if origin is Literal:
-        return _choice({word(v) if isinstance(v, enum.Enum) else v: v for v in arguments})
+        return _choice([(word(v) if isinstance(v, enum.Enum) else v, v) for v in arguments])
     if origin is tuple or hint is tuple:
         return _tuple(arguments, where, inside)
     bare = origin or hint
@@ -92,7 +92,7 @@ def _lone(hint: Any, where: str, inside: tuple[Any, ...]) -> Kind:
     if hint in _TEXTS:
         return _text(*_TEXTS[hint])
     if isinstance(hint, type) and issubclass(hint, enum.Enum) and len(hint):
-        return _choice({word(member): member for member in hint})
+        return _choice([(word(member), member) for member in hint])
     if is_record(hint):
         return _record(hint, where, inside)
     shown = getattr(hint, "__name__", None) if typing.get_origin(hint) is None else None
@@ -148,11 +148,16 @@ def _text(make: Callable[[str], Any], form: str, wanted: str) -> Kind:
     return Kind({"type": "string", "format": form}, read)
 
 
-def _choice(choices: Mapping[Any, Any]) -> Kind:
-    kinds = {_SCALARS.get(type(choice)) for choice in choices}
+def _choice(choices: Sequence[tuple[Json, Any]]) -> Kind:
+    """Return the kind of a value that is one of several, each told by a JSON value; `true` is not 1."""
+    told = [word for word, _ in choices]
+    kinds = {_SCALARS.get(type(word)) for word in told}
     kind = kinds.pop() if len(kinds) == 1 else None
-    values = list(choices)
-    return Kind({"type": kind, "enum": values} if kind else {"enum": values}, lambda value, place: choices[value])
+
+    def read(value: Json, place: str) -> Any:
+        return next(m for word, m in choices if word == value and isinstance(word, bool) == isinstance(value, bool))
+
+    return Kind({"type": kind, "enum": told} if kind else {"enum": told}, read)
 
 
 def _list(make: Callable[[list[Any]], Any], item: Kind) -> Kind:
@@ -194,12 +199,15 @@ def _closed(properties: dict[str, Json], required: list[str]) -> dict[str, Json]
 
 def _union(arguments: Sequence[Any], kinds: Sequence[Kind]) -> Kind:
     """Return a kind that reads a value as the type it has already, else as the first type that it can be."""
+    validators = [jsonschema.Draft202012Validator(kind.schema) for kind in kinds]
 
     def read(value: Json, place: str) -> Any:
         unfit = Unfit(f"{place!r} to be one of its types")
-        exact = [kind for argument, kind in zip(arguments, kinds, strict=True) if argument is type(value)]
-        for kind in exact or kinds:
-            if jsonschema.Draft202012Validator(kind.schema).is_valid(value):
+        for argument, kind in zip(arguments, kinds, strict=True):
+            if argument is type(value):
+                return kind.read(value, place)
+        for kind, validator in zip(kinds, validators, strict=True):
+            if validator.is_valid(value):
                 try:
                     return kind.read(value, place)
                 except Unfit as error:
