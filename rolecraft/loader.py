@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -59,8 +60,12 @@ class _Loader(SourceFileLoader):
             whole = importlib.util.resolve_name("." * level + name, inside)
         elif not _stands_beside(self._package, name.partition(".")[0]):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
+        with vars(sys.modules[self._package])["lock"]:
+            return self._imported(whole, fromlist or ())
+
+    def _imported(self, whole: str, fromlist: Sequence[str]) -> ModuleType:
         module = _neighbour(whole, self._package)
-        for part in fromlist or ():
+        for part in fromlist:
             if not hasattr(module, part) and hasattr(module, "__path__") and _find(f"{whole}.{part}", module):
                 _neighbour(f"{whole}.{part}", self._package)
         return module if fromlist else sys.modules[".".join(whole.split(".")[:2])]
@@ -72,7 +77,8 @@ def _package(folder: Path) -> str:
     if name not in sys.modules:
         package = ModuleType(name)
         package.__path__ = [str(folder)]
-        sys.modules[name] = package
+        vars(package)["lock"] = threading.RLock()  # no thread may see a neighbour that another is still loading
+        sys.modules.setdefault(name, package)
     return name
 
 

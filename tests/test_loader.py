@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -34,6 +35,13 @@ def test_an_import_in_a_function_finds_its_neighbour_when_it_is_called(tmp_path)
     write(tmp_path / "helpers.py", "x = 5\n")
     module = loader.load(write(tmp_path / "mine.py", "def f():\n    from helpers import x\n    return x\n"))
     assert module.f() == 5
+
+
+def test_a_thread_does_not_see_a_neighbour_that_another_is_still_loading(tmp_path):
+    write(tmp_path / "late.py", "import time\ntime.sleep(0.1)\nx = 5\n")
+    module = loader.load(write(tmp_path / "mine.py", "def f():\n    import late\n    return late.x\n"))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: module.f(), range(4))) == [5] * 4
 
 
 def test_two_folders_with_a_neighbour_of_one_name_each_have_their_own(tmp_path):
