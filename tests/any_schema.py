@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 
@@ -20,6 +21,33 @@ def parameters(dice: random.Random) -> dict:
     schema = _object(dice, 0)
     schema["$defs"] = {"one": _any(dice, 1), "two": _object(dice, 1)}
     return schema
+
+
+def older(schema: dict, draft: str | None) -> dict:
+    """Return the same schema in the words of an older draft; None: of several, and which is not said."""
+    words = json.loads(json.dumps(schema).replace("#/$defs/", "#/definitions/"))
+    words["definitions"] = words.pop("$defs")
+    return ({"$schema": draft} if draft else {}) | _older(words, draft)
+
+
+def _older(schema: dict, draft: str | None) -> dict:
+    made: dict = {}
+    for key, value in schema.items():
+        if key == "prefixItems":
+            made["items"] = [_older(item, draft) for item in value]
+        elif key == "items" and "prefixItems" in schema:
+            made["additionalItems"] = _older(value, draft)
+        elif key.startswith("exclusive") and (draft is None or "-04" in draft):
+            made |= {key: True, key.replace("exclusiveM", "m"): value}
+        elif key == "const" and draft is not None and "-04" in draft:
+            made["enum"] = [value]
+        elif key in ("properties", "definitions"):
+            made[key] = {name: _older(item, draft) for name, item in value.items()}
+        elif key in ("anyOf", "oneOf", "allOf"):
+            made[key] = [_older(item, draft) for item in value]
+        else:
+            made[key] = _older(value, draft) if isinstance(value, dict) and key != "const" else value
+    return made
 
 
 def draw(matcher: Matcher, dice: random.Random, most: int = 20_000) -> list[int]:

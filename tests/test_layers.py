@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "rolecraft"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "loader", "catalog", "parsing", "settings"),
-    ("wire", "store", "renderers", "sandbox", "tools", "importers", "judges"),
+    ("wire", "schemas", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "grammar", "benchmarks"),
     (
         "contract",
@@ -40,7 +40,7 @@ OPEN_FOLDERS = frozenset(
     ("renderers", "sandbox", "tools", "importers", "judges", "strategies", "benchmarks", "adapters", "commands")
 )
 PART_FOLDERS = frozenset(
-    ("wire", "store", "grammar", "engine", "train", "report", "server", "reproduce", "nano", "evaluate")
+    ("wire", "schemas", "store", "grammar", "engine", "train", "report", "server", "reproduce", "nano", "evaluate")
 )
 """One part of the machine each, in several files: the part is its `__init__`."""
 

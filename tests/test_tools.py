@@ -332,7 +332,7 @@ def test_a_reference_to_elsewhere_is_never_fetched():
     spec = ToolSpec("s", "d", {"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:9/schema"}}})
     observation = answer(Tool(spec, str), {"x": 1})
     assert observation.failed
-    assert "Unresolvable" in observation.text
+    assert "nothing is fetched" in observation.text
 
 
 def test_an_unknown_tool_is_told_those_there_are():

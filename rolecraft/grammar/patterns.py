@@ -1,13 +1,11 @@
 """Bounded numbers and patterned strings as regular expressions, in the dialect of grammars.
 
-Not covered: patterns that mean different things to Python, which judges, and to the grammar's engine, which writes;
-`fault` tells them.
+Not covered: patterns that no automaton keeps, such as those that look ahead; `fault` tells them.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import lru_cache
@@ -15,21 +13,21 @@ from typing import Any
 
 import llguidance
 
+from rolecraft.schemas import expressions
+
 ESCAPES = 'nrbtf\\"'
 """What may follow a backslash in a string: the escapes that `json.dumps` writes, so that a text has one spelling."""
 
 MOST_TEXT = 4096
 """No text that a grammar writes is longer, in characters."""
 
+SHORT_TEXT = 64
+"""Characters within which a pattern is tried; where longer texts are too hard to follow, texts end here."""
+
 _MOST_CHARACTERS = 400
-_PROBED = 64
 _FUEL = 200_000  # some milliseconds of work on one pattern
-_STRANGE = (
-    (re.compile(r"\(\?(?!:|P<\w+>)"), "a group that begins with '(?'"),
-    (re.compile(r"[*+?}]\+"), "a possessive repetition"),
-    (re.compile(r"\\[1-9bBAZz<>]"), "a boundary or a back reference"),
-)
-_NOT_ASCII_TOO = re.compile(r"\\[WD]|\[\^[^\]]*\\[wd]")
+
+_BEYOND_ASCII = re.compile(r"\\[WD]|\[\^[^\]]*\\[wd]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +81,10 @@ def matching(least: int, most: int, chosen: tuple[str, ...]) -> bool | str:
 
 def string_schema(least: int, most: int, chosen: tuple[str, ...]) -> dict[str, Any]:
     """Return the schema of a text, for the grammar's engine."""
-    wanted = list(chosen)
-    if any(map(_NOT_ASCII_TOO.search, chosen)):
-        wanted.append(r"^[\x00-\x7f]*$")  # what is no letter or digit beyond ASCII, the two engines see differently
+    wanted = [expressions.read(pattern).text for pattern in chosen]
+    if any(map(_BEYOND_ASCII.search, chosen)):
+        # A letter beyond ASCII is none to ECMA-262 and one to Python, in which many a tool is written: none is written.
+        wanted.append(r"\A[\x00-\x7f]*\z")
     return {
         "type": "string",
         "minLength": least,
@@ -97,17 +96,13 @@ def string_schema(least: int, most: int, chosen: tuple[str, ...]) -> dict[str, A
 
 @lru_cache(maxsize=512)
 def _fault(pattern: str) -> str | None:
-    bare = re.sub(r"\\\\", "..", pattern)
-    for strange, what in _STRANGE:
-        if strange.search(bare):
-            return f"has {what}"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", FutureWarning)  # sets within sets, which the two engines read differently
-            re.compile(pattern)
-    except (re.error, OverflowError, RecursionError, FutureWarning) as error:
-        return f"is not understood ({error})"
-    answer = matching(0, _PROBED, (pattern,))
+        beyond = expressions.read(pattern).beyond
+    except expressions.Malformed as error:
+        return str(error)
+    if beyond:
+        return f"has {beyond[0]}"
+    answer = matching(0, SHORT_TEXT, (pattern,))
     return answer if isinstance(answer, str) else None
 
 

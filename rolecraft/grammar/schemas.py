@@ -1,8 +1,9 @@
 """Reads a tool's JSON Schema into the shapes that a grammar can write.
 
 Whatever the shape admits, the schema does. The other way round it is narrower: keys come in the schema's order,
-unlisted ones only where the schema invites them, and a schema that constrains one kind of value without naming its
-type means that kind. `format` is an annotation. Not covered: `UNSUPPORTED`; where one of them stands is told.
+unlisted ones only where the schema invites them, and one branch of `anyOf` is written, or at the top several. A schema
+that constrains one kind of value without naming its type means that kind. `format` is an annotation. Not covered:
+`UNSUPPORTED`; where one of them stands is told.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -20,13 +20,12 @@ from rolecraft.grammar import keywords, patterns
 from rolecraft.grammar.keywords import KEYWORDS, Part, Parts, path_step
 from rolecraft.grammar.patterns import Bound
 from rolecraft.grammar.shapes import Arena, Either, Items, Limits, Literals, Number, Record, Shape, Text
-from rolecraft.judges._schemas import Unusable, bounded
+from rolecraft.schemas import Unusable, bounded, followed, keys_of, usable, within
 from rolecraft.tools import MAX_DEPTH
 from rolecraft.types import Json
 
 UNSUPPORTED = (
-    "not if contains dependentRequired dependentSchemas propertyNames patternProperties unevaluatedItems "
-    "unevaluatedProperties $dynamicRef uniqueItems"
+    "not if contains propertyNames patternProperties unevaluatedItems unevaluatedProperties uniqueItems"
 ).split()
 """Keywords that no shape keeps. `oneOf`, `multipleOf`, `pattern` and `minProperties` are kept in most uses."""
 
@@ -35,6 +34,7 @@ _MOST_DIGITS = 18
 _MOST_STEP = 1000
 _MOST_ALTERNATIVES = 1000
 _MOST_PAIRS = 100_000
+_MOST_TOGETHER = 3  # branches of which every choice is written
 _MOST_WORK = 6_000
 _LONGEST_KEY = 200
 _EXACT_DIGITS = 15  # decimals of so many digits are all different as floating-point numbers
@@ -56,11 +56,16 @@ def read(parameters: Mapping[str, Json], where: str, limits: Limits, arena: Aren
     Raises DataError for a schema that the judges refuse too, that is too large, or that admits nothing.
     """
     try:
-        bounded(parameters, {})
+        schema = usable(parameters)
+        bounded(schema, {}, within())
+        return _read(schema, where, limits, arena, plain)
     except Unusable as error:
         raise DataError(f"{where}: the schema {error}") from error
+
+
+def _read(schema: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str) -> Reading:
     for depth in range(limits.depth, -1, -1):
-        reader = _Reader(parameters, where, replace(limits, depth=depth), arena, plain)
+        reader = _Reader(schema, where, replace(limits, depth=depth), arena, plain)
         try:
             place = reader.arguments()
         except (_TooLarge, RecursionError):
@@ -83,8 +88,10 @@ class _Reader:
     def __init__(self, root: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str) -> None:
         self.unsupported: dict[str, None] = {}
         self._root, self._where, self._limits, self._arena, self._plain = root, where, limits, arena, plain
+        self._keys = keys_of(root)
         self._known: dict[tuple[Parts, int, int], int] = {}
         self._work = 0
+        self._matching = within()
 
     def arguments(self) -> int:
         """Return the place of the whole's shape."""
@@ -128,36 +135,70 @@ class _Reader:
         if "$ref" in schema:
             members.append(self._referred(at, schema["$ref"]))
         found = [(at, *parts) for parts in self._all(members)]
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in schema:
-                found = self._joined(found, self._branches(at, keyword))
+        for branches in self._dependent(at):
+            found = self._joined(found, [parts for branch in branches for parts in self._alternatives(branch)])
+        if "anyOf" in schema:
+            found = self._joined(found, self._inclusive(at))
+        return self._joined(found, self._exclusive(at)) if "oneOf" in schema else found
+
+    def _inclusive(self, at: Part) -> list[Parts]:
+        """Return the alternatives of `anyOf`: one branch, or, where they list arguments of a tool, several together."""
+        branches = _branches(at, "anyOf")
+        found = [parts for branch in branches for parts in self._alternatives(branch)]
+        if at.where == self._where and len({tuple(keywords.listed(parts)) for parts in found}) > 1:
+            sizes = range(2, len(branches) + 1) if len(branches) <= _MOST_TOGETHER else ()
+            for chosen in (chosen for size in sizes for chosen in itertools.combinations(branches, size)):
+                found += self._all(chosen)
         return found
 
-    def _branches(self, at: Part, keyword: str) -> list[Parts]:
-        branches = [at.step(branch, f".{keyword}[{i}]") for i, branch in enumerate(at.schema[keyword])]
-        if keyword == "oneOf" and not self._exclusive(branches):
-            self._refuse(at, keyword, "two of its branches may hold at once")
-        return [parts for branch in branches for parts in self._alternatives(branch)]
+    def _dependent(self, at: Part) -> Iterator[tuple[Part, Part]]:
+        """Yield two choices for each key that others depend on: it is not there, or they are as it asks."""
+        for keyword in ("dependentRequired", "dependentSchemas"):
+            for key, needed in at.schema.get(keyword, {}).items():
+                where = f".{keyword}{path_step(key)}"
+                there = {"required": [key, *(needed if keyword == "dependentRequired" else ())]}
+                also = {"allOf": [needed]} if keyword == "dependentSchemas" else {}
+                yield _without(at, [key], where), at.step(there | also, where)
 
-    def _exclusive(self, branches: Sequence[Part]) -> bool:
+    def _exclusive(self, at: Part) -> list[Parts]:
+        """Return the alternatives of `oneOf`, none of which fits two branches.
+
+        Where branches could both hold, each leaves out a key that the others require.
+        """
+        branches = _branches(at, "oneOf")
         # Followed anew: a reference that has been followed too often would be a branch that nothing fits.
         choices = [self._alternatives(replace(branch, seen=())) for branch in branches]
         if sum(map(len, choices)) ** 2 > _MOST_PAIRS:
             raise _TooLarge
-        pairs = itertools.combinations(choices, 2)
-        return all(keywords.apart(one, other) for first, second in pairs for one in first for other in second)
+        found: list[Parts] = []
+        for place, branch in enumerate(branches):
+            others = [other for choice in choices[:place] + choices[place + 1 :] for other in choice]
+            for parts in self._alternatives(branch):
+                found += self._apart(at, parts, others)
+        return found
+
+    def _apart(self, at: Part, parts: Parts, others: Sequence[Parts]) -> list[Parts]:
+        """Return `parts` without what fits one of `others` too."""
+        found = [parts]
+        for other in others:
+            if keywords.apart(parts, other):
+                continue
+            keys = [key for key in keywords.required(other) if key not in keywords.required(parts)]
+            if not keys or not (
+                at.where == self._where or keywords.named_kinds((at, *parts)) == frozenset(("object",))
+            ):
+                self._refuse(at, "oneOf", "two of its branches may hold at once")
+                return [parts]
+            found = self._joined(found, [(_without(at, [key], f".oneOf{path_step(key)}"),) for key in keys])
+        return found
 
     def _referred(self, at: Part, reference: str) -> Part:
         """Return what a reference leads to, or nothing at all where it has been followed too often."""
         if at.seen.count(reference) > self._limits.depth:
             return at.step(False, "")
-        found: Json = self._root
-        where = self._where
-        for step in urllib.parse.unquote(reference).split("/")[1:]:
-            key = step.replace("~1", "/").replace("~0", "~")
-            found = found[int(key)] if isinstance(found, list | tuple) else found[key]
-            where += path_step(key)
-        return Part(found, where, tuple(sorted((*at.seen, reference))))
+        steps = followed(self._root, reference)
+        where = self._where + "".join(path_step(step) for step, _ in steps if step)
+        return Part(steps[-1][1], where, tuple(sorted((*at.seen, reference))))
 
     def _refuse(self, at: Part, keyword: str, why: str = "") -> None:
         self.unsupported[f"{at.where}.{keyword}" + (f" ({why})" if why else "")] = None
@@ -189,14 +230,15 @@ class _Reader:
         kind, kinds = keywords.kind_of(value), keywords.named_kinds(parts)
         if not keywords.writable(value, MAX_DEPTH - level) or (kinds is not None and kind not in kinds):
             return False
-        hard = ("pattern",) if kind == "string" else KEYWORDS[kind] if kind in keywords.CONTAINERS else ()
+        hard = KEYWORDS[kind] if kind in keywords.CONTAINERS else ()
         for part in parts:
             for keyword in hard:
                 if keyword in part.schema:
                     self._refuse(part, keyword, "it stands beside enum or const")
         if kind == "string":
             least, most = keywords.counts(parts, "Length", len(value), len(value))
-            return least <= len(value) <= most
+            wanted = [part.schema["pattern"] for part in parts if "pattern" in part.schema]
+            return least <= len(value) <= most and all(self._matching(pattern, value) for pattern in wanted)
         if kind in ("integer", "real"):
             exact, step = Decimal(str(value)), self._step(parts)
             return keywords.within(exact, *keywords.bounds(parts)) and not (step and exact % step)
@@ -249,6 +291,9 @@ class _Reader:
         chosen = tuple(part.schema["pattern"] for part, fault in zip(told, faults, strict=True) if not fault)
         chosen += (self._plain,) if self._plain and chosen else ()
         answer = patterns.matching(least, most, chosen) if chosen else True
+        if isinstance(answer, str) and least <= patterns.SHORT_TEXT < most:
+            most = patterns.SHORT_TEXT
+            answer = patterns.matching(least, most, chosen)
         for part, fault in zip(told, faults, strict=True):
             if why := fault or (answer if isinstance(answer, str) else None):
                 self._refuse(part, "pattern", why)
@@ -312,16 +357,24 @@ class _Reader:
 
     def _allows(self, key: str, level: int) -> bool:
         """Tell whether a key can be written, and the tools, which are stricter than schemas, would take it."""
-        if level > 1 or "patternProperties" in self._root or self._root.get("additionalProperties"):
-            return keywords.writable(key) and len(key) <= _LONGEST_KEY
-        return key in self._root.get("properties", ()) and keywords.writable(key) and len(key) <= _LONGEST_KEY
+        known = level > 1 or self._keys.invites or key in self._keys.listed
+        return known and keywords.writable(key) and len(key) <= _LONGEST_KEY
 
     def _invites(self, parts: Parts, level: int) -> bool:
         """Tell whether keys that nothing describes are wanted: where that is said, or nothing at all is."""
         told = [part.schema["additionalProperties"] for part in parts if "additionalProperties" in part.schema]
         if level == 1:
-            return bool(self._root.get("additionalProperties")) and False not in told
+            return any(told) and False not in told
         return False not in told if told else not (keywords.listed(parts) or keywords.required(parts))
+
+
+def _branches(at: Part, keyword: str) -> list[Part]:
+    return [at.step(branch, f".{keyword}[{place}]") for place, branch in enumerate(at.schema[keyword])]
+
+
+def _without(at: Part, keys: Sequence[str], where: str) -> Part:
+    """Return a part that objects with one of `keys` do not fit."""
+    return at.step({"properties": dict.fromkeys(keys, False)}, f"{where}(absent)")
 
 
 def _item(parts: Parts, place: int) -> Parts:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rolecraft.judges import replies
-from rolecraft.judges._schemas import Unusable, bounded
 from rolecraft.tools import misfit
 from rolecraft.types import ToolCall, ToolSpec, Trajectory, Verdict
 
@@ -69,7 +68,7 @@ def _fault(place: int, call: ToolCall, tools: tuple[ToolSpec, ...]) -> Fault | N
     named = [spec for spec in tools if spec.name == call.name]
     if not named:
         return Fault(place, call.name, "unknown", _unknown(call.name, tools))
-    reasons = [_misfit(spec, call) for spec in named]
+    reasons = [misfit(spec, call.arguments) for spec in named]
     # several tools of one name are alternatives
     return None if None in reasons else Fault(place, call.name, "arguments", reasons[0] or "")
 
@@ -79,12 +78,3 @@ def _unknown(name: str, tools: tuple[ToolSpec, ...]) -> str:
     near = difflib.get_close_matches(name[:64], names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"tools: {', '.join(names[:8]) or 'none'}"
     return f"no tool {reprlib.repr(name)}; {hint}"
-
-
-def _misfit(spec: ToolSpec, call: ToolCall) -> str | None:
-    try:
-        return misfit(ToolSpec(spec.name, spec.description, bounded(spec.parameters, call.arguments)), call.arguments)
-    except Unusable as error:
-        return f"the schema of {spec.name} {error}"
-    except RecursionError:
-        return f"the schema of {spec.name} or these arguments are nested too deeply to be checked"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsonschema
-import referencing
 
+from rolecraft import schemas
 from rolecraft.types import Json, ToolSpec
 
 MAX_DEPTH = 16
@@ -33,25 +33,34 @@ def misfit(spec: ToolSpec, arguments: Mapping[str, Json]) -> str | None:
     """Return why `arguments` do not fit `spec` as one short line that names what is expected, or None if they do.
 
     Stricter than JSON Schema in one point: an argument the schema does not list is refused, unless it sets
-    `additionalProperties` or `patternProperties`. Bounded: neither depth nor size of hostile arguments hurts.
+    `additionalProperties` or `patternProperties`. Bounded: neither a hostile schema nor hostile arguments hurt.
     """
     if not isinstance(arguments, Mapping):
         return f"{spec.name} needs its arguments as one object; got {_shown(arguments)}"
     oversized = _oversized(arguments)
     if oversized:
         return f"the arguments of {spec.name} are {oversized}"
-    schema = spec.parameters
-    properties = schema.get("properties", {})
+    try:
+        return _misfit(spec.name, schemas.usable(spec.parameters), arguments)
+    except schemas.Unusable as error:
+        return f"the schema of {spec.name} {error}"
+    except RecursionError:
+        return f"the schema of {spec.name} or these arguments are nested too deeply to be checked"
+
+
+def _misfit(tool: str, schema: Mapping[str, Json], arguments: Mapping[str, Json]) -> str | None:
     missing = [name for name in schema.get("required", ()) if name not in arguments]
     if missing:
-        return f"{spec.name} needs {_quoted(missing)}; got {_quoted(arguments) or 'nothing'}"
-    unknown = [name for name in arguments if name not in properties]
-    if unknown and not ("patternProperties" in schema or schema.get("additionalProperties")):
-        return f"{spec.name} takes {_quoted(properties) or 'no arguments'}; not {_quoted(unknown)}"
-    # An empty registry: a `$ref` to somewhere else must never make the validator fetch it.
-    validator = jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
+        return f"{tool} needs {_quoted(missing)}; got {_quoted(arguments) or 'nothing'}"
+    keys = schemas.keys_of(schema)
+    unknown = [name for name in arguments if name not in keys.listed]
+    if unknown and not keys.invites:
+        return f"{tool} takes {_quoted(keys.listed) or 'no arguments'}; not {_quoted(unknown)}"
+    matching = schemas.within()
+    schema = schemas.bounded(schemas.closed(schema, keys), arguments, matching)
+    validator = schemas.validator(schema, matching)
     error = jsonschema.exceptions.best_match(validator.iter_errors(arguments))
-    return None if error is None else _told(spec.name, error)
+    return None if error is None else _told(tool, error)
 
 
 def without_nulls(spec: ToolSpec, arguments: Mapping[str, Json]) -> dict[str, Json]:
@@ -102,6 +111,7 @@ def _oversized(arguments: Mapping[str, Json]) -> str | None:
 def _told(tool: str, error: jsonschema.ValidationError) -> str:
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
     where, got = _cut(place.lstrip(".")), _shown(error.instance)
+    at, inside = (f" {where!r}:", f" in {where!r}") if where else ("", "")
     wanted: Any = error.validator_value
     same_place = error.parent is not None and error.parent.absolute_path == error.absolute_path
     kinds = _kinds_of_union(error) or (_kinds_of_union(error.parent) if same_place else [])
@@ -114,8 +124,8 @@ def _told(tool: str, error: jsonschema.ValidationError) -> str:
         expected = " or ".join(_WORDS.get(kind, kind) for kind in kinds)
         return f"{tool} needs {where!r} to be {expected}; got {got}"
     if error.validator == "required":
-        return f"{tool} needs {_quoted(wanted)} in {where!r}; got {got}"
-    return f"{tool}: {where!r}: {_cut(error.message, 200)}"
+        return f"{tool} needs {_quoted(wanted)}{inside}; got {got}"
+    return f"{tool}:{at} {_cut(error.message, 200)}"
 
 
 def _kinds_of_union(error: Any) -> list[str]:
