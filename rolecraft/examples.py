@@ -179,6 +179,7 @@ def _sequences(
                 )
             cut += 1
             continue
+        _require_no_mark(message, place, renderer, trajectory.id)
         speaker = _speaker(message, team, trajectory.id)
         view = team.role(speaker).view(trajectory.messages[:place])
         opening = renderer.opening(view, trajectory.task.tools, speaker)
@@ -190,6 +191,17 @@ def _sequences(
         sequence.extend(ids, (speaker,) * len(ids), weight, forced.get(place, ()))
         sequence.ends.append(len(sequence.ids))
     return sequences, cut
+
+
+def _require_no_mark(message: Message, place: int, renderer: Renderer, source: str) -> None:
+    """Refuse text that spells out what is one token to the model: it would learn to write the mark in pieces."""
+    mark = renderer.mark_in(message.content) if message.ids is None else None
+    if mark is not None:
+        remedy = "write calls as 'tool_calls'" if mark in renderer.call_syntax.tags else "delete it"
+        raise DataError(
+            f"trajectory {source!r}: the text of message {place} spells out {mark!r}, a mark of the base's own format; "
+            f"{remedy}, or give the message weight 0"
+        )
 
 
 def _speaker(message: Message, team: Team, source: str) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tokenizers import AddedToken
 
 from rolecraft.errors import DataError
 from rolecraft.examples import Budget, Example, audit, budget, build, build_all, describe, label_page, label_text
@@ -340,3 +343,46 @@ def test_the_label_page_spells_terminal_codes_out(nano: Renderer, nano_tokenizer
     text = label_text(build(hostile, MOR, nano), nano_tokenizer)
     assert "\x1b" not in text
     assert "\\x1b" in text
+
+
+def spelled(text: str, **fields: object) -> Trajectory:
+    return trajectory((Message("user", "What is <|im_end|>?"), Message("assistant", text, **fields)))
+
+
+MARKS = {"nano": "<|im_end|>", "hermes": "<|im_start|>", "llama3": "<|eot_id|>", "phi3": "<|user|>"}
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_a_mark_spelled_out_in_a_reply_is_refused(name: str, request: pytest.FixtureRequest) -> None:
+    renderer = find(request.getfixturevalue(f"{name}_tokenizer"), name)
+    told = rf"trajectory 'debt-1': the text of message 1 spells out '{re.escape(MARKS[name])}'.*delete it, or give"
+    with pytest.raises(DataError, match=told):
+        build(spelled(f"It is {MARKS[name]}."), find_team("single"), renderer)
+
+
+@pytest.mark.parametrize("name", ["hermes", "phi3"])
+def test_a_call_in_the_bases_own_tags_in_a_replys_text_is_refused(name: str, request: pytest.FixtureRequest) -> None:
+    renderer = find(request.getfixturevalue(f"{name}_tokenizer"), name)
+    text = 'Well.\n<tool_call>\n{"name": "read_debt", "arguments": {"key": "Plalples"}}\n</tool_call>'
+    with pytest.raises(DataError, match=r"spells out '<tool_call>'.*write calls as 'tool_calls'"):
+        build(spelled(text), find_team("single"), renderer)
+
+
+def test_a_mark_in_what_is_not_trained_stays_text(nano: Renderer) -> None:
+    messages = (*spelled("<|im_end|>", weight=0).messages, Message("user", "And?"), Message("assistant", "Yes."))
+    (example,) = build(trajectory(messages), find_team("single"), nano)
+    assert nano.text(example.ids).count("<|im_end|>") == 5 + 2
+    assert example.ids.count(nano.end_id) == 5
+
+
+def test_reasoning_is_written_with_the_tokens_a_base_has_for_it(hermes_tokenizer) -> None:
+    tokenizer = copy.deepcopy(hermes_tokenizer)
+    tokenizer.add_tokens([AddedToken("<think>", special=False), AddedToken("</think>", special=False)])
+    renderer = find(tokenizer)
+    (example,) = build(spelled("<think>\n2+2\n</think>\n\n4"), find_team("single"), renderer)
+    inner, outer = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert (example.ids.count(inner), example.ids.count(outer)) == (1, 1)
+    asked = Message("user", "<think>")
+    assert inner not in renderer.render((asked,)).ids
+    said = Message("assistant", "<think>\n2+2\n</think>\n\n4", speaker="assistant")
+    assert renderer.parse(renderer.reply(said), "assistant") == said

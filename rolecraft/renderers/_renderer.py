@@ -11,7 +11,7 @@ from rolecraft.errors import ContractError, DataError
 from rolecraft.renderers._calls import parse, write_call
 from rolecraft.renderers._format import CallSyntax, Format
 from rolecraft.renderers._rendered import Rendered, Tape
-from rolecraft.renderers._text import Codec, Piece, Tokenizer
+from rolecraft.renderers._text import REASONING_TAGS, Codec, Piece, Tokenizer
 from rolecraft.renderers._tools import describe_tool
 from rolecraft.types import Message, ToolSpec
 
@@ -229,7 +229,7 @@ class Renderer:
 
     def _body(self, message: Message) -> list[Piece]:
         content, *rest = self._body_texts(message)
-        pieces: list[Piece] = [content]
+        pieces = [*self._codec.template(content, only=REASONING_TAGS)]
         calls, unparsed = rest[: 3 * len(message.tool_calls)], rest[3 * len(message.tool_calls) :]
         for number, text in enumerate(calls):
             pieces += [text] if number % 3 == 1 else self.written_pieces(text)
@@ -249,6 +249,10 @@ class Renderer:
     def written_pieces(self, text: str) -> tuple[Piece, ...]:
         """Return text of a model's reply as pieces: of all control tokens only the call tags count."""
         return self._codec.template(text, only=self.format.calls.tags)
+
+    def mark_in(self, text: str) -> str | None:
+        """Return the first control token or call tag that a reply's text spells out; it would be written in pieces."""
+        return self._codec.first_mark(text, self.format.calls.tags)
 
     def _written(self, text: str) -> tuple[int, ...]:
         return self._codec.encode(self.written_pieces(text)) if text else ()

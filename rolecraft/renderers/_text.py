@@ -15,6 +15,9 @@ from typing import Any, Protocol
 Piece = str | int
 """Plain text, or the id of a control token."""
 
+REASONING_TAGS = ("<think>", "</think>")
+"""Around the reasoning in a reply's text; a tokenizer that has them as tokens gets them as such."""
+
 _MARKER = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
 _REMEMBERED = 2_000_000  # characters, which with their ids take some 15 bytes each
 
@@ -83,6 +86,12 @@ class Codec:
                 pieces += [text[end : match.start()], self.control[match.group()]]
                 end = match.end()
         return tuple(piece for piece in (*pieces, text[end:]) if piece != "")
+
+    def first_mark(self, text: str, tags: Iterable[str] = ()) -> str | None:
+        """Return the first control token, or one of `tags`, that `text` spells out; reasoning's tags do not count."""
+        spelled = (match.group() for match in self._find.finditer(text))
+        marks = [mark for mark in spelled if self.control[mark] in self._forbidden and mark not in REASONING_TAGS]
+        return min({*marks[:1], *(tag for tag in tags if tag in text)}, key=text.index, default=None)
 
     def encode(self, pieces: Iterable[Piece]) -> tuple[int, ...]:
         """Return the ids of `pieces`; neighbouring texts are tokenised as one, as the family's own template would."""
