@@ -52,6 +52,7 @@ class TeamSettings:
 class DataSettings:
     """Where trajectories come from: a file (`path`, through `importer` unless it is OpenAI JSONL), or a benchmark.
 
+    A row with `unknown_keys` is bad, or is read without them; a bad row stops the run, or is skipped.
     `max_length` is the longest example in tokens, and at most the model's context; `on_long` says what becomes of a
     longer one: stop there, skip it, or cut it after the last reply that fits. The rest is the benchmark's: which
     `split` and `seed`, how many tasks (`size`; None: its own default), and any other of its settings in `options`.
@@ -60,6 +61,7 @@ class DataSettings:
     path: str | None = None
     importer: str | Path | None = None
     on_bad_row: Literal["stop", "skip"] = "stop"
+    unknown_keys: Literal["refuse", "drop"] = "refuse"
     max_length: int = 1024
     on_long: Literal["stop", "skip", "cut"] = "stop"
     benchmark: str | Path | None = None
@@ -194,7 +196,7 @@ def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iter
     """Return the trajectories of the user's file, to be read one by one; raises NotFound at once if it is not there."""
     if not data.path:
         raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
-    return store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows)
+    return store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows, data.unknown_keys)
 
 
 def open_benchmark(data: DataSettings) -> tuple[ModuleType, Any]:

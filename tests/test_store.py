@@ -141,6 +141,57 @@ def test_a_row_in_another_format_is_told_with_its_place(tmp_path):
         list(store.read_trajectories(path))
 
 
+MOODY = ROW | {"mood": 1, "messages": [{"role": "user", "content": "a", "mood": None}, ROW["messages"][1]]}
+
+
+def test_unknown_keys_are_dropped_counted_and_told_on_request(tmp_path):
+    path, bad_rows = write(tmp_path, f"{wire.dumps(MOODY)}\n{wire.dumps(ROW)}\n{wire.dumps(MOODY)}"), BadRows()
+    read = list(store.read_trajectories(path, bad_rows=bad_rows, unknown_keys="drop"))
+    assert len({trajectory.messages for trajectory in read}) == 1
+    assert bad_rows.notes == ("unknown keys: 'mood' (2 times), 'messages[].mood' (2 times)",)
+
+
+def test_unknown_keys_make_a_bad_row_that_says_how_to_drop_them(tmp_path):
+    path = write(tmp_path, wire.dumps(MOODY))
+    with pytest.raises(DataError, match=r"unknown key 'mood'; .*or read rows without unknown keys"):
+        list(store.read_trajectories(path))
+    with pytest.raises(DataError, match=r"needs 'content'[^;]*; [^;]*$"):
+        list(store.read_trajectories(write(tmp_path, '{"messages": [{"role": "user"}]}')))
+
+
+def test_unknown_keys_are_dropped_at_every_depth(tmp_path):
+    call = {"id": "a", "type": "function", "mood": 1, "function": {"name": "f", "arguments": "{}", "mood": 1}}
+    tool = {"type": "function", "mood": 1, "function": {"name": "f", "parameters": {"x-mood": 1}, "mood": 1}}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "a", "mood": 1}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    for tools in ([tool], wire.dumps([tool])):
+        bad_rows = BadRows()
+        path = write(tmp_path, wire.dumps({"messages": messages, "tools": tools}))
+        (read,) = store.read_trajectories(path, bad_rows=bad_rows, unknown_keys="drop")
+        assert read.task.tools[0].parameters == {"x-mood": 1}
+        assert bad_rows.unknown.total() == 5
+
+
+def test_an_importer_tells_which_keys_are_known(tmp_path):
+    turns = [{"from": "human", "value": "a", "loss": 0}, {"from": "gpt", "value": "b"}]
+    path = write(tmp_path, wire.dumps({"conversations": turns, "source": "x"}))
+    with pytest.raises(DataError, match="--unknown-keys drop"):
+        list(store.read_trajectories(path, "glaive"))
+    bad_rows = BadRows()
+    (read,) = store.read_trajectories(path, "glaive", bad_rows=bad_rows, unknown_keys="drop")
+    assert [message.content for message in read.messages] == ["a", "b"]
+    assert bad_rows.unknown == {"source": 1, "conversations[].loss": 1}
+
+
+def test_a_row_whose_conversation_does_not_hold_is_bad(tmp_path):
+    answers = [{"role": "tool", "content": "1", "tool_call_id": "a"}]
+    path = write(tmp_path, wire.dumps({"messages": [*ROW["messages"], *answers]}))
+    with pytest.raises(DataError, match=r"data.jsonl:1: messages\[2\]: tool_call_id 'a' is no call"):
+        list(store.read_trajectories(path))
+
+
 def test_a_trusting_importer_does_not_crash_the_reading(tmp_path):
     importer = write(tmp_path, "def convert(row):\n    return row['turns']\n", "mine.py")
     with pytest.raises(DataError, match=r"data\.jsonl:1: the importer does not understand the row \(KeyError: 'turns'"):

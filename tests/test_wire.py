@@ -228,7 +228,7 @@ CALL = {"function": {"name": "f", "arguments": "{}"}}
         ({"messages": [{"role": "assistant", "content": "a", "weight": -1}]}, "0 or more"),
         ({"messages": [{"role": "assistant", "content": "a", "weight": True}]}, "write a number"),
         ({"messages": [{"role": "assistant", "refusal": "no"}]}, "'refusal' is not supported; move the text"),
-        ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, "entry of 'tool_calls'"),
+        ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, "'arguments' is missing"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"type": "custom"}]}]}, "'custom'"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}, "'arguments' is missing"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "a"}]}]}, "function: is missing or null"),
@@ -249,10 +249,99 @@ def test_a_bad_row_is_told_with_place_and_remedy(row, said):
         wire.trajectory_from_json(row)
 
 
-def test_padding_by_tables_is_told():
-    schema = {"type": "object", "properties": {"city": {"type": "string"}, "query": None}}
-    with pytest.raises(DataError, match="'query' is null, as Arrow"):
-        wire.tool_from_json({"name": "f", "parameters": schema})
+def test_padding_by_tables_is_left_out():
+    city = {"type": "string", "enum": None}
+    schema = {"type": "object", "properties": {"city": city, "query": None}, "anyOf": None}
+    spec = wire.tool_from_json({"name": "f", "description": None, "parameters": schema})
+    assert spec.parameters == {"type": "object", "properties": {"city": {"type": "string"}}}
+    part = {"type": "text", "text": "a", "image_url": None}
+    assert wire.message_from_json({"role": "user", "content": [part]}).content == "a"
+
+
+def test_a_tool_without_parameters_may_say_so_with_an_empty_list():
+    spec = wire.tool_from_json({"name": "f", "parameters": {"type": "object", "properties": []}})
+    assert spec == wire.tool_from_json({"name": "f"})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (
+            {"type": "object", "properties": None},
+            r"tools\[0\]: parameters.properties is null; write what the tool takes",
+        ),
+        ({"type": "object", "required": None}, "parameters.required is null"),
+        ({"type": "object", "properties": ["a"]}, r"tools\[0\]: 'parameters' has at 'properties' list"),
+        ({"type": "string"}, "a tool's arguments are an object"),
+        ([], "it must be a JSON Schema"),
+        ("{}", "it must be a JSON Schema"),
+        (True, "it must be a JSON Schema"),
+    ],
+)
+def test_a_malformed_schema_makes_a_bad_row(parameters, said):
+    row = {"messages": [{"role": "user", "content": "a"}], "tools": [{"name": "f", "parameters": parameters}]}
+    with pytest.raises(DataError, match=said):
+        wire.trajectory_from_json(row)
+
+
+def nested(levels):
+    value = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("levels", [100, 700])
+def test_what_is_nested_without_end_makes_a_bad_row(levels):
+    call = {"function": {"name": "f", "arguments": nested(levels)}}
+    with pytest.raises(DataError, match="nested more than 64 deep"):
+        wire.message_from_json({"role": "assistant", "tool_calls": [call]})
+    with pytest.raises(DataError, match="nested more than 64 deep"):
+        wire.tool_from_json({"name": "f", "parameters": {"default": nested(levels)}})
+
+
+def old_call(name, **fields):
+    return {"role": "assistant", "content": None, "function_call": {"name": name, "arguments": "{}"}} | fields
+
+
+def test_the_older_words_for_calls_are_read_as_todays():
+    row = {
+        "messages": [
+            {"role": "user", "content": "?"},
+            old_call("f"),
+            {"role": "function", "name": "f", "content": "1"},
+            old_call("f"),
+            {"role": "function", "name": "f", "content": "2"},
+            {"role": "assistant", "content": "3"},
+        ],
+        "functions": [{"name": "f", "description": "d"}],
+    }
+    read = wire.settled(wire.trajectory_from_json(row))
+    assert [call.id for message in read.messages for call in message.tool_calls] == ["call_0", "call_1"]
+    assert [(m.tool_call_id, m.content) for m in read.messages if m.role == "tool"] == [
+        ("call_0", "1"),
+        ("call_1", "2"),
+    ]
+    assert read.task.tools == (ToolSpec("f", "d"),)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"functions": [{"name": "f"}], "tools": [{"name": "g"}]}, "both 'functions' and 'tools'"),
+        ({"functions": "f"}, "'functions' is str; write a list"),
+        ({"messages": [old_call("f", tool_calls=[{"id": "a"}])]}, "both 'function_call' and 'tool_calls'"),
+    ],
+)
+def test_older_words_beside_todays_are_refused(row, said):
+    with pytest.raises(DataError, match=said):
+        wire.trajectory_from_json({"messages": [{"role": "user", "content": "?"}], **row})
+
+
+def test_an_old_result_of_another_function_answers_no_call():
+    messages = [{"role": "user", "content": "?"}, old_call("f"), {"role": "function", "name": "g", "content": "1"}]
+    read = wire.trajectory_from_json({"messages": messages, "functions": [{"name": "f"}]})
+    assert read.messages[2].tool_call_id is None
 
 
 @pytest.mark.parametrize(
@@ -275,6 +364,7 @@ def test_writing_never_fails_on_numbers_a_model_may_write():
 
 
 KEYS = st.sampled_from(
+    "functions function_call required "
     "messages tools role content tool_calls function name arguments weight speaker unparsed type text parameters "
     "properties opening verdict score parts id reference turns annotations reasoning_content description".split()
 )

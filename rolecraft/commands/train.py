@@ -27,6 +27,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     text = "what a row that cannot be read does (default: the recipe's, else stop)"
     parser.add_argument("--on-bad-row", choices=("stop", "skip"), help=text)
+    text = "what keys that nothing reads do to a row (default: the recipe's, else refuse)"
+    parser.add_argument("--unknown-keys", choices=("refuse", "drop"), help=text)
     parser.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<recipe's name>)")
     text = "processes that train in parallel, each on its part of a batch (default: the recipe's, else 1)"
     parser.add_argument("--processes", type=int, metavar="N", help=text)
@@ -38,7 +40,8 @@ def run(options: argparse.Namespace) -> None:
     from rolecraft import recipe
 
     short = {"model.base": options.base, "data.path": options.data, "data.importer": options.importer}
-    short |= {"data.on_bad_row": options.on_bad_row, "training.processes": options.processes}
+    short |= {"data.on_bad_row": options.on_bad_row, "data.unknown_keys": options.unknown_keys}
+    short |= {"training.processes": options.processes}
     flags = [f"{key}={value}" for key, value in short.items() if value is not None] + options.set
     path = recipe.find_recipe(options.recipe)
     recipe.check(path, flags)

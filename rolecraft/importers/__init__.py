@@ -5,7 +5,9 @@ To add an importer, write `importers/x.py` with
 - `EXAMPLE`: one raw row of the format, synthetic and written by you, with a call and its result;
 - `convert(row) -> Trajectory`: pure; raises DataError that says what is wrong with a row, and lets KeyError and the
   like through, which are told as a bad row too. A row that is merely wrong, such as a call to a tool that is not there,
-  is converted as it is: judges find that, and a report counts it.
+  is converted as it is: reading a file refuses it, judges find it, and a report counts it.
+- `KEYS`, if rows may have keys that nothing reads: those that are read (see `wire.Keys`). `--unknown-keys drop` then
+  leaves the others out before a row is converted; `convert` itself refuses them.
 
 No text of a row is lost: each string in it, or what it says as JSON, is in the trajectory, but for the format's own
 words for roles. Calls have ids `call_0`, `call_1`, ... where the format has none, and each tool message names the call

@@ -39,14 +39,20 @@ EXAMPLE: Mapping[str, Json] = {
 }
 
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-_KEYS = ("conversations", "tools", "system", "id")
+
+KEYS: wire.Keys = {
+    "conversations": [dict.fromkeys(("from", "value"))],
+    "tools": [wire.KNOWN_TOOL],
+    "system": None,
+    "id": None,
+}
 
 
 def convert(row: Mapping[str, Json]) -> Trajectory:
     """Return the trajectory in one row; raises DataError."""
-    unknown = [key for key in row if key not in _KEYS]
+    unknown = [key for key in row if key not in KEYS]
     if unknown:
-        raise DataError(f"unknown keys {', '.join(map(repr, unknown[:5]))}; a row has {', '.join(_KEYS)}")
+        raise DataError(f"unknown keys {', '.join(map(repr, unknown[:5]))}; a row has {', '.join(KEYS)}")
     conversation = row.get("conversations")
     if not isinstance(conversation, list) or not conversation:
         raise DataError("needs 'conversations', a list of at least one {'from', 'value'}")

@@ -48,6 +48,9 @@ EXAMPLE: Mapping[str, Json] = {
 }
 
 
+KEYS = wire.KNOWN_ROW
+
+
 def convert(row: Mapping[str, Json]) -> Trajectory:
     """Return the trajectory in one row; raises DataError."""
     return wire.trajectory_from_json(row)

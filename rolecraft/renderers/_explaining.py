@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rolecraft import toolschema
 from rolecraft.renderers._calls import call_of
 from rolecraft.renderers._format import CallSyntax
 from rolecraft.renderers._json import balanced_end, brief, load
@@ -38,8 +39,8 @@ def _misfit(call: ToolCall, tools: Sequence[ToolSpec]) -> str:
     spec = next((tool for tool in tools if tool.name == call.name), None)
     if tools and spec is None:
         return f"no tool {brief(call.name)}; tools: {', '.join(tool.name for tool in tools)}"
-    known = tuple(spec.parameters.get("properties", ())) if spec else ()
-    strange = next((key for key in call.arguments if spec and key not in known), None)
-    if strange is not None:
+    known = tuple(toolschema.properties(spec.parameters)) if spec else ()
+    strange = next((key for key in call.arguments if key not in known), None)
+    if spec and strange is not None and not toolschema.is_open(spec.parameters):
         return f"{call.name} has no key {brief(strange)}; keys: {', '.join(known) or 'none'}"
     return "not in the form of a call"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from rolecraft import toolschema
 from rolecraft.renderers._format import ToolStyle
 from rolecraft.types import Json, ToolSpec
 
@@ -23,8 +24,7 @@ def describe_tool(tool: ToolSpec, style: ToolStyle) -> str:
 
 def signature(tool: ToolSpec) -> str:
     """Return `name(key,count:int,unit?:c|f)`: text needs no type, `?` marks what may be left out."""
-    required = tool.parameters.get("required", ())
-    properties = tool.parameters.get("properties", {})
+    required, properties = toolschema.required(tool.parameters), toolschema.properties(tool.parameters)
     return f"{tool.name}({','.join(_parameter(key, schema, required) for key, schema in properties.items())})"
 
 

@@ -6,9 +6,12 @@ import dataclasses
 import json
 import logging
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, TextIO, TypeVar
 
 from rolecraft import catalog, wire
@@ -17,6 +20,7 @@ from rolecraft.store.files import require_file
 from rolecraft.types import Json, Trajectory
 
 OnBadRow = Literal["stop", "skip"]
+UnknownKeys = Literal["refuse", "drop"]
 _Row = TypeVar("_Row")
 _Rows = Iterator[tuple[str, int, str | bytes]]  # where it is, its number, its text
 
@@ -27,11 +31,23 @@ _SHOWN = 5
 
 @dataclass(slots=True)
 class BadRows:
-    """What was skipped: how many rows of how many, and the first reasons, each with file and line."""
+    """What was skipped: how many rows of how many, and the first reasons, each with file and line.
+
+    `unknown` counts the keys that were left out of rows, as `read_trajectories` does if asked.
+    """
 
     count: int = 0
     total: int = 0
     first: list[str] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should be told: nothing, if all rows were read whole."""
+        most = self.unknown.most_common(_SHOWN)
+        shown = ", ".join(f"{reprlib.repr(key)} ({count:,} times)" for key, count in most)
+        more = f" and {len(self.unknown) - _SHOWN:,} more" if len(self.unknown) > _SHOWN else ""
+        return (*((str(self),) if self.count else ()), *((f"unknown keys: {shown}{more}",) if most else ()))
 
     def __str__(self) -> str:
         shown = "".join(f"\n  {reason}" for reason in self.first)
@@ -46,29 +62,50 @@ def read_jsonl(path: Path, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | No
     `bad_rows` at the end, or in the log if there is none. Raises NotFound at once.
     """
     require_file(path)
-    return _read(path, lambda row, number: row, on_bad_row, bad_rows)
+    skipped = BadRows() if bad_rows is None else bad_rows
+    return _read(path, lambda row, number: row, on_bad_row, skipped, tell=bad_rows is None)
 
 
 def read_trajectories(
-    path: Path, importer: str | Path | None = None, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | None = None
+    path: Path,
+    importer: str | Path | None = None,
+    on_bad_row: OnBadRow = "stop",
+    bad_rows: BadRows | None = None,
+    unknown_keys: UnknownKeys = "refuse",
 ) -> Iterator[Trajectory]:
     """Yield the trajectories of a data file: OpenAI JSONL, or the format of `importer` (see importers/).
 
-    A row without an id gets `file:line`. Bad rows are told as by `read_jsonl`; a file without one good row is a
-    DataError in either case.
+    A row without an id gets `file:line`. Each is held to what `wire.settled` asks of a conversation. Bad rows are told
+    as by `read_jsonl`; a file without one good row is a DataError in either case. `unknown_keys`: a row with keys that
+    nothing reads is bad ("refuse"), or is read without them ("drop"), and `bad_rows` counts them.
     """
     require_file(path)
-    convert = wire.trajectory_from_json if importer is None else catalog.find("importers", importer).convert
+    module = catalog.find("importers", importer or "openai")
+    notes = BadRows() if bad_rows is None else bad_rows
 
     def read(row: dict[str, Json], number: int) -> Trajectory:
         place = f"{path.name}:{number}"
-        trajectory = _convert(convert, row)
+        trajectory = wire.settled(_read_row(module, row, notes, unknown_keys))
         identity = trajectory.id or place
         task = dataclasses.replace(trajectory.task, id=trajectory.task.id or identity)
         origin = () if importer is None else (f"{importer} {place}",)
         return dataclasses.replace(trajectory, id=identity, task=task, lineage=(*trajectory.lineage, *origin))
 
-    return _at_least_one(path, _read(path, read, on_bad_row, bad_rows))
+    return _at_least_one(path, _read(path, read, on_bad_row, notes, tell=bad_rows is None))
+
+
+def _read_row(importer: ModuleType, row: dict[str, Json], notes: BadRows, unknown_keys: UnknownKeys) -> Trajectory:
+    known: wire.Keys = getattr(importer, "KEYS", None)
+    if unknown_keys == "drop":
+        return _convert(importer.convert, wire.without_unknown_keys(row, known, notes.unknown))
+    try:
+        return _convert(importer.convert, row)
+    except DataError as error:
+        unknown = Counter[str]()
+        wire.without_unknown_keys(row, known, unknown)
+        if not unknown:
+            raise
+        raise DataError(f"{error}; or read rows without unknown keys (--unknown-keys drop)") from error
 
 
 def _convert(convert: Callable[[Json], Trajectory], row: Json) -> Trajectory:
@@ -87,9 +124,13 @@ def _at_least_one(path: Path, rows: Iterator[_Row]) -> Iterator[_Row]:
 
 
 def _read(
-    path: Path, convert: Callable[[dict[str, Json], int], _Row], on_bad_row: OnBadRow, bad_rows: BadRows | None
+    path: Path,
+    convert: Callable[[dict[str, Json], int], _Row],
+    on_bad_row: OnBadRow,
+    skipped: BadRows,
+    *,
+    tell: bool,
 ) -> Iterator[_Row]:
-    skipped = BadRows() if bad_rows is None else bad_rows
     for place, number, text in _rows(path):
         skipped.total += 1
         try:
@@ -104,8 +145,8 @@ def _read(
             yield row
     if skipped.count and skipped.count == skipped.total:
         raise DataError(f"{path}: every row is bad: {skipped}")
-    if skipped.count and bad_rows is None:
-        _log.warning("%s", skipped)
+    for note in skipped.notes if tell else ():
+        _log.warning("%s", note)
 
 
 def to_object(text: str | bytes) -> dict[str, Json]:

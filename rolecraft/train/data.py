@@ -81,10 +81,8 @@ def prepare(
         raise DataError(f"{refused[0]}; or leave such rows out (--on-bad-row skip)")
     rows = tuple(itertools.chain.from_iterable(one.built.examples for one in outcomes))
     examples.audit(rows[:1], renderer, players, data.max_length)  # refuses to train nothing at all
-    told = [str(bad_rows)] if bad_rows.count else []
-    return Data(
-        rows, len(trajectories), sum(one.built.dropped for one in outcomes), (*told, *refused), _fingerprint(rows)
-    )
+    dropped = sum(one.built.dropped for one in outcomes)
+    return Data(rows, len(trajectories), dropped, (*bad_rows.notes, *refused), _fingerprint(rows))
 
 
 def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:

@@ -9,30 +9,39 @@ What reading changes, on purpose: `content` parts are joined and null content is
 `reasoning_content` (or `reasoning`) moves into the content as `<think>` text; `strict` of a tool and
 `parallel_tool_calls` are wishes to OpenAI's decoder, not part of the record, and are dropped, as are a record's `turns`
 (`store` reads those). A call whose arguments are not a JSON object is kept in `Message.unparsed`, its arguments
-verbatim, and is written back to the place where it was.
+verbatim, and is written back to the place where it was. Of a tool's schema, keywords and properties that are null, as
+tables pad them, are left out. In a row, the older `functions`, `function_call` and role `function` become tools and
+tool calls.
 
-Not covered: images, audio, refusals, the deprecated `function_call`; each is an error with its remedy.
+Not covered: images, audio and refusals; each is an error with its remedy.
 """
 
 from __future__ import annotations
 
 from rolecraft.wire.calls import ArgumentsForm, call_to_json
+from rolecraft.wire.conversation import settled
 from rolecraft.wire.messages import message_from_json, message_to_json
 from rolecraft.wire.rows import trajectory_from_json, trajectory_to_json
 from rolecraft.wire.text import dumps, loads, read_arguments
 from rolecraft.wire.tools import tool_from_json, tool_to_json, tools_from_json
+from rolecraft.wire.unknown import KNOWN_ROW, KNOWN_TOOL, Keys, without_unknown_keys
 
 __all__ = [
+    "KNOWN_ROW",
+    "KNOWN_TOOL",
     "ArgumentsForm",
+    "Keys",
     "call_to_json",
     "dumps",
     "loads",
     "message_from_json",
     "message_to_json",
     "read_arguments",
+    "settled",
     "tool_from_json",
     "tool_to_json",
     "tools_from_json",
     "trajectory_from_json",
     "trajectory_to_json",
+    "without_unknown_keys",
 ]

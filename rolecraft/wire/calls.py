@@ -9,7 +9,7 @@ from typing import Literal
 from rolecraft.errors import DataError
 from rolecraft.types import Json, ToolCall
 from rolecraft.wire.fields import read_choice, read_field, read_object, shown
-from rolecraft.wire.text import dumps, loads, read_arguments
+from rolecraft.wire.text import MAX_DEPTH, depth_within, dumps, loads, read_arguments
 
 ArgumentsForm = Literal["string", "object"]
 """How `arguments` are written: a JSON string as OpenAI does, or an object as chat templates like it. Both are read."""
@@ -31,6 +31,8 @@ def read_calls(fields: Mapping[str, Json], where: str) -> tuple[tuple[ToolCall, 
     calls, raw = [], [read_field(fields, "unparsed", str, where)] if "unparsed" in fields else []
     for position, entry in enumerate(read_field(fields, "tool_calls", list, where, [])):
         identity, name, arguments = _read_call(entry, f"{where}.tool_calls[{position}]")
+        if isinstance(arguments, Mapping) and not depth_within(arguments, MAX_DEPTH):
+            raise DataError(f"{where}.tool_calls[{position}]: 'arguments' is nested more than {MAX_DEPTH} deep")
         read = read_arguments(arguments) if isinstance(arguments, str) else arguments
         if read is None:
             raw.append(_raw_call(position, identity, name, arguments))

@@ -11,9 +11,13 @@ from rolecraft.types import Json, Message, WireRole
 from rolecraft.wire.calls import ArgumentsForm, call_to_json, insert_raw_calls, read_calls
 from rolecraft.wire.fields import REMEDIES, read_choice, read_field, read_object, shown
 
-_MESSAGE_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "speaker", "unparsed", "weight", "failed")
+_OWN_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "speaker", "unparsed", "weight", "failed")
 _REASONING_KEYS = ("reasoning_content", "reasoning")
 _EMPTY_KEYS = ("refusal", "audio", "function_call", "annotations")
+_OTHER_PARTS = ("image_url", "input_audio", "file", "refusal")  # null in a table that has other parts in other rows
+
+MESSAGE_KEYS = (*_OWN_KEYS, *_REASONING_KEYS, *_EMPTY_KEYS)
+"""The keys that a message may have."""
 
 
 def message_to_json(message: Message, arguments: ArgumentsForm = "string") -> dict[str, Json]:
@@ -36,7 +40,7 @@ def message_to_json(message: Message, arguments: ArgumentsForm = "string") -> di
 
 def message_from_json(data: Json, where: str = "message") -> Message:
     """Return the message in OpenAI chat JSON; raises DataError that names the place and the remedy."""
-    fields = read_object(data, (*_MESSAGE_KEYS, *_REASONING_KEYS, *_EMPTY_KEYS), where)
+    fields = read_object(data, MESSAGE_KEYS, where)
     for key in _EMPTY_KEYS:
         if fields.get(key):
             raise DataError(f"{where}: {key!r} is not supported; {REMEDIES[key]}")
@@ -72,6 +76,8 @@ def _read_content(fields: Mapping[str, Json], where: str) -> str:
 
 
 def _read_part(part: Json, where: str) -> str:
+    if isinstance(part, Mapping):
+        part = {key: value for key, value in part.items() if value is not None or key not in _OTHER_PARTS}
     fields = read_object(part, ("type", "text"), where)
     read_choice(fields, "type", ("text",), where)
     return str(read_field(fields, "text", str, where))

@@ -9,11 +9,12 @@ from rolecraft.errors import DataError
 from rolecraft.types import EpisodeStop, Json, Message, Task, Trajectory, Verdict
 from rolecraft.wire.calls import ArgumentsForm
 from rolecraft.wire.fields import read_choice, read_field, read_object
+from rolecraft.wire.legacy import modern
 from rolecraft.wire.messages import message_from_json, message_to_json
 from rolecraft.wire.tools import tool_to_json, tools_from_json
 
 _RUN_KEYS = ("task_id", "opening", "stop", "seed", "final_state", "verdict", "turns")
-_ROW_KEYS = ("messages", "tools", "id", "reference", "lineage", "parallel_tool_calls", *_RUN_KEYS)
+ROW_KEYS = ("messages", "tools", "id", "reference", "lineage", "parallel_tool_calls", *_RUN_KEYS)
 _VERDICT_KEYS = ("score", "reason", "parts")
 
 
@@ -45,7 +46,7 @@ def trajectory_from_json(data: Json, where: str = "row") -> Trajectory:
 
     Without an `opening`, the task is what comes before the first assistant message.
     """
-    fields = read_object(data, _ROW_KEYS, where)
+    fields = read_object(modern(data, where) if isinstance(data, Mapping) else data, ROW_KEYS, where)
     messages = _read_messages(fields, "messages", where)
     if not messages:
         raise DataError(f"{where}: needs 'messages', a list of at least one; it has {', '.join(fields) or 'nothing'}")

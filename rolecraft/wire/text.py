@@ -12,7 +12,8 @@ from rolecraft.errors import DataError
 from rolecraft.types import Json
 from rolecraft.wire.fields import shown
 
-_MAX_DEPTH = 64  # of a call's arguments; whatever walks them later then stays far from Python's own limit
+MAX_DEPTH = 64
+"""Of a call's arguments and a tool's schema; whatever walks them later stays far from Python's own limit."""
 
 
 def dumps(value: Json) -> str:
@@ -45,7 +46,7 @@ def read_arguments(text: str) -> dict[str, Json] | None:
         value = loads(text)
     except DataError:
         return None
-    return value if isinstance(value, dict) and _depth_within(value, _MAX_DEPTH) else None
+    return value if isinstance(value, dict) and depth_within(value, MAX_DEPTH) else None
 
 
 def _plain(value: Any) -> Any:
@@ -70,8 +71,9 @@ def _no_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return value
 
 
-def _depth_within(value: Json, limit: int) -> bool:
+def depth_within(value: Json, limit: int) -> bool:
+    """Tell whether objects and lists are nested at most `limit` deep."""
     if not isinstance(value, dict | list):
         return True
     items = value.values() if isinstance(value, dict) else value
-    return limit > 0 and all(_depth_within(item, limit - 1) for item in items)
+    return limit > 0 and all(depth_within(item, limit - 1) for item in items)
