@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -259,6 +260,34 @@ def test_the_context_bounds_prompt_and_reply(loaded):
         with pytest.raises(ContextFull, match=r"has \d+ tokens and the context holds 40"):
             _ask(engine, tiny.prompt("debt of Plalples " * 9))
         assert _ask(engine, tiny.prompt("debt", max_tokens=3))[0].turn.usage.completion == 3
+
+
+def test_a_long_prompt_does_not_hold_up_its_callers_event_loop(nano_tokenizer):
+    loaded = tiny.loaded(nano_tokenizer, max_position_embeddings=16384)
+    text = "".join(f"<|im_end|>{number}" for number in range(8000))
+
+    async def longest_pause(engine: LocalEngine) -> float:
+        asking = asyncio.ensure_future(engine.complete(tiny.prompt(text)))
+        longest = 0.0
+        while not asking.done():
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - began)
+        with pytest.raises(ContextFull, match="tokens"):
+            asking.result()
+        return longest
+
+    with LocalEngine(loaded, Settings(max_requests=2, max_context=16384)) as engine:
+        assert asyncio.run(longest_pause(engine)) < 0.2
+
+
+def test_a_text_that_no_context_could_hold_is_refused_unread(loaded, nano_tokenizer):
+    longest = max(map(len, nano_tokenizer.get_vocab()))
+    with LocalEngine(loaded, Settings(max_requests=2, max_context=40)) as engine:
+        with pytest.raises(ContextFull, match=rf"{40 * longest + 1} characters"):
+            _ask(engine, tiny.prompt("a" * (40 * longest + 1)))
+        with pytest.raises(ContextFull, match=r"has \d+ tokens"):
+            _ask(engine, tiny.prompt("a" * (40 * longest)))
 
 
 def test_the_models_limit_caps_the_context(loaded):

@@ -294,3 +294,13 @@ def test_conversations_that_send_the_same_cache_key_share_what_was_computed(clie
         return cached(ask(client, "tiny", "rank of many companies", extra_body={"prompt_cache_key": key}))
 
     assert [emit("mine") > 0, emit("yours") > 0, emit("mine") > 0] == [False, False, True]
+
+
+def test_what_the_model_cannot_hold_is_refused_unread(nano_tokenizer):
+    """The limit follows the model's own context, however large the one that was asked for."""
+    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(max_requests=2, max_context=100_000)) as engine:
+        player = models.LoadedEngine(engine, engine.loaded.renderer, context=engine.context)
+        offered = models.served_models("tiny", team.find("mor", instructions=False), player, player)
+        with connected(offered) as client, pytest.raises(openai.APIStatusError, match="65536 bytes") as caught:
+            ask(client, "tiny", "<|im_end|>" * 12_000)
+    assert caught.value.status_code == 413

@@ -104,3 +104,9 @@ def test_an_answer_of_unknown_origin_is_given_to_the_roles(sent, read):
 def test_reasoning_that_no_role_speaks_is_read_as_data_files_have_it(chosen, single_role):
     (one,) = offer(chosen, single_role).as_team_messages(SentMessage(Message("assistant", "So."), "Hm."))
     assert (one.speaker, one.content) == (single_role or "assistant", "<think>\nHm.\n</think>\n\nSo.")
+
+
+@pytest.mark.parametrize(("contexts", "bytes_"), [((1024, 8192), 1 << 18), ((100, 200), 1 << 16), ((None,), 1 << 20)])
+def test_a_request_may_be_as_large_as_the_longest_context_can_hold(contexts, bytes_):
+    offered = [models.ServedModel("m", models.LoadedEngine(None, context=one), SINGLE) for one in contexts]
+    assert models.largest_body(offered) == bytes_

@@ -43,7 +43,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stall", type=float, default=30.0, metavar="SECONDS", help=text)
     text = "what open requests are given to finish after SIGTERM or SIGINT (default: 20)"
     group.add_argument("--grace", type=float, default=20.0, metavar="SECONDS", help=text)
-    text = "the longest body of a request (default: 32 for each token of --max-context, at least 65536)"
+    text = "the longest body of a request (default: 32 for each token that the model holds, at least 65536)"
     group.add_argument("--max-body", type=int, metavar="BYTES", help=text)
     text = "the most messages of a request (default: 512)"
     group.add_argument("--max-messages", type=int, default=512, metavar="N", help=text)
@@ -64,10 +64,8 @@ def run(options: argparse.Namespace) -> None:
         constrained=not options.unconstrained,
     )
     limits = service.Limits(options.concurrency, options.waiting, options.seconds, options.max_messages)
-    # What cannot fit the context is not worth reading: tokenising it would hold up everybody else.
-    body = max(1 << 16, 32 * options.max_context) if options.max_body is None else options.max_body
     settings = server.Settings(
-        options.host, options.port, body, options.stall, options.grace, options.keyless, limits, playing
+        options.host, options.port, options.max_body, options.stall, options.grace, options.keyless, limits, playing
     )
     key = server.read_key(options.api_key_file)
     base, players = _playing.base_and_team(options)

@@ -10,11 +10,12 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rolecraft.engine.matcher import Grammars, Matcher
 from rolecraft.engine.model_runner import ModelRunner, cache_keys
-from rolecraft.engine.prompts import complete, constraint, encode, reply_prefix
+from rolecraft.engine.prompts import check_length, complete, constraint, encode, reply_prefix
 from rolecraft.engine.reply import Reader
 from rolecraft.engine.request import Request
 from rolecraft.engine.scheduler import Scheduler
@@ -49,6 +50,9 @@ class LocalEngine:
         self.context = self._runner.context
         self._grammars = Grammars(loaded.renderer, loaded.tokenizer, self._runner.vocabulary, settings.grammar)
         check_memory(settings, self._runner.cache.max_bytes, self.context)
+        self._longest_token = max(map(len, loaded.tokenizer.get_vocab()))
+        # One thread, so that prompts reach the scheduler in the order in which they were asked.
+        self._tokenizer_thread = ThreadPoolExecutor(1, "rolecraft-tokenizer")
         self._grammar_threads = ThreadPoolExecutor(_GRAMMAR_THREADS, "rolecraft-grammar")
         self._scheduler = Scheduler(self._runner, settings)
 
@@ -58,7 +62,7 @@ class LocalEngine:
         Raises ContextFull for a prompt that leaves no room for a reply, EngineError for one that cannot be served, and
         DataError for tools or a prefix that its choice cannot be made a grammar with.
         """
-        ids, roles = encode(self.loaded, prompt, self.context, self._runner.limit)
+        ids, roles = await self._encode(prompt)
         matcher = await self._matcher(prompt, ids)
         requests = [self._submit(prompt, ids, roles, index, matcher) for index in range(prompt.sampling.n)]
         try:
@@ -72,7 +76,7 @@ class LocalEngine:
         """Yield a reply's text as it is generated, `prompt.prefix` first; the last delta holds the completion."""
         if prompt.sampling.n != 1:
             raise EngineError(f"a stream is one reply, not n={prompt.sampling.n}; ask complete() for several")
-        ids, roles = encode(self.loaded, prompt, self.context, self._runner.limit)
+        ids, roles = await self._encode(prompt)
         matcher = await self._matcher(prompt, ids)
         loop, tokens = asyncio.get_running_loop(), asyncio.Queue[int | None]()
 
@@ -110,6 +114,12 @@ class LocalEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def _encode(self, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the prompt's tokens and role ids, made beside the caller's event loop: a long text takes long."""
+        check_length(prompt, self.context, self._longest_token)
+        make = partial(encode, self.loaded, prompt, self.context, self._runner.limit)
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, make)
 
     async def _matcher(self, prompt: Prompt, ids: tuple[int, ...]) -> Matcher | None:
         """Return what holds the reply to `prompt`, whose tokens are `ids`, to a grammar; None if it is free."""

@@ -31,6 +31,16 @@ def encode(loaded: Loaded, prompt: Prompt, context: int, limit: int | None) -> t
     return ids, _roles(loaded, prompt, opening)
 
 
+def check_length(prompt: Prompt, context: int, longest_token: int) -> None:
+    """Raise ContextFull for messages that `context` tokens of that many characters cannot hold; it costs nothing."""
+    characters = sum(len(message.content.strip()) for message in prompt.messages if message.ids is None)
+    if characters > context * longest_token:
+        raise ContextFull(
+            f"the messages have {characters} characters and the context holds {context} tokens of at most "
+            f"{longest_token} characters; shorten the conversation"
+        )
+
+
 def constraint(prompt: Prompt, constrain: Constrain) -> Wanted | None:
     """Return what the reply is held to, None if it is free; raises EngineError where that is asked for and off."""
     asked = prompt.choice != "auto" or bool(prompt.next_roles)

@@ -67,6 +67,7 @@ class Codec:
         self._find = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._lock = threading.Lock()
         self._seen = Seen(_REMEMBERED)
+        self._encode("")  # a tokenizer drops its own truncation at the first call: from then on nothing changes it
 
     def plain(self, text: str) -> tuple[int, ...]:
         """Return the ids of untrusted `text`; no control token is among them, whatever the text says."""
@@ -138,7 +139,9 @@ class Codec:
         ids = self._encode(text)
         if self._forbidden.isdisjoint(ids):
             return tuple(ids)
-        ids = [i for part in self._cut(text) for i in self._encode(part)]
+        parts = self._cut(text)
+        known = {part: self._encode(part) for part in dict.fromkeys(parts)}  # a text of markers repeats its parts
+        ids = [i for part in parts for i in known[part]]
         if self._forbidden.isdisjoint(ids):
             return tuple(ids)
         # A normaliser can turn other text into a marker; single characters cannot be one.
@@ -160,9 +163,8 @@ class Codec:
             return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _decode(self, ids: list[int]) -> str:
-        with self._lock:
-            text = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return str(text)
+        # Without the lock: decoding changes nothing, and whoever streams must not wait for a long text's encoding.
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 class Seen:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from rolecraft import wire
 from rolecraft.server import access, requests, responses
 from rolecraft.server.errors import Refused
-from rolecraft.server.models import ServedModel
+from rolecraft.server.models import ServedModel, largest_body
 from rolecraft.server.requests import ChatRequest, RequestBody
 from rolecraft.server.responses import ChatResponse
 from rolecraft.server.service import Service
@@ -66,6 +66,7 @@ class _Handlers:
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service, self._settings = service, settings
+        self._request_bytes = settings.request_bytes or largest_body(list(service.models.values()))
         self._began = int(time.time())
 
     async def health(self) -> Response:
@@ -92,7 +93,9 @@ class _Handlers:
             raise _internal_error() from error
 
     async def _chat(self, request: Request) -> Response:
-        chat = requests.read(await self._body(request), self._service.limits.messages)
+        body = await self._body(request)
+        # A large body takes long to read, and the other connections must not wait for it.
+        chat = await asyncio.to_thread(requests.read, body, self._service.limits.messages)
         model = self._service.find(chat.model)
         answer = ChatResponse(
             f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model, chat.logprobs, chat.include_usage
@@ -129,7 +132,7 @@ class _Handlers:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # a web page can send other types to this machine without being chat
             raise Refused(415, "send the request with 'Content-Type: application/json'", code="unsupported_media_type")
-        most = self._settings.request_bytes
+        most = self._request_bytes
         too_long = Refused(413, f"the body has more than {most} bytes; shorten it", code="request_too_large")
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared[:20]) > most:

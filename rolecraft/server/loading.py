@@ -42,7 +42,9 @@ def _name(base: str) -> str:
 
 def _loaded(engine: LocalEngine) -> LoadedEngine:
     loaded = engine.loaded
-    return LoadedEngine(engine, loaded.renderer, _fingerprint(loaded), tuned=loaded.adapter is not None)
+    return LoadedEngine(
+        engine, loaded.renderer, _fingerprint(loaded), tuned=loaded.adapter is not None, context=engine.context
+    )
 
 
 def _fingerprint(loaded: Loaded) -> str:

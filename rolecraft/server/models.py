@@ -10,18 +10,23 @@ from rolecraft.server.requests import SentMessage
 from rolecraft.team import Team, find
 from rolecraft.types import Choice, Engine, Message
 
+_BYTES_PER_TOKEN = 32
+_LEAST_BODY = 1 << 16
+_UNKNOWN_CONTEXT = 1 << 15
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
     """An engine, the renderer of its model (None: unknown), and a fingerprint that changes with its weights.
 
-    `tuned` tells that an adapter is on its base.
+    `tuned` tells that an adapter is on its base, `context` how many tokens a conversation may have (None: unknown).
     """
 
     engine: Engine
     renderer: Renderer | None = None
     fingerprint: str | None = None
     tuned: bool = False
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,12 @@ def served_models(
     bases = () if untuned is None else (ServedModel(base, untuned, plain, plain.first),)
     roles = (ServedModel(f"{base}:{speaker}", tuned, team, speaker) for speaker in team.speakers)
     return (*bases, *roles, ServedModel(f"{base}:team", tuned, team))
+
+
+def largest_body(models: Sequence[ServedModel]) -> int:
+    """Return how many bytes of a request are worth reading, by the longest context of the models."""
+    contexts = [model.loaded.context or _UNKNOWN_CONTEXT for model in models]
+    return max(_LEAST_BODY, _BYTES_PER_TOKEN * max(contexts, default=0))
 
 
 def describe(models: Sequence[ServedModel]) -> str:

@@ -22,14 +22,14 @@ _MINIMUM_PLAYING = {"temperature": 0, "max_tokens": 1, "max_thought": 1, "max_tu
 class Settings:
     """Where the server listens, and what one connection may take.
 
-    `request_bytes` bounds a body. Whoever takes nothing of a stream for `stall_seconds`, or needs longer for the head
-    of a request, is cut off. After a signal requests may go on for `grace_seconds`. `keyless`: listen beyond this
-    machine though no key is required.
+    `request_bytes` bounds a body (None: by what the models' contexts can hold). Whoever takes nothing of a stream for
+    `stall_seconds`, or needs longer for the head of a request, is cut off. After a signal requests may go on for
+    `grace_seconds`. `keyless`: listen beyond this machine though no key is required.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
-    request_bytes: int = 1 << 20
+    request_bytes: int | None = None
     stall_seconds: float = 30.0
     grace_seconds: float = 20.0
     keyless: bool = False
@@ -46,7 +46,7 @@ def check(settings: Settings) -> None:
     for part, bounds in parts:
         for name, minimum in bounds.items():
             value = getattr(part, name)
-            if not minimum <= value < math.inf:
+            if value is not None and not minimum <= value < math.inf:
                 raise SettingsError(f"the server's {name} is {value!r}; it must be at minimum {minimum}")
 
 
