@@ -95,6 +95,7 @@ def load(
     Raises NotFound for a model that is not there, ContractError where base, adapter and renderer do not fit together.
     """
     place = bases.find(base)
+    _read_config(base, place)  # first, since each part reads it and fails for another reason
     tokenizer = _load_tokenizer(base, place)
     model = _load_model(base, place, dtype).to(_device(device))
     _check_vocabulary(base, model, tokenizer)
@@ -125,7 +126,7 @@ def _load_tokenizer(base: str, place: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except fit.UNREADABLE as error:
         _refuse_code(base, error)
-        raise NotFound(_no_tokenizer(base)) from error
+        raise NotFound(f"{_no_tokenizer(base)} ({_first_line(error)})") from error
     # Some families' classes build an empty tokenizer out of no files at all.
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
         raise NotFound(_no_tokenizer(base))
@@ -134,7 +135,10 @@ def _load_tokenizer(base: str, place: str) -> Any:
 
 def load_config(base: str) -> Any:
     """Return the configuration that tells the shape of `base`; raises NotFound (see `bases.find_config`)."""
-    place = bases.find_config(base)
+    return _read_config(base, bases.find_config(base))
+
+
+def _read_config(base: str, place: str) -> Any:
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=False)
     except fit.UNREADABLE as error:

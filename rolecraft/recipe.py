@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -122,7 +123,7 @@ class TrainingSettings:
             "learning_rate": 0,
         }
         for name, bound in least.items():
-            if getattr(self, name) < bound:
+            if not getattr(self, name) >= bound:  # not a number is not at least anything
                 raise SettingsError(f"training.{name} is {getattr(self, name)!r}; it must be at least {bound}")
         if self.max_steps <= 0 and self.num_train_epochs <= 0:
             raise SettingsError("training: set max_steps or num_train_epochs above 0; as it stands nothing is trained")
@@ -227,7 +228,9 @@ def _plain_sections(
             hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known)}."
             raise SettingsError(f"unknown section {name!r} in {where}. {hint}")
         if section is not None and not isinstance(section, Mapping):
-            raise SettingsError(f"{where}: section {name!r} holds {section!r}; write keys and values under it")
+            raise SettingsError(
+                f"{where}: section {name!r} holds {reprlib.repr(section)}; write keys and values under it"
+            )
     return (
         from_dict(ModelSettings, data.get("model"), "model"),
         from_dict(TeamSettings, data.get("team"), "team"),

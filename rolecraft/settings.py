@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from rolecraft import parsing
 from rolecraft.errors import NotFound, SettingsError
 
 _Settings = TypeVar("_Settings")
+_SHOWN = 200
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def override(data: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise SettingsError(f"cannot set {path!r}: {section!r} holds {target!r}, not a section")
+                raise SettingsError(f"cannot set {path!r}: {section!r} holds {_shown(target)}, not a section")
         try:
             target[key] = parsing.load_yaml(value)
         except ValueError as error:
@@ -58,7 +61,7 @@ def from_dict(kind: type[_Settings], data: Mapping[str, Any] | None, where: str 
     """Return a `kind` from `data`; raises SettingsError for an unknown key or a value of the wrong type."""
     place = where or kind.__name__
     if not isinstance(data, Mapping | None):
-        raise SettingsError(f"{place} is {data!r} ({type(data).__name__}); expected keys with values")
+        raise SettingsError(f"{place} is {_shown(data)} ({type(data).__name__}); expected keys with values")
     values = dict(data or {})
     hints = typing.get_type_hints(kind)
     known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -77,7 +80,7 @@ def from_dict(kind: type[_Settings], data: Mapping[str, Any] | None, where: str 
 def require_choice(value: Any, choices: Sequence[Any], where: str) -> None:
     """Raise SettingsError unless `value`, which stands at `where`, is one of the choices."""
     if value not in choices:
-        raise SettingsError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
+        raise SettingsError(f"{where} is {_shown(value)}; it must be one of {', '.join(map(repr, choices))}")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -129,20 +132,36 @@ def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
             return _read(argument, value, where)
         except SettingsError as error:
             problems.append(str(error))
-    raise SettingsError(problems[0] if len(problems) == 1 else f"{where} is {value!r}; expected {arguments}")
+    raise SettingsError(problems[0] if len(problems) == 1 else f"{where} is {_shown(value)}; expected {arguments}")
 
 
 def _read_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return _read_float(value, where)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     expected = getattr(hint, "__name__", str(hint))
-    raise SettingsError(f"{where} is {value!r} ({type(value).__name__}); expected {expected}")
+    raise SettingsError(f"{where} is {_shown(value)} ({type(value).__name__}); expected {expected}")
+
+
+def _read_float(value: float | str, where: str) -> float:
+    """Return a finite number; YAML 1.1 reads 1e-4 as text."""
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise SettingsError(f"{where} is {_shown(value)} (str); expected float") from error
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SettingsError(f"{where} is {_shown(value)} ({type(value).__name__}); expected a finite number")
+    return number
+
+
+def _shown(value: Any) -> str:
+    """Return a value as an error may quote it."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN:  # Python refuses to write thousands of digits
+        return f"a whole number of {value.bit_length()} bits"
+    text = reprlib.repr(value) if isinstance(value, Mapping | list | tuple) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

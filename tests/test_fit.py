@@ -82,6 +82,22 @@ def first(adapter: Path) -> str:
     return KEY + next(key for key in (MATRIX[adapter.name], *weights(adapter)) if KEY + key in weights(adapter))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 99, b"[1, 2]", b'{"a": ' * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
+    ids=["empty", "bytes", "list", "deep", "long"],
+)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_base_of_garbage_is_told_in_a_line(base, tmp_path, name, content):
+    copied = shutil.copytree(base, tmp_path / "base")
+    (copied / name).write_bytes(content)
+    part = {"config.json": "the config of", "model.safetensors": "does not load as a causal language model"}
+    with pytest.raises(RolecraftError, match=part.get(name, "has no tokenizer that loads")) as caught:
+        model.load(str(copied))
+    assert str(copied) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_one_that_fits_is_loaded(base, adapter):
     assert model.load(str(base), adapter=adapter).adapter == adapter
 

@@ -214,3 +214,26 @@ def test_a_flag_into_a_value_is_refused():
 
 def test_to_dict_is_plain_yaml():
     assert yaml.safe_load(yaml.safe_dump(to_dict(Sample(words=("a",)))))["words"] == ["a"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "-inf", "1e999", 10**400])
+def test_a_rate_that_is_no_finite_number_is_refused(value):
+    with pytest.raises(SettingsError, match=r"rate is .* \(.*\); expected a finite number") as caught:
+        from_dict(_Rate, {"rate": value})
+    assert len(str(caught.value)) < 300
+
+
+def test_a_whole_number_too_long_to_write_is_told():
+    with pytest.raises(SettingsError, match="rate is a whole number of 20001 bits"):
+        from_dict(_Rate, {"rate": 1 << 20_000})
+
+
+def test_a_value_is_quoted_in_an_error_as_far_as_it_is_short():
+    with pytest.raises(SettingsError) as caught:
+        from_dict(_Rate, {"rate": [["x" * 1000] * 1000] * 1000})
+    assert len(str(caught.value)) < 500
+
+
+@dataclass(frozen=True)
+class _Rate:
+    rate: float = 0.1

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 
-from rolecraft import adapters
+from rolecraft import adapters, parsing
 from rolecraft.report.charts import curve, fold, heat_map, series
 from rolecraft.store import Run
 
@@ -33,7 +32,7 @@ def _router_loads(run: Run) -> list[str]:
     if not path.is_file():
         return []
     maps: dict[str, dict[str, dict[str, Sequence[float]]]] = {}
-    loads: Mapping[str, Mapping[str, Sequence[float]]] = json.loads(path.read_text(encoding="utf-8"))
+    loads: Mapping[str, Mapping[str, Sequence[float]]] = parsing.read_json(path)
     for layer, roles in loads.items():
         match = _PLACE.search(layer)
         row, cell = (f"layer {match[1]}", match[2]) if match else (layer, "")
