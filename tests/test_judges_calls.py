@@ -142,6 +142,15 @@ def doubling(levels):
     return of(a={"$ref": "#/$defs/d0"}) | {"$defs": {**defs, f"d{levels}": {"type": "integer"}}}
 
 
+def chained(levels):
+    """Return a schema each of whose levels refers to the level below, where it is again."""
+    schema: dict = {}
+    for level in range(levels, 0, -1):
+        path = "/properties/a" * level
+        schema = {"properties": {"a": schema}, "anyOf": [{"$ref": f"#/$defs/a{path}"}]}
+    return schema
+
+
 HOSTILE = {
     "doubling references": (doubling(60), {"a": 1}),
     "endless reference": ({"$ref": "#"}, {"a": 1}),
@@ -154,6 +163,16 @@ HOSTILE = {
     "deep arguments": (of(a={}), nested(20_000)),
     "deep schema": (nested(5_000), {}),
     "wide schema": (of(a={"anyOf": [{"minLength": i} for i in range(50_000)]}), {"a": "x"}),
+    "many large patterns": (of(**{f"k{i}": {"pattern": f"a{{40000}}{i}"} for i in range(300)}), {}),
+    "many properties": (of(**{f"k{i}": {"pattern": rf"\p{{{'_' * (i % 50)}L}}{i}"} for i in range(300)}), {}),
+    "patterns beside each other": (
+        of(**{f"k{i}": {"pattern": "^(a{1,99}){1,99}b"} for i in range(99)}),
+        {f"k{i}": "a" * 999 for i in range(99)},
+    ),
+    "definitions within each other": (
+        {"$ref": "#/$defs/a", "$defs": {"a": chained(90)}},
+        {},
+    ),
     "long name": (of(), {"a" * 1_000_000: 1}),
 }
 

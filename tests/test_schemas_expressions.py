@@ -80,6 +80,7 @@ def test_a_pattern_means_what_ecma_262_says(pattern, right, wrong):
         (r"\k<x>", "a group 'x' that it does not have"),
         ("(?x)a", "ECMA-262 does not have"),
         ("((((a{100}){100}){100}){100})", "repeats too much"),
+        ("".join(rf"\p{{{'_' * i}L}}" for i in range(20)), "more than 16 Unicode properties"),
         ("(" * 60 + ")" * 60, "nested more than"),
         ("a" * 10_001, "10001 characters"),
     ],

@@ -22,7 +22,8 @@ from rolecraft.types import Json
 
 _MAX_CHECKS = 1_000_000  # objects in the schema times values in the arguments; some ten seconds at worst
 _MAX_UNIQUE = 1_000  # values that may be compared in pairs
-_PATTERN_SECONDS = 1.0
+_PATTERN_SECONDS = 1.0  # for all searches in the arguments of one call
+_READING_SECONDS = 2.0  # of a processor, for all patterns of a schema
 _HOPS = (24, 8, 4, 2, 0)  # how often references are followed on one path: the first that keeps the schema small
 _BRANCHES = ("allOf", "anyOf", "oneOf")
 
@@ -167,13 +168,17 @@ def _usable(text: str) -> dict[str, Json] | str:
     return schema
 
 
-def _is_expression(value: Json) -> bool:
-    return not isinstance(value, str) or bool(expressions.compiled(value))
-
-
 def _checker() -> jsonschema.FormatChecker:
+    """Return what checks the patterns of one schema."""
+    end = time.thread_time() + _READING_SECONDS
+
+    def is_expression(value: Json) -> bool:
+        if time.thread_time() > end:
+            raise expressions.Malformed("is one of too many patterns, or they are too large")
+        return not isinstance(value, str) or bool(expressions.compiled(value))
+
     checker = jsonschema.FormatChecker(())
-    checker.checks("regex", raises=expressions.Malformed)(_is_expression)
+    checker.checks("regex", raises=expressions.Malformed)(is_expression)
     return checker
 
 

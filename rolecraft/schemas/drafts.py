@@ -96,7 +96,6 @@ class _Translator:
             place, node = pending.pop()
             if not isinstance(node, Mapping):
                 continue
-            self._count()
             if len(place) > _DEEPEST:
                 raise Unusable("is nested too deeply")
             yield place, node
@@ -126,13 +125,10 @@ class _Translator:
 
     def _base(self, place: tuple[str, ...]) -> str:
         """Return the identifier that references at a place are relative to."""
+        if not self._bases:
+            return ""
         inner = (place[:length] for length in range(len(place), -1, -1))
         return next((self._bases[outer] for outer in inner if outer in self._bases), "")
-
-    def _count(self) -> None:
-        self._nodes += 1
-        if self._nodes > 8 * MOST_NODES:
-            raise Unusable("is too large")
 
     def _known(self, key: str) -> bool:
         draft = self._draft
@@ -142,7 +138,9 @@ class _Translator:
         """Return the translation of what stands at `place`."""
         if not isinstance(schema, Mapping):
             return schema
-        self._count()
+        self._nodes += 1
+        if self._nodes > 2 * MOST_NODES:  # what is referred to within something else is written twice
+            raise Unusable("is too large")
         if "$ref" in schema and self._draft in (4, 6, 7):
             schema = {"$ref": schema["$ref"]}  # these drafts ignore what stands beside it
         written: dict[str, Json] = {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import regex
 
 Ranges = tuple[tuple[int, int], ...]
@@ -20,6 +21,7 @@ Ranges = tuple[tuple[int, int], ...]
 _MOST_CHARACTERS = 10_000
 _MOST_SIZE = 50_000  # characters, counted repetitions written out: what `regex` soon compiles
 _DEEPEST = 50
+_MOST_PROPERTIES = 16  # of Unicode; each takes some 15 ms to look up
 _SURROGATES = (0xD800, 0xDFFF)
 _LAST = 0x10FFFF
 _DIGIT: Ranges = ((48, 57),)
@@ -93,6 +95,7 @@ class _Reader:
     def __init__(self, pattern: str) -> None:
         self.at, self.groups = 0, 0
         self.beyond: dict[str, None] = {}
+        self._properties: set[str] = set()
         self.referred: list[int] = []
         self._pattern, self._dot = pattern, _without(_LINE_ENDS)
         self._named: dict[str, int] = {}
@@ -259,7 +262,10 @@ class _Reader:
             named = self._match(_PROPERTY)
             if named is None:
                 raise Malformed(f"has '\\{sign}' without a property in braces at {self.at}")
-            ranges = _having(named[1] or named[2])
+            self._properties.add(name := named[1] or named[2])
+            if len(self._properties) > _MOST_PROPERTIES:
+                raise Malformed(f"has more than {_MOST_PROPERTIES} Unicode properties")
+            ranges = _having(name)
             return ranges if sign == "p" else _without(ranges)
         code = self._code(sign)
         return ((code, code),)
@@ -337,7 +343,8 @@ class _Reader:
 @lru_cache(maxsize=64)
 def _having(name: str) -> Ranges:
     """Return the characters with a Unicode property."""
-    every = "".join(map(chr, (*range(_SURROGATES[0]), *range(_SURROGATES[1] + 1, _LAST + 1))))
+    codes = np.arange(_LAST + 1, dtype="<u4")
+    every = np.delete(codes, slice(_SURROGATES[0], _SURROGATES[1] + 1)).tobytes().decode("utf-32-le")
     try:
         runs = regex.finditer(rf"\p{{{name}}}+", every)
         bounds = [(ord(every[run.start()]), ord(every[run.end() - 1])) for run in runs]
