@@ -26,6 +26,7 @@ BOUNDARIES = {
     "tools/_sql_worker.py": "functions that are loaded into a process of their own may raise anything",
     "sandbox/_runner.py": "a process that runs a model's code",
     "sandbox/_server.py": "the process that starts those",
+    "sandbox/_keeper.py": "the same",
     "workers.py": "a process whose end must be told to its parent",
     "evaluate/playing.py": "the same",
     "reproduce/__init__.py": "the same",
