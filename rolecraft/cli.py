@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 from rolecraft import commands
 from rolecraft.errors import RolecraftError
+from rolecraft.telling import tell
 
 _INTERRUPTED = 130
-_SWITCH = "ROLECRAFT_TRACEBACK"
-_LONGEST = 2000  # characters of an error that was not raised on purpose
-
-_REMEDIES = {
-    errno.ENOSPC: "make room and repeat the command",
-    errno.EDQUOT: "make room and repeat the command",
-    errno.EACCES: "check its permissions",
-    errno.EPERM: "check its permissions",
-    errno.EROFS: "choose a place that can be written",
-}
-
-_IN_WORDS: dict[type[Exception], str] = {
-    UnicodeError: "text that is not valid in its encoding",
-    RecursionError: "nested too deeply",
-    OverflowError: "a number is out of range",
-    MemoryError: "out of memory",
-}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one verb; returns 0, 1 where something failed, 2 where the caller can mend it, 130 when interrupted.
-
-    With ROLECRAFT_TRACEBACK=1 in the environment, where an error came from is printed before its line.
-    """
+    """Run one verb; returns 0, 1 where something failed, 2 where the caller can mend it, 130 when interrupted."""
     try:
         try:
             command, options = commands.read(words)
@@ -50,38 +29,9 @@ def main(words: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except Exception as error:  # noqa: BLE001  the command line: nobody above could tell it
-        if os.environ.get(_SWITCH, "0") not in ("", "0"):
-            traceback.print_exception(error)
-        print(f"rolecraft: {_printable(in_words(error))}", file=sys.stderr)
+        tell(error)
         _drop_output()
         return error.exit_code if isinstance(error, RolecraftError) else 1
-
-
-def in_words(error: Exception) -> str:
-    """Return what happened, to what, and what to do; of errors that were not raised on purpose, in one line."""
-    if isinstance(error, RolecraftError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        remedy = f"; {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else ""
-        if error.filename is not None:
-            return f"{os.fsdecode(error.filename)!r}: {error.strerror}{remedy}"
-        return f"{error.strerror}{remedy} ({_origin(error)})"
-    kind = next((text for kind, text in _IN_WORDS.items() if isinstance(error, kind)), type(error).__name__)
-    said = " ".join(str(error).split())[:_LONGEST]
-    return f"{kind}{': ' if said else ''}{said} ({_origin(error)})"
-
-
-def _origin(error: Exception) -> str:
-    """Return the innermost line of Rolecraft that the error passed, and what shows all of them."""
-    here = os.path.dirname(__file__)
-    passed = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(here + os.sep)]
-    place = f"in {os.path.relpath(passed[-1].filename, os.path.dirname(here))}:{passed[-1].lineno}; " if passed else ""
-    return f"{place}{_SWITCH}=1 shows where it came from"
-
-
-def _printable(text: str) -> str:
-    """Return the text with control characters spelled out: what a file holds must not steer a terminal."""
-    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 
 
 def _flush_output() -> None:

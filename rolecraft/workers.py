@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from types import FrameType
 
 from rolecraft import errors
 from rolecraft.errors import RolecraftError
+from rolecraft.telling import tell
 
 _FAULT = "ROLECRAFT_WORKER_FAULT"
 _GRACE = 10.0
@@ -78,10 +78,10 @@ def work() -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = _INTERRUPTED
-    except Exception:  # noqa: BLE001  # the process ends here: its trace and exit code are all that is left of it
+    except Exception as error:  # noqa: BLE001  # the process ends here: what it says is all that is left of it
         time.sleep(0.5)
         if not fault.exists():  # else this worker only lost its connection to the one that left its reason
-            traceback.print_exc()
+            tell(error)
         code = 1
     _end(code)
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "rolecraft"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors", "loader", "catalog", "parsing", "settings", "toolschema"),
+    ("types", "errors", "telling", "loader", "catalog", "parsing", "settings", "toolschema"),
     ("wire", "schemas", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "grammar", "benchmarks"),
     (

@@ -24,6 +24,10 @@ def note(folder):
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS")
     Path(folder, os.environ["RANK"]).write_text(" ".join(os.environ[name] for name in names))
 
+def finds_the_disk_full():
+    raise OSError(28, "No space left on device", "checkpoint")
+
+
 def one_misses_a_file(folder):
     if os.environ["RANK"] == "1":
         raise NotFound("no file 'x'; give one that exists")
@@ -91,6 +95,13 @@ def test_this_process_is_no_worker():
 def test_an_error_made_on_purpose_in_a_worker_is_raised_here(targets):
     with pytest.raises(NotFound, match="no file 'x'; give one that exists"):
         workers.launch("targets:one_misses_a_file", [str(targets)], 2)
+
+
+def test_an_error_that_nobody_foresaw_in_a_worker_is_told_in_a_line(targets, capfd):
+    with pytest.raises(RolecraftError, match=r"workers failed \(worker 0: 1\)"):
+        workers.launch("targets:finds_the_disk_full", [], 1)
+    line = "rolecraft: 'checkpoint': No space left on device; make room and repeat the command\n"
+    assert capfd.readouterr().err == line
 
 
 def test_a_killed_worker_ends_the_others_and_is_told(targets):
