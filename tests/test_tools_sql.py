@@ -555,7 +555,7 @@ def test_nothing_is_left_of_a_closed_database_its_forks_and_its_queries(processe
     database = opened(read_only=False, seconds=60)
     forks = [database.fork(), database.fork()]
     ask(forks[0], "DELETE FROM city")
-    assert eventually(lambda: len(processes()) == 6), "a keeper and a child for each"
+    assert eventually(lambda: len(processes()) == 6), f"a keeper and a child for each, not {processes()}"
     thread = threading.Thread(target=lambda: refusal(database, f"SELECT {TRIM}"))
     thread.start()
     time.sleep(0.1)

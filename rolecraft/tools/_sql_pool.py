@@ -64,28 +64,25 @@ class Link:
             _pool(os.getpid()).send(register, (self._theirs.fileno(), self._end.fileno()))
         with self._closed_on_error():
             send(self._channel, [order])
-            return self._receive(ANY, OPEN_SECONDS)
+            return self._receive(ANY, _deadline(OPEN_SECONDS))
 
-    def ask(self, do: str, text: str, seconds: float) -> list[Any]:
+    def ask(self, do: str, text: str, seconds: float, descriptors: tuple[int, ...] = ()) -> list[Any]:
         """Return the answer to a request, for which the processes have so long; raises Gone."""
+        number, deadline = next(self._requests), _deadline(seconds)
         with self._closed_on_error():
-            number = next(self._requests)
-            send(self._channel, [number, do, text, seconds])
-            return self._receive(number, seconds)
+            self._channel.settimeout(deadline - time.monotonic())
+            send(self._channel, [number, do, text, seconds], descriptors)
+            return self._receive(number, deadline)
 
     def fork(self, seconds: float) -> tuple[Link, list[Any]]:
         """Return a link to a copy of the database, and what its keeper says first; raises Gone."""
         copy = Link()
-        with copy._theirs, copy._end, self._closed_on_error():
-            ends = (copy._theirs.fileno(), copy._end.fileno())
-            number = next(self._requests)
-            send(self._channel, [number, "fork", "", seconds], ends)
-            answer = self._receive(number, seconds)
-        if answer[0] != "forked":
-            copy.close()
-            return copy, answer
-        with copy._closed_on_error():
-            return copy, copy._receive(ANY, OPEN_SECONDS)
+        with copy._theirs, copy._end, copy._closed_on_error():
+            answer = self.ask("fork", "", seconds, (copy._theirs.fileno(), copy._end.fileno()))
+        if answer[0] == "forked":
+            with copy._closed_on_error():
+                answer = copy._receive(ANY, _deadline(OPEN_SECONDS))
+        return copy, answer
 
     def close(self) -> None:
         """End the processes, whatever they do; a request that waits in another thread raises Gone. Safe to repeat."""
@@ -97,9 +94,8 @@ class Link:
         """Close the sockets too, which no thread may be using."""
         self._finalizer()
 
-    def _receive(self, number: int, seconds: float) -> list[Any]:
+    def _receive(self, number: int, deadline: float) -> list[Any]:
         """Return the answer to request `number`, passing over one that was not waited for."""
-        deadline = time.monotonic() + seconds + GRACE + _PATIENCE
         while True:
             received = receive(self._channel, 0, deadline, _ANSWER_BYTES)
             if received is None:
@@ -201,6 +197,11 @@ def _pool(pid: int) -> _Pool:
     return _Pool()
 
 
+def _deadline(seconds: float) -> float:
+    """Return the time after which processes that have `seconds`, and are then killed, are not waited for."""
+    return time.monotonic() + seconds + GRACE + _PATIENCE
+
+
 def _shut(*sockets: socket.socket) -> None:
     for each in sockets:
         with contextlib.suppress(OSError):  # closed before, or the other side has gone
@@ -208,7 +209,7 @@ def _shut(*sockets: socket.socket) -> None:
 
 
 def _close(owner: int, *sockets: socket.socket) -> None:
-    """Close a link; a forked copy of it must not end the processes, which are its parent's."""
+    """Close sockets; a forked copy of them must not end the processes behind them, which are its parent's."""
     if os.getpid() == owner:
         _shut(*sockets)
     for each in sockets:
@@ -217,7 +218,7 @@ def _close(owner: int, *sockets: socket.socket) -> None:
 
 def _shut_down(owner: int, popen: subprocess.Popen[bytes], control: socket.socket) -> None:
     """Close the control socket, at which the server leaves by itself; be firm when it does not."""
-    control.close()
+    _close(owner, control)  # shut down too: a forked worker may still hold a copy
     if os.getpid() != owner:
         popen.returncode = 0  # a forked copy: the process is not this one's child
         return

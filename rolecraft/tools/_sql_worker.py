@@ -90,6 +90,7 @@ def main(control: socket.socket, register: str) -> NoReturn:
     """Fork a keeper for each pair of descriptors that comes, until the application has gone."""
     try:
         add = _load(register)
+        _warm_up(add)
     except Exception as error:  # noqa: BLE001  whatever the module raises, the application must be told
         control.sendall(f"{type(error).__name__}: {error}".encode("utf-8", "replace")[:4000])
         os._exit(1)
@@ -97,19 +98,33 @@ def main(control: socket.socket, register: str) -> NoReturn:
     gc.collect()
     gc.freeze()  # children share these objects' memory as long as nothing touches them
     control.sendall(STARTED)
-    with contextlib.suppress(ConnectionError):
-        while True:
-            order, descriptors, _, _ = socket.recv_fds(control, 1, 2)
-            if not order:
-                break
-            if len(descriptors) == 2 and os.fork() == 0:  # fewer: no room for them, the application sees its end closed
-                control.close()
-                _become_keeper(descriptors, add)
-            for descriptor in descriptors:
-                os.close(descriptor)
+    while _fork_keeper(control, add):
+        continue
     with contextlib.suppress(ChildProcessError):
         os.wait()  # until the last one has ended: process 1 need not bury any
     os._exit(0)
+
+
+def _fork_keeper(control: socket.socket, register: Register) -> bool:
+    """Fork one keeper; False when the application has gone. One that cannot be had is told by its closed ends."""
+    try:
+        order, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+    except ConnectionError:
+        return False
+    with contextlib.suppress(OSError):  # no more processes
+        if len(descriptors) == 2 and os.fork() == 0:  # fewer: no room for descriptors
+            control.close()
+            _become_keeper(descriptors, register)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return bool(order)
+
+
+def _warm_up(register: Register) -> None:
+    """Do once what every child does, so that it finds the work of a first time done."""
+    queries = Queries(build("CREATE TABLE t (x); INSERT INTO t VALUES (1)", register), Rules(True, 1, 100, 1.0))
+    json.loads(json.dumps([ANY, queries.tables(), queries.answer("SELECT x FROM t")]))
+    queries.connection.close()
 
 
 def _load(register: str) -> Register:

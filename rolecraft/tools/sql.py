@@ -4,10 +4,10 @@ Every statement runs in a process that the kernel kills a quarter of a second af
 `memory_mb` beyond the database. A killed statement has changed nothing, and the database answers the next one. Nothing
 that a model wrote is compiled or run in the application, which only waits.
 
-Not covered: what opens a database (its script or its file) is the task's, not the model's: it is bounded in time, to a
-minute, and in what it may do, not in memory. What sorting spills to the temporary folder is bounded to 512 MB. The
-process is not confined otherwise: a fault of SQLite that lets a query run code has the application's rights. On systems
-other than Linux the memory limit does not hold, and a query outlives the application until its time is over.
+Not covered: what opens a database (its script or its file) is the task's, not the model's: it is bounded in what it may
+do and to a minute, not in memory. A file that sorting spills to the temporary folder may have 512 MB. The process is
+not confined otherwise: a fault of SQLite that lets a query run code gives it the application's rights. On systems other
+than Linux the memory limit does not hold, and a query outlives the application until its time is over.
 """
 
 from __future__ import annotations
