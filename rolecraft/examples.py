@@ -301,7 +301,7 @@ def _run_problem(example: Example, start: int, end: int, renderer: Renderer, tea
     unparsed = renderer.parse(body, speaker).unparsed
     if unparsed is not None:
         return (
-            f"a malformed or truncated call is trained {where}: {why_unparsed(unparsed)}; "
+            f"a malformed or truncated call is trained {where}: {why_unparsed(unparsed, (), renderer.call_syntax)}; "
             "mend or drop it, or give the message weight 0"
         )
     return None

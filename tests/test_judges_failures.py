@@ -91,6 +91,25 @@ def test_a_right_call_whose_tool_failed_is_not_blamed_on_the_answer():
     assert failures.failure(with_errors(episode(FIND, READ, "17"))) == "tool failed"
 
 
+@pytest.mark.parametrize(
+    ("made", "wanted", "right"),
+    [
+        (1, True, False),
+        (True, 1, False),
+        (1.0, True, False),
+        (0, False, False),
+        ([{"a": [1]}], [{"a": [True]}], False),
+        (1.0, 1, True),
+        ([{"a": [2]}], [{"a": [2.0]}], True),
+        (0.1 + 0.2, 0.3, False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+    ],
+)
+def test_true_is_not_1_and_1_is_1_0_at_any_depth(made, wanted, right):
+    found = failures.failure(episode(("read_debt", {"key": made}), "17", wanted=(("read_debt", {"key": wanted}),)))
+    assert found == ("wrong answer" if right else "wrong arguments")
+
+
 def test_the_layout_of_code_does_not_matter():
     spaced = episode(("python", {"code": "print(60  +\n63)"}, ""), "17", wanted=(CODE,))
     assert failures.failure(spaced) == "wrong answer"

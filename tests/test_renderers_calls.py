@@ -122,6 +122,55 @@ def test_prose_is_told_what_a_call_is() -> None:
     assert why_unparsed("call read_debt please") == "not JSON: a call is an object in { }"
 
 
+def tagged(text: str) -> str:
+    return f"<tool_call>\n{text}\n</tool_call>"
+
+
+RIGHT = '{"name": "read_debt", "arguments": {"key": "x"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"[{RIGHT}, {RIGHT}]", "a list, not a call; write each call as an object, in a <tool_call> of its own"),
+        (f"{RIGHT}\n{RIGHT}", "two objects; write each call in a <tool_call> of its own"),
+        (f"{RIGHT}, {RIGHT}", "two objects; write each call in a <tool_call> of its own"),
+        ('{"name": "read_debt", "parameters": {}}', 'the arguments stand under "parameters"; write "arguments"'),
+        ('{"name": "read_debt", "args": {}}', 'the arguments stand under "args"; write "arguments"'),
+        ('{"name": "read_debt", "arguments": "{}"}', '"arguments" must be an object, got text'),
+        ('{"arguments": {}}', 'no "name"'),
+        ('{"name": "read_debt" "arguments": {}}', "not JSON: expected ',' at '\"arguments\":' (character 22)"),
+        ('{"name": "read_debt, "arguments": {}}', "not JSON: expected ',' at 'arguments\": ' (character 23)"),
+        ('{"name": "read_debt", "arguments": {}', "not JSON: a closing } is missing (character 38)"),
+        ('{"name": "read_debt}', 'not JSON: a closing " is missing (character 10)'),
+        (f"{RIGHT} That is all.", "text after the object: 'That is all.'"),
+        (f"```json\n{RIGHT}\n```", "text before the object: '```json'"),
+        (f"{RIGHT}}}", "not JSON: something follows the object at '}' (character 49)"),
+        ("read_debt(x)", "not JSON: a call is an object in { }"),
+    ],
+)
+def test_the_reason_names_the_fault_in_a_tagged_call(text: str, reason: str) -> None:
+    unparsed = parse([(tagged(text), False)], TAGGED, tags_are_tokens=False).unparsed
+    assert unparsed == tagged(text)
+    assert why_unparsed(unparsed, (DEBT,)) == reason
+
+
+def test_the_reason_names_the_familys_own_key() -> None:
+    llama = CallSyntax(arguments_key="parameters", ignored=("type",))
+    text = '{"name":"f","arguments":{}}\n{"name":1}'
+    assert why_unparsed(text, (), llama) == 'the arguments stand under "arguments"; write "parameters"'
+    assert why_unparsed('{"name":1}\n{"name":"f"}', (), LINES) == '"name" must be the name of a tool'
+    assert why_unparsed(f"[{RIGHT}]", (), LINES) == (
+        "a list, not a call; write each call as an object, on a line of its own"
+    )
+
+
+def test_keys_that_a_schema_reaches_by_reference_are_known() -> None:
+    tool = ToolSpec("f", "", {"allOf": [{"$ref": "#/$defs/x"}], "$defs": {"x": DEBT.parameters}})
+    assert why_unparsed('{"name":"f","args":{"kay":1}}', (tool,)) == "f has no key 'kay'; keys: key"
+    assert signature(tool) == "f(key)"
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

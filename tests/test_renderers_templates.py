@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from rolecraft import wire
 from rolecraft.renderers import Renderer, find
 from rolecraft.types import Message, ToolCall, ToolSpec
 
@@ -128,6 +129,42 @@ def test_hermes_differs_where_a_reply_begins_with_a_newline(hermes_tokenizer) ->
     ours, theirs = renderer.render(messages).ids, official(hermes_tokenizer, "qwen2_5", messages, ())
     assert renderer.text(ours) == renderer.text(theirs)
     assert ours[: len(renderer.prompt(messages[:1], (), "assistant"))] == renderer.prompt(messages[:1], (), "assistant")
+
+
+def official_of(tokenizer: PreTrainedTokenizerFast, name: str, asked: Message, tool: dict) -> str:
+    """Return what the template makes of a tool exactly as a caller wrote it."""
+    text = tokenizer.apply_chat_template(
+        [_row(asked)], tools=[tool], chat_template=template(name), tokenize=False, date_string="26 Jul 2024"
+    )
+    return str(text)
+
+
+SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}}
+FULL = {"name": "f", "description": "d", "parameters": SCHEMA}
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (FULL, FULL),
+        ({"name": "f", "parameters": SCHEMA}, {**FULL, "description": ""}),
+        ({"name": "f", "description": "d"}, {**FULL, "parameters": {"type": "object", "properties": {}}}),
+        ({"description": "d", "parameters": SCHEMA, "name": "f"}, FULL),
+        ({**FULL, "strict": True}, FULL),
+    ],
+    ids=["whole", "no description", "no parameters", "another order", "strict"],
+)
+@pytest.mark.parametrize("name", ["hermes", "llama3"])
+def test_a_tool_is_told_whole_and_in_one_order_as_the_template_tells_the_whole_one(
+    name: str, function: dict, told: dict, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = request.getfixturevalue(f"{name}_tokenizer")
+    family = {"hermes": "qwen2_5", "llama3": "llama3_1"}[name]
+    asked, tool = Message("user", "q"), {"type": "function", "function": function}
+    renderer = find(tokenizer)
+    ours = renderer.text(renderer.render((asked,), wire.tools_from_json([tool])).ids)
+    assert ours == official_of(tokenizer, family, asked, {"type": "function", "function": told})
+    assert (ours == official_of(tokenizer, family, asked, tool)) == (list(function.items()) == list(told.items()))
 
 
 def test_llama3_keeps_the_text_beside_a_call_that_the_template_drops(llama3_tokenizer) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rolecraft.judges import replies
+from rolecraft.judges._equality import difference
 from rolecraft.judges.answers import holds
 from rolecraft.types import Json, Message, ToolCall, Trajectory, Verdict
 
@@ -143,7 +144,7 @@ def _equals(attempt: _Attempt, wanted: ToolCall) -> bool:
     if attempt.call is None or attempt.call.name != wanted.name:
         return False
     try:
-        return bool(_normal(attempt.call.arguments) == _normal(wanted.arguments))
+        return difference(_normal(wanted.arguments), _normal(attempt.call.arguments), wanted.name) is None
     except RecursionError:  # nested a thousand deep: no reference is
         return False
 

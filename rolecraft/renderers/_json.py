@@ -30,6 +30,15 @@ _JSON_REASONS = {
 }
 
 
+class Malformed(ValueError):
+    """Text that is not JSON: why, and the place of the character where that shows."""
+
+    def __init__(self, reason: str, place: int) -> None:
+        """Take the reason in words, and the place, from 0."""
+        super().__init__(reason)
+        self.place = place
+
+
 def balanced_end(text: str, start: int, limit: int) -> int:
     """Return where the bracket opened at `start` is closed, or `limit` if it never is. Linear in the length."""
     depth = 0
@@ -67,7 +76,7 @@ def load(text: str) -> Json:
             parse_constant=_constant,
         )
     except json.JSONDecodeError as error:
-        raise ValueError(_explain(error, depth)) from None
+        raise Malformed(_explain(error, depth), error.pos) from None
     if _SURROGATE.search(json.dumps(data, ensure_ascii=False)):
         raise ValueError("not text: half of a surrogate pair")
     return data

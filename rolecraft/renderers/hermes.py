@@ -1,7 +1,10 @@
 """ChatML with Hermes tool calls, word for word as Qwen2.5's own template has them.
 
-Equal to that template, id for id, but for: roles other than the assistant (their name is the header), a reply that
-begins with a newline (the header is tokenised apart), and markers spelled out in content (they stay text).
+Equal to that template, id for id, but for: roles other than the assistant (their name is the header); a reply that
+begins with a newline (the header is tokenised apart); markers spelled out in content (they stay text); and tools. Each
+is told as `type` and `function`, with `name`, `description` and `parameters` in this order: a description left out is
+"", parameters left out are an object without properties, `strict` and any other key is not told. The template prints
+the keys that the caller gave, in the caller's order.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The tools stand in the first user message, results are JSON under `ipython`, out
 to the templates, id for id, but for: roles other than the assistant (their name is the header); text beside a call
 (the templates drop it); outer white space of a reply (they cut it); several calls in one message (they refuse them:
 here one object a line, and `; ` is read too); tools with no user message to hold them (they refuse or misplace them:
-here they follow the system text); markers spelled out in content (they stay text).
+here they follow the system text); markers spelled out in content (they stay text); tools that leave out a description
+or parameters, have other keys or another order of them (told as `hermes.py` says).
 """
 
 from __future__ import annotations
