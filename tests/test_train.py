@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rolecraft import model, wire
-from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError, UserError
+from rolecraft.errors import ContractError, DataError, Interrupted, NotFound, SettingsError, UserError
 from rolecraft.store import Run
 from rolecraft.train import Recipe, count_parameters, find_recipe, launch, load_recipe, train
 from rolecraft.types import Message, Task, ToolCall, ToolSpec, Trajectory
@@ -336,6 +337,18 @@ def test_a_half_written_checkpoint_is_passed_over(place, unbroken, tmp_path, cap
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:100])
     assert same(weights(launch(recipe, run, flags=DROPOUT, resume=True)), unbroken)
     assert f"{newest.name} was not written to its end" in capsys.readouterr().out
+
+
+def test_a_checkpoint_with_numbers_that_are_none_is_not_gone_on_from(place, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    for file in run.glob("checkpoint-*/adapter_model.safetensors"):
+        tensors = load_file(file)
+        next(iter(tensors.values()))[0, 0] = torch.nan
+        save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(
+        ContractError, match=r"adapter_model\.safetensors does not fit .* holds 1 of \d+ numbers that are"
+    ):
+        train(recipe_of(place, tmp_path, save_steps=2), run, resume=True)
 
 
 def interrupt_at(run: Path, step: int) -> None:

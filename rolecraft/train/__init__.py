@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, contract, examples, model, store, team, workers
+from rolecraft import adapters, attention, contract, examples, fit, model, store, team, workers
 from rolecraft.errors import DataError, Interrupted, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
@@ -205,6 +205,8 @@ def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint
         raise DataError(f"the data is not what {checkpoint.folder} was trained on; restore it, or begin anew elsewhere")
     with StopOnSignal() as signals:
         trainer = _trainer(work, arguments, output_dir, signals)
+        if checkpoint:
+            fit.require_fit(checkpoint.folder, trainer.model, trainer.model.peft_config["default"])
         if checkpoint and checkpoint.facts["step"] >= checkpoint.facts["of"]:
             trainer.model.load_adapter(str(checkpoint.folder), "default", is_trainable=True)
             trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
