@@ -27,6 +27,7 @@ def test_a_plan_names_every_layer():
         ({"landlock": True}, {"landlock"}),
         ({"seccomp": True}, {"seccomp"}),
         ({"switch_user": True}, {"unprivileged"}),
+        ({"cgroup": True}, {"cgroup"}),
         ({"started_by_root": False}, {"unprivileged"}),
     ],
 )

@@ -22,9 +22,9 @@ _SMALLEST = {"seconds": 0.01, "memory_mb": 8, "output_bytes": 1, "file_mb": 1, "
 class Limits:
     """What a session may use; a step past one of them fails or ends the session.
 
-    `seconds` is the wall time of one step. `memory_mb` is what the code may allocate beyond the interpreter itself.
-    `output_bytes` of what a step prints are kept. `file_mb` bounds the scratch folder. `processes` counts the threads
-    and child processes a session may have at a time beyond its first.
+    `seconds` is the wall time of one step. `memory_mb` is what the code may allocate beyond the interpreter itself,
+    all its processes together. `output_bytes` of what a step prints are kept. `file_mb` bounds the scratch folder.
+    `processes` counts the threads and child processes a session may have at a time beyond its first.
     """
 
     seconds: float = 5.0

@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     started_by_root: bool
     first_user: int
     users: int
+    cgroup: bool = False
 
     def layers(self) -> dict[str, bool]:
         """Return the layers by the names that users are shown."""
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
             "landlock": self.landlock,
             "seccomp": self.seccomp,
             "rlimits": True,
+            "cgroup": self.cgroup,
             "unprivileged": self.switch_user or not self.started_by_root,
         }
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from rolecraft.sandbox import _confine, _kernel, _runner, _scratch
+from rolecraft.sandbox import _confine, _kernel, _memory, _runner, _scratch
 
 _WATCH_SECONDS = 0.05  # how often scratch folders on the host's disk are measured
 _MESSAGE = 65_536
@@ -29,12 +29,16 @@ _CHANNEL = 3
 class _Child:
     """A session as its keeper sees it."""
 
-    def __init__(self, pid: int, channel: socket.socket, scratch: str | None, limits: dict[str, Any]) -> None:
+    def __init__(
+        self, pid: int, channel: socket.socket, scratch: str | None, limits: dict[str, Any], most_bytes: int
+    ) -> None:
         self.pid = pid
         self.channel = channel
         self.scratch = scratch
         self.forks = limits["processes"] > 0
         self.file_bytes = limits["file_mb"] << 20
+        self.memory_mb = limits["memory_mb"]
+        self.most_bytes = most_bytes
         self.running = True
         self.reason = ""
 
@@ -42,15 +46,20 @@ class _Child:
 class Keeper:
     """Forks, stops, continues and ends sessions as the parent says, and tells it how each one ended."""
 
-    def __init__(self, control: socket.socket, plan: _confine.Plan, readable: list[str], size: int) -> None:
+    def __init__(
+        self, control: socket.socket, plan: _confine.Plan, place: _confine.Place, memory: _memory.Memory
+    ) -> None:
         self._control = control
         self._plan = plan
-        self._readable, self._listable = readable, list[str]()
+        self._shared = place
         if plan.namespaces == "none":
-            self._readable, self._listable = _confine.without_packages(readable)
+            readable, listable = _confine.without_packages(place.readable)
+            self._shared = place._replace(readable=readable, listable=listable)
+        self._memory = memory
+        self._watch: _memory.Watch | None = None
+        self._spent: set[int] = set()  # control groups in which a process is still ending
         self._children: dict[int, _Child] = {}
         self._removers: dict[int, socket.socket] = {}  # by process id; whose channel closes when it has finished
-        self._size = size
         self._folder: str | None = None
         self._lock = -1
 
@@ -71,6 +80,7 @@ class Keeper:
             self._folder, self._lock = _scratch.make_for_server()
             os.chmod(self._folder, 0o711 if self._plan.switch_user else 0o700)
             self._fork_to(_scratch.remove_leftovers)
+        self._watch = _memory.watch_keeper(self._memory)
         wake = self._watch_signals()
         gc.collect()
         gc.freeze()  # children share these objects' memory as long as nothing touches them
@@ -79,7 +89,7 @@ class Keeper:
         poller.register(self._control, select.POLLIN)
         poller.register(wake, select.POLLIN)
         while True:
-            watched = any(child.running and child.scratch for child in self._children.values())
+            watched = any(self._is_watched(child) for child in self._children.values())
             events = dict(poller.poll(_WATCH_SECONDS * 1000 if watched else None))
             if wake in events and signal.SIGTERM in os.read(wake, 512):
                 return
@@ -125,7 +135,7 @@ class Keeper:
         return "" if found == "good" else found or "a trial session was killed"
 
     def _place(self, scratch: str | None) -> _confine.Place:
-        return _confine.Place(self._readable, self._listable, scratch or _confine.SCRATCH, self._size)
+        return self._shared._replace(scratch=scratch or _confine.SCRATCH)
 
     def _make_scratch(self, number: int) -> str | None:
         return None if self._folder is None else _confine.make_scratch(self._plan, self._folder, number)
@@ -153,16 +163,19 @@ class Keeper:
         channel, output = descriptors
         try:
             scratch = self._make_scratch(number)
+            most_bytes = _memory.most_bytes(limits, self._memory.own)
+            if limits["processes"] and self._memory.groups:
+                self._memory.groups.make(number, most_bytes)
             pid = os.fork()
         except OSError as error:
             with socket.socket(fileno=channel) as answer:
-                _answer(answer, _runner.BROKEN, f"cannot make a process and its folder: {error}")
+                _answer(answer, _runner.BROKEN, f"cannot make its process, folder and control group: {error}")
             os.close(output)
             return
         if pid == 0:
             self._become_session(number, limits, scratch, channel, output)
         os.close(output)
-        self._children[number] = _Child(pid, socket.socket(fileno=channel), scratch, limits)
+        self._children[number] = _Child(pid, socket.socket(fileno=channel), scratch, limits, most_bytes)
 
     def _become_session(
         self, number: int, limits: dict[str, Any], scratch: str | None, channel: int, output: int
@@ -173,6 +186,8 @@ class Keeper:
             for number_caught in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number_caught, signal.SIG_DFL)
             os.setsid()
+            if limits["processes"] and self._memory.groups:
+                self._memory.groups.join(number)
             _keep_four_descriptors(channel, output)
             _confine.confine(self._plan, self._place(scratch), limits, number)
             random.seed(0)  # replaying a session's steps draws the same numbers
@@ -200,20 +215,28 @@ class Keeper:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                pid = 0
             if pid == 0:
-                return
+                break
             number = next((key for key, child in self._children.items() if child.pid == pid), None)
             if pid in self._removers:
                 self._removers.pop(pid).close()
             elif number is not None:
-                self._bury(self._children.pop(number), os.waitstatus_to_exitcode(status))
+                self._bury(number, os.waitstatus_to_exitcode(status))
 
-    def _bury(self, child: _Child, code: int) -> None:
+        if self._memory.groups:
+            self._spent -= {number for number in self._spent if self._memory.groups.remove(number)}
+
+    def _bury(self, number: int, code: int) -> None:
         """Tell the parent at once how a session ended, and close its channel when its files are gone."""
+        child = self._children.pop(number)
         if child.forks:  # only with process ids of our own, where the group's number is not yet somebody else's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+        if child.forks and self._memory.groups:
+            self._spent.add(number)
+            if self._memory.groups.killed(number):
+                child.reason = child.reason or _took_memory(child)
         _answer(child.channel, _runner.EXIT, child.reason or _how_it_ended(code))
         folder = child.scratch
         if folder is None:
@@ -241,10 +264,17 @@ class Keeper:
                 os._exit(0)
         return pid
 
+    def _is_watched(self, child: _Child) -> bool:
+        return child.running and bool(child.scratch or (child.forks and self._watch))
+
     def _measure(self) -> None:
-        for child in self._children.values():
-            if child.running:
-                self._end_if_too_large(child)
+        running = [child for child in self._children.values() if child.running]
+        taken = self._watch.taken() if self._watch and any(child.forks for child in running) else {}
+        for child in running:
+            self._end_if_too_large(child)
+            if child.forks and taken.get(child.pid, 0) > child.most_bytes:
+                child.reason = _took_memory(child)
+                self._signal(child, "end")
 
     def _end_if_too_large(self, child: _Child) -> None:
         if child.scratch and _scratch.overflows(child.scratch, child.file_bytes):
@@ -300,6 +330,10 @@ def _keep_four_descriptors(channel: int, output: int) -> None:
 def _answer(channel: socket.socket, kind: bytes, text: str) -> None:
     with contextlib.suppress(OSError):  # the parent has gone, or the session filled the queue
         channel.send(_runner.ANSWER.pack(_runner.NONE, kind) + text.encode(), socket.MSG_DONTWAIT)
+
+
+def _took_memory(child: _Child) -> str:
+    return f"its processes took more than {child.memory_mb} MB together"
 
 
 def _how_it_ended(code: int) -> str:

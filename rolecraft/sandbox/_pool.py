@@ -25,7 +25,7 @@ from rolecraft.errors import SandboxError
 
 _log = logging.getLogger(__name__)
 
-LAYERS = ("userns", "mounts", "network", "pids", "landlock", "seccomp", "rlimits", "unprivileged")
+LAYERS = ("userns", "mounts", "network", "pids", "landlock", "seccomp", "rlimits", "cgroup", "unprivileged")
 _START_SECONDS = 120.0
 _END_SECONDS = 5.0
 _READ = 65_536
@@ -123,6 +123,7 @@ def _start_server(modules: tuple[str, ...], without: frozenset[str]) -> Server:
             "switch_user": switch_user,
             "landlock": "landlock" not in without,
             "seccomp": "seccomp" not in without,
+            "cgroup": "cgroup" not in without,
             "parent": os.getpid(),
             "modules": modules,
             "search": [os.path.abspath(path) for path in sys.path if path and os.path.isdir(path)] if modules else [],

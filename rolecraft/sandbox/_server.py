@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from rolecraft.sandbox import _confine, _keeper, _kernel, _modules, _seccomp
+from rolecraft.sandbox import _confine, _keeper, _kernel, _memory, _modules, _seccomp
 
 _PARENT_SECONDS = 1.0  # how often the parent is looked for where there is no pidfd
 _LEAVE_HUNDREDTHS = 500  # how long the keeper has for removing files
@@ -31,15 +31,18 @@ def main(control: socket.socket) -> NoReturn:
     settings = json.loads(control.recv(_MESSAGE))
     _forget_the_application()
     try:
-        plan, readable, size = _prepare(settings)
+        plan, place, memory = _prepare(settings)
     except Exception as error:  # noqa: BLE001  whatever it is, the parent must be told and try another plan
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         os._exit(1)
     keeper = os.fork()
     if keeper == 0:
-        _keeper.Keeper(control, plan, readable, size).run()
+        _keeper.Keeper(control, plan, place, memory).run()
     control.close()
     _outlive_nobody(settings["parent"], keeper)
+    if memory.groups is not None:
+        memory.groups.remove_all()
+    os._exit(0)
 
 
 def _forget_the_application() -> None:
@@ -55,8 +58,8 @@ def _forget_the_application() -> None:
     sys.argv[:] = sys.orig_argv[:] = [""]
 
 
-def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str], int]:
-    """Import what sessions share, then enter the namespaces; return what holds, the readable paths and our size."""
+def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, _confine.Place, _memory.Memory]:
+    """Import what sessions share, then enter the namespaces; return what holds, and what all sessions may touch."""
     machine = os.uname().machine
     plan = _confine.Plan(
         settings["namespaces"],
@@ -73,12 +76,14 @@ def _prepare(settings: dict[str, Any]) -> tuple[_confine.Plan, list[str], int]:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("500")  # when memory runs out, sessions go before the application
     size = _confine.own_size() or 128 << 20  # while there is a /proc
-    if plan.namespaces != "none":
+    memory = _memory.Memory(None, None, 0)
+    if plan.namespaces != "none":  # without process ids of its own, a session has one process
+        memory = _memory.find_memory(settings["cgroup"])
         _confine.enter_namespaces(plan, readable)
-    return plan, readable, size
+    return plan._replace(cgroup=memory.groups is not None), _confine.Place(readable, [], _confine.SCRATCH, size), memory
 
 
-def _outlive_nobody(parent: int, keeper: int) -> NoReturn:
+def _outlive_nobody(parent: int, keeper: int) -> None:
     """Wait for the end of the parent or of the keeper, and see the other off."""
     poller = select.poll()
     with contextlib.suppress(OSError, AttributeError):
@@ -86,12 +91,12 @@ def _outlive_nobody(parent: int, keeper: int) -> NoReturn:
         poller.register(os.pidfd_open(keeper), select.POLLIN)
     while os.getppid() == parent:
         if os.waitpid(keeper, os.WNOHANG)[0]:
-            os._exit(0)
+            return
         poller.poll(_PARENT_SECONDS * 1000)
     os.kill(keeper, signal.SIGTERM)
     for _ in range(_LEAVE_HUNDREDTHS):
         if os.waitpid(keeper, os.WNOHANG)[0]:
-            os._exit(0)
+            return
         time.sleep(0.01)
     os.kill(keeper, signal.SIGKILL)
-    os._exit(0)
+    os.waitpid(keeper, 0)

@@ -1,8 +1,9 @@
 """Runs sessions as confined Linux processes, forked from a small clean server that each application process starts.
 
 Layers, each on top of the others where the machine has it: namespaces (a file system with the standard library and a
-scratch folder, no network, no other processes), an unprivileged user, Landlock, a system-call allow-list, limits, an
-empty environment. `layers` tells which hold. A session that ends early starts anew, empty, with its next step.
+scratch folder, no network, no other processes), an unprivileged user, Landlock, a system-call allow-list, limits, a
+control group, an empty environment. `layers` tells which hold. A session that ends early starts anew, empty, with its
+next step.
 
 What is not covered: faults of the kernel itself, and what shared hardware gives away (caches, timing). A session sees
 the kernel's version, the clock and the machine's load, and may influence the load that others see. A package in
@@ -10,11 +11,14 @@ the kernel's version, the clock and the machine's load, and may influence the lo
 and seen by other sessions. Without `mounts` a session also sees whether a path exists (in /proc: which processes run)
 and its size, times and modes, by which sessions can tell each other something, but no content; its files are then on
 the host's disk, measured every twentieth of a second, and cannot be removed or renamed. Memory is bounded per session,
-not for all sessions together. Code in a session can lie about what a step of that session printed or raised, and may
-print control characters: about its own step, and about a later one through what it left in the interpreter (a replaced
-function, a hook, a step that answered and goes on), since variables stay. What would act on a later step without that
-ends with its step: timers, tracing, answers written in advance; not so with `processes`: threads and child processes
-stay, halted between steps. On systems other than Linux nothing but rlimits holds, and only `unsafe=True` runs there.
+not for all sessions together; for a session with `processes` by a control group, and without `cgroup` by adding up what
+they take every twentieth of a second (if /proc lists a process's children), in which pages that processes share count
+for each, and more may be taken meanwhile. Code in a session can lie about what a step of that session printed or
+raised, and may print control characters: about its own step, and about a later one through what it left in the
+interpreter (a replaced function, a hook, a step that answered and goes on), since variables stay. What would act on a
+later step without that ends with its step: timers, tracing, answers written in advance; not so with `processes`:
+threads and child processes stay, halted between steps. On systems other than Linux nothing but rlimits holds, and only
+`unsafe=True` runs there.
 """
 
 from __future__ import annotations
