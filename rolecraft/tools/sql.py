@@ -164,7 +164,7 @@ class Database:
             kind, digest = self._ask("digest", "", _STATE_SECONDS)
             if kind != "digest":
                 raise ToolFailure(
-                    f"the tables cannot be read within {_STATE_SECONDS:g} seconds and memory_mb: {digest}"
+                    f"the tables cannot be read within {_STATE_SECONDS:g} s and {self._settings.memory_mb} MB"
                 )
             self._digest = digest
         return self._digest
