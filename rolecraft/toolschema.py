@@ -112,7 +112,8 @@ def _parts(schema: Json, root: Json) -> Iterator[Mapping[str, Json]]:
         seen.add(id(part))
         yield part
         waiting += [inner for key in _SAME_OBJECT for inner in _sequence(part.get(key))]
-        waiting += [part.get(key) for key in ("then", "else")]
+        waiting += [part.get(key) for key in ("if", "then", "else")]
+        waiting += _mapping(part.get("dependentSchemas")).values()
         waiting += [_target(root, part["$ref"])] if "$ref" in part else []
 
 

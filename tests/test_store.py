@@ -148,7 +148,7 @@ def test_unknown_keys_are_dropped_counted_and_told_on_request(tmp_path):
     path, bad_rows = write(tmp_path, f"{wire.dumps(MOODY)}\n{wire.dumps(ROW)}\n{wire.dumps(MOODY)}"), BadRows()
     read = list(store.read_trajectories(path, bad_rows=bad_rows, unknown_keys="drop"))
     assert len({trajectory.messages for trajectory in read}) == 1
-    assert bad_rows.notes == ("unknown keys: 'mood' (2 times), 'messages[].mood' (2 times)",)
+    assert bad_rows.notes == ("unknown keys: 'mood' x2, 'messages[].mood' x2",)
 
 
 def test_unknown_keys_make_a_bad_row_that_says_how_to_drop_them(tmp_path):

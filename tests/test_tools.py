@@ -254,6 +254,13 @@ def test_integers_are_floats_for_a_float_parameter():
     assert answer(convert, {"amount": 2}).text.startswith("2.0 ")
 
 
+def test_null_leaves_out_what_a_schema_reaches_by_reference():
+    properties = {"x": {"enum": ["a"]}, "y": {"$ref": "#/$defs/null"}}
+    inner = {"type": "object", "properties": properties}
+    spec = ToolSpec("t", "d", {"allOf": [{"$ref": "#/$defs/in"}], "$defs": {"in": inner, "null": {"type": "null"}}})
+    assert answer(Tool(spec, lambda **given: given), {"x": None, "y": None}) == Observation('{"y": null}')
+
+
 def test_null_leaves_an_optional_parameter_out():
     assert answer(convert, {"amount": 1.5, "unit": None, "tags": None}) == Observation("1.5 km None")
 

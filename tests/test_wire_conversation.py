@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from rolecraft import wire
@@ -131,3 +135,22 @@ def test_padded_arguments_lose_their_nulls():
     call = ToolCall("f", {"x": "1", "town": None}, "a")
     read = settled(QUESTION, Message("assistant", tool_calls=(call,)), result("a"))
     assert read[1].tool_calls == (ToolCall("f", {"x": "1"}, "a"),)
+
+
+TOOLBENCH = Path(__file__).parents[2] / "shared/evaldata/toolbench_example/answer"
+
+
+@pytest.mark.skipif(not TOOLBENCH.exists(), reason="needs the public sample toolbench_example")
+def test_public_conversations_in_the_older_words_hold():
+    read = []
+    for path in sorted(TOOLBENCH.rglob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))["answer_generation"]
+        for messages in found.get("train_messages", [])[-1:]:
+            row = {"messages": messages, "functions": found["function"]}
+            known = wire.without_unknown_keys(row, wire.KNOWN_ROW, Counter())
+            read.append(wire.settled(wire.trajectory_from_json(known)))
+    assert len(read) == 9
+    for messages in (trajectory.messages for trajectory in read):
+        made = [call.id for message in messages for call in message.tool_calls]
+        last = [call.id for call in messages[-1].tool_calls]  # to finish, which nothing answers
+        assert [message.tool_call_id for message in messages if message.role == "tool"] + last == made != []

@@ -45,7 +45,7 @@ class BadRows:
     def notes(self) -> tuple[str, ...]:
         """What a user should be told: nothing, if all rows were read whole."""
         most = self.unknown.most_common(_SHOWN)
-        shown = ", ".join(f"{reprlib.repr(key)} ({count:,} times)" for key, count in most)
+        shown = ", ".join(f"{reprlib.repr(key)} x{count:,}" for key, count in most)
         more = f" and {len(self.unknown) - _SHOWN:,} more" if len(self.unknown) > _SHOWN else ""
         return (*((str(self),) if self.count else ()), *((f"unknown keys: {shown}{more}",) if most else ()))
 

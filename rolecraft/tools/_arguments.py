@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 
-from rolecraft import schemas
+from rolecraft import schemas, toolschema
 from rolecraft.types import Json, ToolSpec
 
 MAX_DEPTH = 16
@@ -65,11 +65,14 @@ def _misfit(tool: str, schema: Mapping[str, Json], arguments: Mapping[str, Json]
 
 def without_nulls(spec: ToolSpec, arguments: Mapping[str, Json]) -> dict[str, Json]:
     """Return `arguments` without the optional ones that are null where the schema has no null: models write those."""
-    properties, required = spec.parameters.get("properties", {}), spec.parameters.get("required", ())
+    properties, required = toolschema.properties(spec.parameters), toolschema.required(spec.parameters)
     return {
         name: value
         for name, value in arguments.items()
-        if value is not None or name in required or name not in properties or _nullable(properties[name])
+        if value is not None
+        or name in required
+        or name not in properties
+        or toolschema.allows_null(properties[name], spec.parameters)
     }
 
 
@@ -135,15 +138,6 @@ def _kinds_of_union(error: Any) -> list[str]:
     kinds = [choice.get("type") for choice in error.validator_value if isinstance(choice, Mapping)]
     plain = [kind for kind in kinds if isinstance(kind, str)]
     return plain if len(plain) == len(error.validator_value) else []
-
-
-def _nullable(schema: Json) -> bool:
-    if not isinstance(schema, Mapping):  # true and false are schemas too
-        return bool(schema)
-    kinds = schema.get("type", ())
-    choices = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
-    listed = "null" in (kinds if isinstance(kinds, list | tuple) else (kinds,))
-    return listed or None in schema.get("enum", ()) or any(map(_nullable, choices)) or not (kinds or choices)
 
 
 def _quoted(names: Sequence[str] | Mapping[str, Any]) -> str:
