@@ -1,27 +1,37 @@
 """Where a base and an adapter are and what they are called: found or told missing before torch is there to load them.
 
-Not covered: what the files hold, and downloading them.
+Not covered: what the files hold, and downloading them from the hub.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from pathlib import Path
 
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-from rolecraft.errors import NotFound
+from rolecraft import smollm2
+from rolecraft.errors import MissingExtra, NotFound
 
 _NANO = Path(__file__).parent / "nano" / "weights"
 
 
 def find(base: str) -> str:
-    """Return what transformers is to load; raises NotFound early, since its own search for a name takes a minute."""
+    """Return the folder, the name on the hub or the GGUF file of `base`.
+
+    Raises NotFound early, since transformers' own search for a name takes a minute, and MissingExtra for a GGUF file
+    where the package that reads it is missing.
+    """
     if base == "nano":
         if not (_NANO / "config.json").is_file():
             raise NotFound(f"the nano base is not at {str(_NANO)!r}; make it with: rolecraft nano pretrain")
         return str(_NANO)
+    if base == "smollm2":
+        return find(str(smollm2.fetch())) if _hub_lacks(smollm2.HUB_NAME) else smollm2.HUB_NAME
+    if is_gguf(base):
+        return str(_require_gguf(Path(base).expanduser()))
     folder = Path(base).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -29,9 +39,17 @@ def find(base: str) -> str:
             raise NotFound(f"folder {base!r} holds no model (no config.json){hint}")
         return str(folder)
     if folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1 or "\\" in base:
-        raise NotFound(f"no folder {base!r}; give a folder with config.json, 'nano', or a name on the Hugging Face hub")
+        raise NotFound(
+            f"no folder {base!r}; give a folder with config.json, a GGUF file, 'nano', 'smollm2', or a name on the "
+            "Hugging Face hub"
+        )
     _ask_hub(base)
     return base
+
+
+def is_gguf(base: str) -> bool:
+    """Whether `base` is named as a GGUF file is."""
+    return base.lower().endswith(".gguf")
 
 
 def find_config(base: str) -> str:
@@ -60,6 +78,25 @@ def identity(base: str, adapter: Path | None = None) -> str:
 
 def _is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file()
+
+
+def _require_gguf(path: Path) -> Path:
+    if not path.is_file():
+        raise NotFound(f"no file {str(path)!r}; give a GGUF file that exists")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise NotFound(f"{str(path)!r} is no GGUF file: it does not begin with 'GGUF'; download it again")
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtra("gguf", "gguf")
+    return path
+
+
+def _hub_lacks(name: str) -> bool:
+    try:
+        _ask_hub(name)
+    except NotFound:
+        return True
+    return False
 
 
 def _ask_hub(base: str) -> None:

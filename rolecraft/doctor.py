@@ -16,6 +16,7 @@ from rolecraft import sandbox
 
 _CORE = "torch transformers peft accelerate tokenizers safetensors bm25s numpy jsonschema".split()
 _EXTRAS = {
+    "gguf": ("gguf", "bases in GGUF files"),
     "tensorboard": ("tensorboard", "training curves in TensorBoard"),
     "wandb": ("wandb", "training curves in Weights & Biases"),
     "trackio": ("trackio", "training curves in Trackio"),

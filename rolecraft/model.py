@@ -10,7 +10,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file, logging
 
-from rolecraft import bases, catalog, contract, fit, parsing, renderers
+from rolecraft import bases, catalog, contract, fit, gguf, parsing, renderers
 from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
 from rolecraft.gate import Gate
@@ -88,13 +88,15 @@ def load(
     device: str = "cpu",
     merge: bool = False,
 ) -> Loaded:
-    """Load `base` (`nano`, a folder, or a name on the Hugging Face hub) with its tokenizer, and `adapter` on top.
+    """Load `base` with its tokenizer, and `adapter` on top.
+
+    `base` is `nano`, `smollm2`, a folder, a GGUF file, or a name on the Hugging Face hub.
 
     `renderer` None: what the adapter was trained with, else what fits the tokenizer. `device` `auto`: an accelerator if
     there is one. `merge` folds the adapter into the weights: the same model to rounding, faster, no longer trainable.
     Raises NotFound for a model that is not there, ContractError where base, adapter and renderer do not fit together.
     """
-    place = bases.find(base)
+    place = _place(bases.find(base))
     _read_config(base, place)  # first, since each part reads it and fails for another reason
     tokenizer = _load_tokenizer(base, place)
     model = _load_model(base, place, dtype).to(_device(device))
@@ -111,6 +113,11 @@ def load(
         contract.check(made, make_contract(loaded), loaded.renderer)
     tuned = _attach(model, adapter, merge)
     return dataclasses.replace(loaded, model=tuned, gate=_gate(tuned, made))
+
+
+def _place(found: str) -> str:
+    """Return what transformers is to load, of a GGUF file its dequantised folder."""
+    return str(gguf.converted(Path(found))) if bases.is_gguf(found) else found
 
 
 def make_contract(
@@ -135,7 +142,7 @@ def _load_tokenizer(base: str, place: str) -> Any:
 
 def load_config(base: str) -> Any:
     """Return the configuration that tells the shape of `base`; raises NotFound (see `bases.find_config`)."""
-    return _read_config(base, bases.find_config(base))
+    return _read_config(base, _place(bases.find_config(base)))
 
 
 def _read_config(base: str, place: str) -> Any:
@@ -167,7 +174,7 @@ def _load_model(base: str, place: str, dtype: Dtype) -> Any:
     try:
         if find_adapter_config_file(place) is not None:
             raise ValueError("an adapter lies in the same folder; move it to one of its own, or it would go unchecked")
-        with _no_bar() if base == "nano" else nullcontext():  # it would be gone before it could be read
+        with _no_bar():  # of loading what is on disk it would be gone before it could be read
             model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype), trust_remote_code=False)
     except fit.UNREADABLE as error:
         _refuse_code(base, error)

@@ -18,7 +18,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "grammar", "benchmarks"),
     (
         "contract",
+        "smollm2",
         "bases",
+        "gguf",
         "bfloat16",
         "matching",
         "fit",

@@ -5,7 +5,7 @@ Not covered: checkpoints of training, which transformers writes into the same fo
 
 from __future__ import annotations
 
-from rolecraft.store.files import atomic, hash_file, write_jsonl
+from rolecraft.store.files import atomic, cache, hash_file, write_jsonl
 from rolecraft.store.lock import lock
 from rolecraft.store.records import record_from_json, record_to_json
 from rolecraft.store.rows import BadRows, OnBadRow, read_jsonl, read_trajectories
@@ -16,6 +16,7 @@ __all__ = [
     "OnBadRow",
     "Run",
     "atomic",
+    "cache",
     "hash_file",
     "lock",
     "read_jsonl",

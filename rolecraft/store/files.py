@@ -34,6 +34,11 @@ def atomic(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def cache() -> Path:
+    """Return the folder for what is made once of downloaded files: `ROLECRAFT_CACHE`, else `~/.cache/rolecraft`."""
+    return Path(os.environ.get("ROLECRAFT_CACHE") or Path.home() / ".cache" / "rolecraft").expanduser()
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, for lineage; raises NotFound."""
     require_file(path)
