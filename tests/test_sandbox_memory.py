@@ -66,6 +66,11 @@ def test_a_control_group_goes_with_its_session():
     assert not found[0].exists()
 
 
+def test_groups_are_looked_for_where_control_groups_are_mounted():
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup" in line]
+    assert all(any(f"{folder}/".startswith(f"{point}/") for point in mounted) for folder, _ in _memory._candidates())
+
+
 def test_the_bound_leaves_room_for_files_and_interpreters():
     limits = {"memory_mb": 64, "file_mb": 4, "processes": 3}
     assert _memory.most_bytes(limits, 10 << 20) == (64 + 4 + 40 + 8) << 20

@@ -99,7 +99,8 @@ def _candidates() -> Iterator[tuple[str, int]]:
         for place, source in mounts:
             root, point = place.split()[3:5]
             if source.split()[0] == kind and (version == 2 or "memory" in source.split()[2].split(",")):
-                own = os.path.normpath(f"{point}/{os.path.relpath(path, root)}")
+                below = os.path.relpath(path, root)
+                own = point if below.startswith("..") else os.path.normpath(f"{point}/{below}")  # a container's view
                 yield own, version
                 if own != point:
                     yield os.path.dirname(own), version
