@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import reprlib
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rolecraft.types import Json
@@ -29,7 +29,7 @@ _MAX_DEPTH = 64
 def properties(schema: Mapping[str, Json]) -> dict[str, Json]:
     """Return the keys that an object of this schema may have, each with the first schema found for it."""
     found: dict[str, Json] = {}
-    for part in _parts(schema, schema):
+    for part in _parts([schema], schema):
         for key, inner in _mapping(part.get("properties")).items():
             found.setdefault(key, inner)
     return found
@@ -37,17 +37,17 @@ def properties(schema: Mapping[str, Json]) -> dict[str, Json]:
 
 def required(schema: Mapping[str, Json]) -> tuple[str, ...]:
     """Return the keys that every object of this schema must have: of alternatives, those that all of them require."""
-    return tuple(_required(schema, schema, ()))
+    return tuple(_required(schema, schema, {}, _MAX_DEPTH))
 
 
 def is_open(schema: Mapping[str, Json]) -> bool:
     """Tell whether the schema says that an object may have other keys than it lists."""
-    return any("patternProperties" in part or part.get("additionalProperties") for part in _parts(schema, schema))
+    return any("patternProperties" in part or part.get("additionalProperties") for part in _parts([schema], schema))
 
 
 def allows_null(schema: Json, root: Json = None) -> bool:
     """Tell whether null fits the schema, whose references begin at `root` (None: at itself)."""
-    return _allows_null(schema, schema if root is None else root, _MAX_DEPTH)
+    return _allows_null(schema, schema if root is None else root, {}, _MAX_DEPTH)
 
 
 def without_nulls(schema: Mapping[str, Json], arguments: Mapping[str, Json]) -> dict[str, Json]:
@@ -102,9 +102,9 @@ def fault(schema: Json) -> str | None:
     return None
 
 
-def _parts(schema: Json, root: Json) -> Iterator[Mapping[str, Json]]:
-    """Yield the schemas that speak of one object, each once: the schema, those it combines and those it refers to."""
-    waiting, seen = [schema], set[int]()
+def _parts(schemas: Iterable[Json], root: Json) -> Iterator[Mapping[str, Json]]:
+    """Yield the schemas that speak of one object, each once: `schemas`, those they combine and those they refer to."""
+    waiting, seen = list(schemas), set[int]()
     while waiting and len(seen) < _MAX_PARTS:
         part = waiting.pop(0)
         if not isinstance(part, Mapping) or id(part) in seen:
@@ -117,16 +117,20 @@ def _parts(schema: Json, root: Json) -> Iterator[Mapping[str, Json]]:
         waiting += [_target(root, part["$ref"])] if "$ref" in part else []
 
 
-def _required(schema: Json, root: Json, path: Sequence[int]) -> dict[str, None]:
-    if not isinstance(schema, Mapping) or id(schema) in path or len(path) > _MAX_DEPTH:
+def _required(schema: Json, root: Json, known: dict[int, Mapping[str, None]], depth: int) -> Mapping[str, None]:
+    """Return the required keys in order; `known` are those of schemas met before, so each is looked at once."""
+    if not isinstance(schema, Mapping) or depth == 0:
         return {}
-    path = (*path, id(schema))
+    if id(schema) in known:
+        return known[id(schema)]
+    known[id(schema)] = {}  # what a schema says by referring to itself
     found: dict[str, None] = dict.fromkeys(map(str, _sequence(schema.get("required"))))
     for part in (*_sequence(schema.get("allOf")), _target(root, schema.get("$ref"))):
-        found |= _required(part, root, path)
+        found |= _required(part, root, known, depth - 1)
     for key in ("anyOf", "oneOf"):
-        first, *others = [_required(part, root, path) for part in _sequence(schema.get(key))] or [{}]
+        first, *others = [_required(part, root, known, depth - 1) for part in _sequence(schema.get(key))] or [{}]
         found |= {name: None for name in first if all(name in other for other in others)}
+    known[id(schema)] = found
     return found
 
 
@@ -144,32 +148,43 @@ def _target(root: Json, reference: Json) -> Json:
     return found
 
 
-def _allows_null(schema: Json, root: Json, depth: int) -> bool:
+def _allows_null(schema: Json, root: Json, known: dict[int, bool], depth: int) -> bool:
+    """Tell whether null fits; `known` tells it of schemas met before, so each is looked at once."""
     if not isinstance(schema, Mapping):
         return schema is True
-    if depth == 0:  # a reference that leads to itself
-        return False
-    if schema.get("nullable") is True:  # OpenAPI's word for it
-        return True
-    kinds = schema.get("type", "null")
-    stated = "null" in (kinds if isinstance(kinds, list | tuple) else (kinds,))
-    stated = stated and None in _sequence(schema.get("enum", [None])) and schema.get("const") is None
-    if "$ref" in schema:
-        stated = stated and _allows_null(_target(root, schema["$ref"]), root, depth - 1)
-    every = all(_allows_null(part, root, depth - 1) for part in _sequence(schema.get("allOf")))
+    if depth == 0 or id(schema) in known:
+        return known.get(id(schema), False)
+    known[id(schema)] = False  # what a schema allows by referring to itself
+
+    def allows(part: Json) -> bool:
+        return _allows_null(part, root, known, depth - 1)
+
     choices = [_sequence(schema[key]) for key in ("anyOf", "oneOf") if schema.get(key)]
-    return stated and every and all(any(_allows_null(part, root, depth - 1) for part in some) for some in choices)
+    known[id(schema)] = schema.get("nullable") is True or (  # OpenAPI's word for it
+        _states_null(schema)
+        and ("$ref" not in schema or allows(_target(root, schema["$ref"])))
+        and all(map(allows, _sequence(schema.get("allOf"))))
+        and all(any(map(allows, some)) for some in choices)
+    )
+    return known[id(schema)]
+
+
+def _states_null(schema: Mapping[str, Json]) -> bool:
+    """Tell whether the type and the values that a schema states, if any, have null among them."""
+    kinds = schema.get("type", "null")
+    typed = "null" in (kinds if isinstance(kinds, list | tuple) else (kinds,))
+    return typed and None in _sequence(schema.get("enum", [None])) and schema.get("const") is None
 
 
 def _without_nulls(schemas: Sequence[Json], value: Json, root: Json) -> Any:
     """Return the value without nulls that none of `schemas`, which all speak of it, has a place for."""
-    parts = [part for schema in schemas for part in _parts(schema, root)]
+    parts = list(_parts(schemas, root))
     if isinstance(value, Mapping):
         inner = {key: _schemas_of(key, parts) for key in value}
         return {
             key: _without_nulls(inner[key], item, root)
             for key, item in value.items()
-            if item is not None or any(_allows_null(schema, root, _MAX_DEPTH) for schema in inner[key])
+            if item is not None or any(allows_null(schema, root) for schema in inner[key])
         }
     if isinstance(value, list | tuple):
         items = [part["items"] for part in parts if isinstance(part.get("items"), Mapping)]

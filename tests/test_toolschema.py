@@ -143,6 +143,20 @@ def test_a_schema_nested_without_end_is_told():
     assert toolschema.fault(deep(5000)) == "is nested more than 64 deep"
 
 
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf"])
+def test_references_that_double_at_every_step_are_followed_once(keyword):
+    steps = {f"s{i}": {keyword: [{"$ref": f"#/$defs/s{i + 1}"}] * 2} for i in range(25)}
+    inner = {**PLAIN, "additionalProperties": {"$ref": "#/$defs/s0"}}
+    schema = {"$ref": "#/$defs/s0", "$defs": {**steps, "s25": inner}}
+    value = {"a": "x"}
+    for _ in range(30):
+        value = {"k": value, "n": None}
+    assert toolschema.properties(schema) == {"a": A}
+    assert toolschema.required(schema) == ("a",)
+    assert not toolschema.allows_null(schema)
+    assert "n" not in toolschema.without_nulls(schema, value)
+
+
 KEYS = st.sampled_from(
     "type properties required items anyOf allOf enum const default $ref additionalProperties patternProperties".split()
 )
