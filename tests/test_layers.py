@@ -116,6 +116,47 @@ def test_imports_point_down():
     assert violations(sources()) == []
 
 
+def circles(known: Mapping[str, str]) -> list[str]:
+    """Return the modules that reach themselves by imports; `from a import b` asks `a`, whatever `b` is."""
+    asked = {
+        name: {
+            module
+            for node in ast.walk(ast.parse(text))
+            for module in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            if module in known and module != name
+        }
+        for name, text in known.items()
+    }
+
+    def reached(start: str) -> set[str]:
+        seen, ahead = set[str](), list(asked[start])
+        while ahead:
+            module = ahead.pop()
+            if module not in seen:
+                seen.add(module)
+                ahead += asked[module]
+        return seen
+
+    return sorted(name for name in known if name in reached(name))
+
+
+def test_no_import_leads_back_to_where_it_began():
+    assert circles(sources()) == []
+
+
+def test_a_file_that_asks_its_package_for_a_neighbour_is_a_circle():
+    package = {"p": "from p.a import f", "p.a": "from p import b", "p.b": ""}
+    assert circles(package) == ["p", "p.a"]
+    assert circles(package | {"p.a": "from p.b import g"}) == []
+    assert circles(package | {"p.a": "import p.b as b"}) == []
+
+
 def test_every_part_of_the_house_has_a_layer():
     parts = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/*.py")}
     assert parts - {"rolecraft", "__init__"} <= set(ORDER), (

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+import rolecraft.grammar.keywords as keywords
+import rolecraft.grammar.patterns as patterns
 from rolecraft.errors import DataError
-from rolecraft.grammar import keywords, patterns
 from rolecraft.grammar.keywords import KEYWORDS, Part, Parts, path_step
 from rolecraft.grammar.patterns import Bound
 from rolecraft.grammar.shapes import Arena, Either, Items, Limits, Literals, Number, Record, Shape, Text

@@ -14,9 +14,9 @@ from typing import Any
 
 import jsonschema
 
+import rolecraft.schemas.expressions as expressions
 from rolecraft import wire
 from rolecraft.errors import DataError
-from rolecraft.schemas import expressions
 from rolecraft.schemas.drafts import DATA, MOST_NODES, NAMED, Unusable, modern
 from rolecraft.types import Json
 

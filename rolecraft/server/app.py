@@ -13,8 +13,10 @@ from fastapi import Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+import rolecraft.server.access as access
+import rolecraft.server.requests as requests
+import rolecraft.server.responses as responses
 from rolecraft import wire
-from rolecraft.server import access, requests, responses
 from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel, largest_body
 from rolecraft.server.requests import ChatRequest, RequestBody

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import rolecraft.server.turns as turns
 from rolecraft.errors import ContextFull, RolecraftError, UserError
-from rolecraft.server import turns
 from rolecraft.server.admission import Admission
 from rolecraft.server.answer_memory import AnswerMemory
 from rolecraft.server.errors import Refused

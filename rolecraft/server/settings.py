@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import rolecraft.server.turns as turns
 from rolecraft.errors import NotFound, SettingsError
-from rolecraft.server import turns
 from rolecraft.server.service import Limits
 
 KEY_VARIABLE = "ROLECRAFT_API_KEY"
