@@ -297,3 +297,21 @@ def test_the_key_opens_and_nothing_else_does(nano_tokenizer):
         assert httpx2.get(url.replace("/v1", "/health")).json()["status"] == "ok"
         with openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client:
             assert ask(client).choices[0].finish_reason == "tool_calls"
+
+
+def test_every_reference_in_the_description_leads_somewhere(address):
+    described = httpx2.get(address.replace("/v1", "/openapi.json")).json()
+    waiting, found = [described], []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+            found += [value["$ref"]] if "$ref" in value else []
+        elif isinstance(value, list):
+            waiting += value
+    assert any(reference.endswith("StreamOptions") for reference in found)
+    for reference in found:
+        place = described
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+        assert place["type"] == "object"

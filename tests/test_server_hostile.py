@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import httpx2
 import openai
 import pytest
 from serving import QUESTION, TOOLS, RawClient, running, scripted, team_models, until
@@ -93,11 +94,35 @@ def test_only_json_is_read(raw, kind):
     assert raw.answer()[0] == 415
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8000", "", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example:8000",
+        "",
+        "127.0.0.1.evil.example",
+        "localhost:evil.example",
+        "localhost:80:evil.example",
+        "localhost:8000evil.example",
+        "127.0.0.1:@evil.example",
+        "localhost@evil.example",
+        "localhost/evil.example",
+        "[::1].evil.example",
+        "[::1]evil.example:80",
+        "::1",
+        ":8000",
+    ],
+)
 def test_a_name_that_a_web_page_made_point_here_is_refused(raw, host):
     raw.post(ASK, host=host)
     status, _, body = raw.answer()
     assert (status, error(body)["code"]) == (403, "unknown_host")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:", "[::1]", "[::1]:65535"])
+def test_this_machines_own_names_are_answered(raw, host):
+    raw.post(ASK, host=host)
+    assert raw.answer()[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -199,9 +224,15 @@ def test_a_client_that_vanishes_frees_its_place(nano_tokenizer, stream):
             until(lambda: engine.running == 1)
             waiting.post({**ASK, "stream": stream})
             last.post({"model": "nano:executor", "messages": [QUESTION], "max_tokens": 1})
+            until(lambda: waiting_at(url) == 2)
+        until(lambda: waiting_at(url) == 1)
         vanishing.socket.close()
         assert last.answer()[0] == 200
     assert (engine.finished, engine.cancelled, engine.running) == (1, 1, 0)
+
+
+def waiting_at(url: str) -> int:
+    return httpx2.get(url.replace("/v1", "/health")).json()["waiting"]
 
 
 def test_a_connection_too_many_is_refused_in_openais_words_until_there_is_room(nano_tokenizer, monkeypatch):

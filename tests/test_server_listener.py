@@ -13,7 +13,8 @@ from serving import RawClient, running, scripted, team_models, until
 from ticker import ticking
 
 from rolecraft.server import Settings
-from rolecraft.server.listener import bind, is_local
+from rolecraft.server.access import is_local
+from rolecraft.server.listener import bind
 
 WORDS = "one two three four"
 

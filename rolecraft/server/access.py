@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request
@@ -12,6 +13,7 @@ from fastapi import Request
 from rolecraft.server.errors import Refused
 
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{0,5})?")
 
 
 def is_local(host: str) -> bool:
@@ -39,13 +41,14 @@ def require_key(key: str) -> Callable[[Request], Awaitable[None]]:
 
 def require_host(host: str) -> Callable[[Request], Awaitable[None]]:
     """Return what refuses a name that a web page has made to point to this machine (DNS rebinding)."""
-    allowed = _LOCAL_NAMES | {host, f"[{host}]"}
+    allowed = _LOCAL_NAMES | {f"[{host}]" if ":" in host else host}
 
     async def check(request: Request) -> None:
-        name = request.headers.get("host", "").lower()
-        if name.rpartition(":")[0] not in allowed and name not in allowed:
+        given = request.headers.get("host", "").lower()
+        parts = _HOST.fullmatch(given)
+        if parts is None or parts["name"] not in allowed:
             reason = (
-                f"this server has no API key and answers to {', '.join(sorted(allowed))} only, not to {name[:100]!r}"
+                f"this server has no API key and answers to {', '.join(sorted(allowed))} only, not to {given[:100]!r}"
             )
             raise Refused(403, reason, code="unknown_host")
 

@@ -56,10 +56,11 @@ def create_app(service: Service, settings: Settings = Settings(), key: str | Non
     app.get("/health")(handlers.health)
     app.get("/v1/models", dependencies=locked)(handlers.list_models)
     app.get("/v1/models/{model:path}", dependencies=locked)(handlers.show_model)
-    schema = {"application/json": {"schema": RequestBody.model_json_schema()}}
-    app.post("/v1/chat/completions", dependencies=locked, openapi_extra={"requestBody": {"content": schema}})(
-        handlers.chat
-    )
+    schema = RequestBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs")
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    app.post("/v1/chat/completions", dependencies=locked, openapi_extra={"requestBody": body})(handlers.chat)
+    app.openapi().setdefault("components", {}).setdefault("schemas", {}).update(definitions)
     return app
 
 
