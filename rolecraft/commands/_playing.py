@@ -22,7 +22,9 @@ def add_model(
 ) -> None:
     """Add the options that say which model plays, where, and how long."""
     group = parser.add_argument_group("the model")
-    text = "the base: nano, a local folder, or a name on the Hugging Face hub (default: the adapter's base, else nano)"
+    text = (
+        "the base: nano, smollm2, a folder, a GGUF file, or a name on the hub (default: the adapter's base, else nano)"
+    )
     group.add_argument("--base", metavar="MODEL", help=text)
     group.add_argument("--adapter", type=Path, metavar="DIR", help="the folder of a trained adapter")
     text = "who plays: mor (three roles) or single (default: what the adapter was trained for, else single)"

@@ -17,7 +17,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         metavar="MODEL",
-        help="nano, a local folder, or a name on the Hugging Face hub (default: the recipe's)",
+        help="nano, smollm2, a folder, a GGUF file, or a name on the hub (default: the recipe's)",
     )
     parser.add_argument("--data", metavar="FILE", help="a JSONL or JSON file of trajectories (default: the recipe's)")
     parser.add_argument(
