@@ -1,4 +1,4 @@
-"""Lets so many answers be written at once and so many requests wait; whoever comes on top is sent away at once."""
+"""Admission control: bounds the answers written at once and the requests that wait; others are refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers chat requests, whatever carries them: admits, times and plays them, and remembers the answers."""
+"""Answers chat requests, independent of HTTP: admits them, bounds their time, and remembers the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays one answer of a served model: its roles speak until one calls tools, which the client runs, or has answered."""
+"""Writes one choice of an answer, turn by turn: roles speak until one calls the client's tools or has answered."""
 
 from __future__ import annotations
 
