@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from rolecraft.commands import _playing
+from rolecraft.commands._numbers import count, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +26,9 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
     text = "a .py file with @tool functions, or a built-in: python, calculator, ...; may be repeated"
     group.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
     text = "the longest that one call may take (default: 10)"
-    group.add_argument("--tool-seconds", type=float, default=10.0, metavar="SECONDS", help=text)
+    group.add_argument("--tool-seconds", type=seconds, default=10.0, metavar="SECONDS", help=text)
     text = "the longest result that the model is shown; more is cut, with a note (default: 2000)"
-    group.add_argument("--tool-chars", type=int, default=2000, metavar="CHARS", help=text)
+    group.add_argument("--tool-chars", type=count, default=2000, metavar="CHARS", help=text)
     text = "run code that the model writes even where it cannot be isolated"
     group.add_argument("--unsafe", action="store_true", help=text)
     parser.add_argument("--system", default="", metavar="TEXT", help="a system message that opens the conversation")

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rolecraft.commands._numbers import amount, count
+
 if TYPE_CHECKING:
     from rolecraft import agent, engine, team
     from rolecraft.types import Engine
@@ -37,15 +39,15 @@ def add_model(
     text = "the type in which prompts are computed; auto measures which is faster here (default: float32)"
     group.add_argument("--prefill-dtype", default="float32", choices=("auto", "float32", "bfloat16"), help=text)
     text = f"the longest conversation, the reply included (default: {max_context})"
-    group.add_argument("--max-context", type=int, default=max_context, metavar="TOKENS", help=text)
+    group.add_argument("--max-context", type=count, default=max_context, metavar="TOKENS", help=text)
     text = "the most memory for keys and values; what could need more is refused (default: no limit)"
-    group.add_argument("--memory-mb", type=int, metavar="MIB", help=text)
+    group.add_argument("--memory-mb", type=count, metavar="MIB", help=text)
     text = "of sampling; 0 takes the likeliest token (default: 0)"
-    group.add_argument("--temperature", type=float, default=0.0, metavar="T", help=text)
+    group.add_argument("--temperature", type=amount, default=0.0, metavar="T", help=text)
     text = f"the longest that {max_tokens_of} may be (default: {max_tokens})"
-    group.add_argument("--max-tokens", type=int, default=max_tokens, metavar="TOKENS", help=text)
+    group.add_argument("--max-tokens", type=count, default=max_tokens, metavar="TOKENS", help=text)
     text = "the most model calls until an answer (default: 12)"
-    group.add_argument("--max-turns", type=int, default=12, metavar="N", help=text)
+    group.add_argument("--max-turns", type=count, default=12, metavar="N", help=text)
     group.add_argument("--seed", type=int, default=0, metavar="N", help=f"the seed of {seed_of} (default: 0)")
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from rolecraft.commands import _overrides, _playing
+from rolecraft.commands._numbers import count
 
 GROUP = "measuring and showing"
 
@@ -23,12 +24,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("benchmark", nargs="?", default="toolworld", help=text)
     _overrides.add(parser, "KEY=VALUE", "set an option of the benchmark", beside="benchmark", listing=_listing)
     parser.add_argument("--split", default="test", help="which of its splits to play (default: test)")
-    parser.add_argument("--limit", type=int, metavar="N", help="play only the first N tasks (default: all)")
+    parser.add_argument("--limit", type=count, metavar="N", help="play only the first N tasks (default: all)")
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that play side by side (default: 1)"
+        "--workers", type=count, default=1, metavar="N", help="processes that play side by side (default: 1)"
     )
     text = "episodes that each process plays at once (default: 32)"
-    parser.add_argument("--concurrency", type=int, default=32, metavar="N", help=text)
+    parser.add_argument("--concurrency", type=count, default=32, metavar="N", help=text)
     text = "the run folder; finished episodes are not repeated (default: runs/eval-<benchmark>-<split>-<seed>)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=text)
     parser.add_argument("--against", type=Path, metavar="DIR", help="the run folder to compare with, task by task")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rolecraft.commands import _overrides
+from rolecraft.commands._numbers import count
 
 GROUP = "this machine and the embedded model"
 
@@ -25,8 +26,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--base", default="nano", metavar="MODEL", help="what check measures (default: nano, the shipped base)"
     )
     text = "processes that pretrain in parallel (default: 2)"
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help=text)
-    parser.add_argument("--n", type=int, default=200, metavar="N", help="probes per check (default: 200)")
+    parser.add_argument("--processes", type=count, default=2, metavar="N", help=text)
+    parser.add_argument("--n", type=count, default=200, metavar="N", help="probes per check (default: 200)")
     parser.add_argument("--json", action="store_true", help="print the checks as one JSON object")
 
 

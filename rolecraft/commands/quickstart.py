@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rolecraft.commands._numbers import count
+
 GROUP = "getting started"
 
 
@@ -13,12 +15,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "the run folder (default: runs/quickstart)"
     parser.add_argument("--output", type=Path, default=Path("runs/quickstart"), metavar="DIR", help=text)
     parser.add_argument("--recipe", default="quickstart", help="quickstart, long, or a YAML file (default: quickstart)")
-    parser.add_argument("--n", type=int, default=210, metavar="N", help="tasks played per split (default: 210)")
+    parser.add_argument("--n", type=count, default=210, metavar="N", help="tasks played per split (default: 210)")
     parser.add_argument(
         "--seed", type=int, default=29, metavar="N", help="the seed of the held-out tasks (default: 29)"
     )
     text = "processes that tune and play side by side (default: 2)"
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help=text)
+    parser.add_argument("--processes", type=count, default=2, metavar="N", help=text)
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
 
 

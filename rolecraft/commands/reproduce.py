@@ -6,16 +6,18 @@ import argparse
 import json
 from pathlib import Path
 
+from rolecraft.commands._numbers import count
+
 GROUP = "measuring and showing"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     parser.add_argument("claim", help="a YAML file, or the name of one in recipes/claims/")
-    parser.add_argument("--seeds", type=int, metavar="N", help="run the first N tuning seeds only")
+    parser.add_argument("--seeds", type=count, metavar="N", help="run the first N tuning seeds only")
     parser.add_argument("--arms", type=_names, default=(), metavar="A,B", help="run these arms only")
     text = "cells that run side by side, one thread each (default: 2)"
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help=text)
+    parser.add_argument("--workers", type=count, default=2, metavar="N", help=text)
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
     parser.add_argument("--yes", action="store_true", help="run even if it takes longer than the claim allows")
     parser.add_argument("--report", action="store_true", help="write down what the finished cells say, and run nothing")

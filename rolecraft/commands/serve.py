@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rolecraft.commands import _playing
+from rolecraft.commands._numbers import amount, count, port, seconds, whole
 
 if TYPE_CHECKING:
     from rolecraft import engine, team
@@ -19,7 +20,7 @@ GROUP = "playing"
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine only)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--port", type=port, default=8000, help="0 takes a free one (default: 8000)")
     text = "a file with the key that clients must send (default: the environment's ROLECRAFT_API_KEY, if set)"
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help=text)
     parser.add_argument("--keyless", action="store_true", help="listen beyond this machine without a key")
@@ -34,21 +35,21 @@ def options(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     text = "answers that are written at once (default: 16)"
-    group.add_argument("--concurrency", type=int, default=16, metavar="N", help=text)
+    group.add_argument("--concurrency", type=count, default=16, metavar="N", help=text)
     text = "requests that may wait for their turn (default: 64)"
-    group.add_argument("--waiting", type=int, default=64, metavar="N", help=text)
+    group.add_argument("--waiting", type=whole, default=64, metavar="N", help=text)
     text = "the longest that a request may take, its wait included (default: 120)"
-    group.add_argument("--seconds", type=float, default=120.0, help=text)
+    group.add_argument("--seconds", type=seconds, default=120.0, help=text)
     text = "a client that reads nothing for so long is cut off (default: 30)"
-    group.add_argument("--stall", type=float, default=30.0, metavar="SECONDS", help=text)
+    group.add_argument("--stall", type=seconds, default=30.0, metavar="SECONDS", help=text)
     text = "what open requests are given to finish after SIGTERM or SIGINT (default: 20)"
-    group.add_argument("--grace", type=float, default=20.0, metavar="SECONDS", help=text)
+    group.add_argument("--grace", type=amount, default=20.0, metavar="SECONDS", help=text)
     text = "the longest body of a request (default: 32 for each token that the model holds, at least 65536)"
-    group.add_argument("--max-body", type=int, metavar="BYTES", help=text)
+    group.add_argument("--max-body", type=count, metavar="BYTES", help=text)
     text = "the most messages of a request (default: 512)"
-    group.add_argument("--max-messages", type=int, default=512, metavar="N", help=text)
+    group.add_argument("--max-messages", type=count, default=512, metavar="N", help=text)
     text = "the longest message from role to role (default: 160)"
-    group.add_argument("--max-thought", type=int, default=160, metavar="TOKENS", help=text)
+    group.add_argument("--max-thought", type=count, default=160, metavar="TOKENS", help=text)
 
 
 def run(options: argparse.Namespace) -> None:

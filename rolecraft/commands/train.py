@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from rolecraft.commands import _overrides
+from rolecraft.commands._numbers import count
 
 GROUP = "tuning"
 
@@ -31,7 +32,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unknown-keys", choices=("refuse", "drop"), help=text)
     parser.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<recipe's name>)")
     text = "processes that train in parallel, each on its part of a batch (default: the recipe's, else 1)"
-    parser.add_argument("--processes", type=int, metavar="N", help=text)
+    parser.add_argument("--processes", type=count, metavar="N", help=text)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 

@@ -329,7 +329,7 @@ def read(path: Path) -> Result:
         data = json.loads(path.read_text(encoding="utf-8"))
         data["scores"] = {split: from_dict(Played, one, split) for split, one in data["scores"].items()}
         return from_dict(Result, data, path.name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SettingsError) as error:
         raise DataError(
             f"{path}: not a finished cell ({error}); restore the file, or delete it to have it written again"
         ) from error
