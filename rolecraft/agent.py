@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 
+from rolecraft import repeats
 from rolecraft.errors import ContextFull
 from rolecraft.team import Role, Team
 from rolecraft.types import (
@@ -20,7 +20,6 @@ from rolecraft.types import (
     Prompt,
     Sampling,
     Task,
-    ToolCall,
     Trajectory,
     Turn,
 )
@@ -34,6 +33,7 @@ class Settings:
     """How an episode is played: how its replies are drawn, and when it is ended.
 
     `constrained`: the engine is told what each role's replies may be, so that calls fit their schemas.
+    `skip_repeats`: a call is not run again while its answer holds, nor twice where a reply has it twice.
     """
 
     max_turns: int = 12
@@ -41,6 +41,7 @@ class Settings:
     max_calls_per_turn: int = 8
     sampling: Sampling = Sampling()
     constrained: bool = False
+    skip_repeats: bool = False
 
 
 async def episode(
@@ -61,6 +62,9 @@ async def episode(
     task = environment.task
     messages, turns = list(task.messages), list[Turn]()
     calls: Counter[str] = Counter()
+    answered = (
+        repeats.Answered({tool.name: tool for tool in environment.toolbox.specs}) if settings.skip_repeats else None
+    )
     speaker: str | None = team.first
     stop: EpisodeStop = "answered"
     while speaker is not None:
@@ -72,13 +76,16 @@ async def episode(
         except ContextFull:
             stop = "length"
             break
-        message = _numbered(completion.message, speaker, len(calls), settings.max_calls_per_turn)
+        message, dropped = completion.message, tuple[Message, ...]()
+        if answered is not None:
+            message, dropped = repeats.without_twins(message, answered.tools.values())
+        message = _numbered(message, speaker, len(calls), settings.max_calls_per_turn)
         turns.append(replace(completion.turn, message=message, speaker=speaker))
-        observations = await _act(environment, message, team, explain)
-        for new in (message, *observations):
+        observations = await _act(environment, message, explain, answered)
+        for new in (message, *observations, *dropped):
             messages.append(new)
             watch(new)
-        calls.update(_key(call) for call in message.tool_calls)
+        calls.update(repeats.key(call) for call in message.tool_calls)
         if calls and max(calls.values()) > settings.max_repeats:
             stop = "repeated_call"
             break
@@ -190,15 +197,24 @@ def _numbered(message: Message, speaker: str, made: int, most: int) -> Message:
 
 
 async def _act(
-    environment: Environment, message: Message, team: Team, explain: Callable[[str], str]
+    environment: Environment, message: Message, explain: Callable[[str], str], answered: repeats.Answered | None
 ) -> tuple[Message, ...]:
-    """Run the message's calls, at once where there are several, and return what the model is told of them."""
-    observed = await asyncio.gather(*(environment.toolbox.call(call) for call in message.tool_calls))
+    """Run the message's calls, at once where there are several, and return what the model is told of them.
+
+    `answered` holds what need not be run again (None: all is run).
+    """
+    told = {} if answered is None else answered.recall(message.tool_calls)
+    run = [call for call in message.tool_calls if call.id not in told]
+    observed = await asyncio.gather(*(environment.toolbox.call(call) for call in run))
+    if answered is not None:
+        answered.keep(list(zip(run, observed, strict=True)))
+    found = told | {call.id: observation for call, observation in zip(run, observed, strict=True)}
     answers = [
-        Message("tool", observation.text, tool_call_id=call.id, name=call.name, failed=observation.failed)
-        for call, observation in zip(message.tool_calls, observed, strict=True)
+        Message("tool", found[call.id].text, tool_call_id=call.id, name=call.name, failed=found[call.id].failed)
+        for call in message.tool_calls
     ]
-    return (*answers, *remarks(message, explain))
+    again = [repeats.remark(call) for call in message.tool_calls if call.id in told]
+    return (*answers, *again, *remarks(message, explain))
 
 
 def remarks(message: Message, explain: Callable[[str], str]) -> tuple[Message, ...]:
@@ -208,7 +224,3 @@ def remarks(message: Message, explain: Callable[[str], str]) -> tuple[Message, .
     if message.speaker == "executor" and not message.tool_calls:
         return (Message("tool", "error: no call was written", failed=True),)
     return ()
-
-
-def _key(call: ToolCall) -> str:
-    return f"{call.name}({json.dumps(dict(call.arguments), sort_keys=True, ensure_ascii=False, default=str)})"

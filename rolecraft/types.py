@@ -25,11 +25,17 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """What a model is told about a tool; `parameters` is a JSON Schema of type object."""
+    """What a model is told about a tool; `parameters` is a JSON Schema of type object.
+
+    No model is told, and no data file holds, whether a call is `pure`, which changes no state, and `repeatable`, which
+    means something else each time.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Json] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    pure: bool = field(default=False, compare=False)
+    repeatable: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,3 +41,17 @@ def test_keys_and_values_beyond_the_bound_are_refused_before_anything_is_answere
     _, options = commands.read(["serve", *BOUNDED])
     with pytest.raises(SettingsError, match="memory_mb is 1"), serve.open_models("nano", team.find("single"), options):
         pass
+
+
+@pytest.mark.parametrize("verb", ["eval", "run hi", "chat"])
+@pytest.mark.parametrize(
+    ("base", "flags", "skips"),
+    [
+        ("nano", "", False),
+        ("smollm2", "", True),
+        ("nano", " --repeats skip", True),
+        ("smollm2", " --repeats run", False),
+    ],
+)
+def test_calls_made_again_are_skipped_but_on_the_base_whose_scores_are_known(verb, base, flags, skips):
+    assert _playing.episode_settings(base, read(f"{verb}{flags}".split())).skip_repeats is skips

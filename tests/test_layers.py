@@ -15,7 +15,19 @@ ROOT = Path(__file__).parents[1] / "rolecraft"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "telling", "loader", "catalog", "parsing", "settings", "toolschema"),
     ("wire", "schemas", "store", "renderers", "sandbox", "tools", "importers", "judges"),
-    ("team", "gate", "memory", "agent", "strategies", "remote", "curate", "examples", "grammar", "benchmarks"),
+    (
+        "team",
+        "gate",
+        "memory",
+        "repeats",
+        "agent",
+        "strategies",
+        "remote",
+        "curate",
+        "examples",
+        "grammar",
+        "benchmarks",
+    ),
     (
         "contract",
         "smollm2",

@@ -56,6 +56,7 @@ def opening(options: argparse.Namespace, question: str) -> tuple[Message, ...]:
 
 async def answer(
     options: argparse.Namespace,
+    base: str,
     engine: Engine,
     players: team.Team,
     box: Toolbox,
@@ -72,7 +73,7 @@ async def answer(
         environment,
         players,
         engine,
-        _playing.episode_settings(options),
+        _playing.episode_settings(base, options),
         seed=options.seed,
         explain=why_unparsed,
         watch=lambda message: show(message, console),

@@ -60,6 +60,15 @@ def add_constrain(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--on-unsupported", default="refuse", choices=("refuse", "ignore"), help=text)
 
 
+def add_repeats(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what becomes of a call that is made again."""
+    text = (
+        "whether a call runs again that a reply has twice, or whose answer still holds: run or skip (default: skip; "
+        "with the base nano: run)"
+    )
+    parser.add_argument("--repeats", choices=("run", "skip"), help=text)
+
+
 def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     """Return the base's name and the team that plays: what the adapter was trained for, unless the user says else.
 
@@ -79,6 +88,11 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     base = options.base or (contract.base if contract else "nano")
     bases.find(base)
     return base, players
+
+
+def _skips_repeats(base: str, options: argparse.Namespace) -> bool:
+    """Return whether calls made again are skipped; what is known of the base nano was measured with all of them run."""
+    return bool(options.repeats == "skip" if options.repeats else base != "nano")
 
 
 def open_engine(base: str, options: argparse.Namespace) -> AbstractContextManager[Engine]:
@@ -103,10 +117,15 @@ def engine_settings(options: argparse.Namespace) -> engine.Settings:
     )
 
 
-def episode_settings(options: argparse.Namespace) -> agent.Settings:
-    """Return how an episode is played."""
+def episode_settings(base: str, options: argparse.Namespace) -> agent.Settings:
+    """Return how an episode is played on a base."""
     from rolecraft import agent
     from rolecraft.types import Sampling
 
     sampling = Sampling(temperature=options.temperature, max_tokens=options.max_tokens)
-    return agent.Settings(max_turns=options.max_turns, sampling=sampling, constrained=options.constrain)
+    return agent.Settings(
+        max_turns=options.max_turns,
+        sampling=sampling,
+        constrained=options.constrain,
+        skip_repeats=_skips_repeats(base, options),
+    )

@@ -20,6 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _asking.add_tools(parser)
     _playing.add_model(parser)
     _playing.add_constrain(parser)
+    _playing.add_repeats(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         messages: tuple[Message, ...] = ()
         while question := _ask(console):
             messages = _continued(messages, question) if messages else _asking.opening(options, question)
-            messages = asyncio.run(_asking.answer(options, engine, players, box, messages, console)).messages
+            messages = asyncio.run(_asking.answer(options, base, engine, players, box, messages, console)).messages
 
 
 def _continued(messages: tuple[Message, ...], question: str) -> tuple[Message, ...]:

@@ -36,6 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     _playing.add_model(parser, seed_of="the tasks and of sampling")
     _playing.add_constrain(parser)
+    _playing.add_repeats(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     )
     run = Run(output)
     opened = partial(_playing.open_engine, base, options)
-    scores = evaluate.run(what, players, opened, run, _playing.episode_settings(options), console=console)
+    scores = evaluate.run(what, players, opened, run, _playing.episode_settings(base, options), console=console)
     console.print(evaluate.score_table({what.name: {options.split: scores}}))
     console.print(evaluate.family_table({options.split: scores}))
     console.print(evaluate.failure_table({options.split: scores}))

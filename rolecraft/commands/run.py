@@ -17,6 +17,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _asking.add_tools(parser)
     _playing.add_model(parser)
     _playing.add_constrain(parser)
+    _playing.add_repeats(parser)
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object")
 
 
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     base, players = _playing.base_and_team(options)
     with _asking.open_toolbox(options) as box, _playing.open_engine(base, options) as engine:
         messages = _asking.opening(options, options.question)
-        record = asyncio.run(_asking.answer(options, engine, players, box, messages, console))
+        record = asyncio.run(_asking.answer(options, base, engine, players, box, messages, console))
     if options.json:
         print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
     if record.stop != "answered":

@@ -64,31 +64,55 @@ class Tool:
 
 
 @overload
-def tool(function: Callable[..., Any], *, name: str | None = None, description: str | None = None) -> Tool: ...
+def tool(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    pure: bool | None = None,
+    repeatable: bool | None = None,
+) -> Tool: ...
 
 
 @overload
-def tool(*, name: str | None = None, description: str | None = None) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    pure: bool | None = None,
+    repeatable: bool | None = None,
+) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
 def tool(
-    function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None
+    function: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    pure: bool | None = None,
+    repeatable: bool | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Turn a typed, documented function, method, partial or callable object into a tool; `@tool` or `@tool(name=...)`.
 
     The description is the docstring's text before its first section; a parameter's is its line under `Args:` (or in
     NumPy's or Sphinx's style) or the string in `Annotated[type, "..."]`. Parameters with a default are optional, and
     those that a partial has fixed are not told. Raises UserError naming the parameter without type or description.
+
+    `pure`: a call changes nothing, so that what other calls answered still holds after it. `repeatable`: the same call
+    twice is meant twice, as rolling a die is. A model is told neither; without them a tool is taken to be neither.
     """
     if function is None:
-        return lambda written: tool(written, name=name, description=description)
+        return lambda written: tool(written, name=name, description=description, pure=pure, repeatable=repeatable)
     if isinstance(function, Tool):
-        known = function.spec
-        spec = replace(known, name=name or known.name, description=description or known.description)
-        return replace(function, spec=spec)
-    described = describe(function, name, description)
-    called = function.__func__ if isinstance(function, staticmethod) else function
-    return Tool(described.spec, called, described.read, described.receiver)
+        found, spec = function, function.spec
+        spec = replace(spec, name=name or spec.name, description=description or spec.description)
+    else:
+        described = describe(function, name, description)
+        called = function.__func__ if isinstance(function, staticmethod) else function
+        found, spec = Tool(described.spec, called, described.read, described.receiver), described.spec
+    pure = spec.pure if pure is None else pure
+    repeatable = spec.repeatable if repeatable is None else repeatable
+    return replace(found, spec=replace(spec, pure=pure, repeatable=repeatable))
 
 
 async def _awaited(answer: Awaitable[Any]) -> Any:

@@ -26,7 +26,7 @@ _TOKENS = re.compile(
 _SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
 
 
-@tool
+@tool(pure=True)
 def calculator(expression: str) -> str:
     """Work out an arithmetic expression.
 

@@ -106,7 +106,7 @@ class Search:
             self._index.index(words, show_progress=False)
         query = {"type": "string", "description": "what to look for"}
         parameters = {"type": "object", "properties": {"query": query}, "required": ["query"]}
-        self._spec = ToolSpec("search", settings.description, parameters)
+        self._spec = ToolSpec("search", settings.description, parameters, pure=True)
 
     @property
     def spec(self) -> ToolSpec:

@@ -128,7 +128,7 @@ class Database:
         self._lock = threading.Lock()
         self._closed = False
         self._digest: str | None = None
-        self._spec = _spec(settings.description.replace("{tables}", tables))
+        self._spec = _spec(settings.description.replace("{tables}", tables), settings.read_only)
 
     @property
     def spec(self) -> ToolSpec:
@@ -216,6 +216,7 @@ def _named(register: Register | None) -> str:
     return f"{Path(file).resolve()}:{name}"
 
 
-def _spec(description: str) -> ToolSpec:
+def _spec(description: str, pure: bool) -> ToolSpec:
     query = {"type": "string", "description": "one SQLite statement"}
-    return ToolSpec("sql", description, {"type": "object", "properties": {"query": query}, "required": ["query"]})
+    parameters = {"type": "object", "properties": {"query": query}, "required": ["query"]}
+    return ToolSpec("sql", description, parameters, pure=pure)

@@ -1,0 +1,162 @@
+"""Calls that a model makes again: within one reply, and in later ones."""
+
+import asyncio
+from dataclasses import replace
+
+from rolecraft import agent, repeats, team
+from rolecraft.tools import Toolbox, ToolFailure, tool
+from rolecraft.types import Completion, Environment, Message, Task, ToolCall, ToolSpec, Turn, Verdict
+
+
+class Shop:
+    """A world whose tools write down each time that they run."""
+
+    def __init__(self):
+        self.ran, self.closed = [], False
+
+        @tool(description="pay back an order")
+        def refund(order: int) -> str:
+            """Pay back.
+
+            Args:
+                order: its number
+            """
+            self.ran.append(("refund", order))
+            return f"refund {len(self.ran)}"
+
+        @tool(description="cancel an order", repeatable=False)
+        def cancel(order: int) -> str:
+            """Cancel.
+
+            Args:
+                order: its number
+            """
+            self.ran.append(("cancel", order))
+            if len(self.ran) == 1:
+                raise ToolFailure("busy; try again")
+            return "cancelled"
+
+        @tool(description="read an order's status", pure=True)
+        def status(order: int) -> str:
+            """Read.
+
+            Args:
+                order: its number
+            """
+            self.ran.append(("status", order))
+            return f"status {len(self.ran)}"
+
+        @tool(description="roll a die", repeatable=True)
+        def roll(sides: int) -> int:
+            """Roll.
+
+            Args:
+                sides: of the die
+            """
+            self.ran.append(("roll", sides))
+            return len(self.ran)
+
+        self.box = Toolbox([refund, cancel, status, roll])
+
+
+class Scripted:
+    """Answers from a script."""
+
+    def __init__(self, replies):
+        self.replies = list(replies)
+
+    async def complete(self, prompt):
+        message = replace(self.replies.pop(0), speaker=prompt.speaker)
+        return (Completion(message, Turn(message, prompt.speaker)),)
+
+
+def calls(*named):
+    arguments = {"roll": "sides"}
+    made = (ToolCall(name, {arguments.get(name, "order"): value}) for name, value in named)
+    return Message("assistant", tool_calls=tuple(made))
+
+
+def play(*replies, skip=True):
+    shop = Shop()
+    world = Environment(Task("t", (Message("user", "?"),), shop.box.specs), shop.box, lambda record: Verdict(0.0))
+    script = Scripted([*replies, Message("assistant", "done")])
+    settings = agent.Settings(skip_repeats=skip, max_repeats=50)
+    return shop, asyncio.run(agent.episode(world, team.find("single"), script, settings))
+
+
+REFUND, STATUS = ("refund", 7), ("status", 7)
+
+
+def test_a_call_that_stands_in_a_reply_seven_times_is_run_once_and_told_so():
+    shop, record = play(calls(*[REFUND] * 7))
+    assert shop.ran == [REFUND]
+    assert len(record.messages[1].tool_calls) == 1
+    said = [message.content for message in record.messages[2:-1]]
+    assert said == ["refund 1", "note: the same call of refund stood in the reply 6 times more; it was run once"]
+
+
+def test_calls_that_differ_in_an_argument_are_all_run():
+    assert play(calls(REFUND, ("refund", 8)))[0].ran == [REFUND, ("refund", 8)]
+
+
+def test_equal_calls_are_told_apart_by_no_order_of_arguments():
+    assert repeats.key(ToolCall("f", {"a": 1, "b": 2})) == repeats.key(ToolCall("f", {"b": 2, "a": 1}))
+    assert repeats.key(ToolCall("f", {"a": 1})) != repeats.key(ToolCall("f", {"a": True}))
+
+
+def test_a_repeatable_tool_runs_as_often_as_it_is_called():
+    assert play(calls(("roll", 6), ("roll", 6)), calls(("roll", 6)))[0].ran == [("roll", 6)] * 3
+
+
+def test_a_call_made_again_is_answered_from_the_record():
+    shop, record = play(calls(REFUND), calls(REFUND))
+    assert shop.ran == [REFUND]
+    again = [message for message in record.messages if message.content == "refund 1"]
+    assert [message.tool_call_id is not None for message in again] == [True, True]
+    assert "refund was called just so before" in record.messages[-2].content
+
+
+def test_what_a_pure_tool_reads_between_does_not_let_a_call_run_again():
+    assert play(calls(REFUND), calls(STATUS), calls(REFUND))[0].ran == [REFUND, STATUS]
+
+
+def test_a_call_runs_again_once_another_may_have_changed_the_state():
+    assert play(calls(REFUND), calls(("refund", 8)), calls(REFUND))[0].ran == [REFUND, ("refund", 8), REFUND]
+    assert play(calls(STATUS), calls(REFUND), calls(STATUS))[0].ran == [STATUS, REFUND, STATUS]
+
+
+def test_a_failed_call_may_be_tried_again():
+    shop, record = play(calls(("cancel", 7)), calls(("cancel", 7)))
+    assert shop.ran == [("cancel", 7)] * 2
+    assert [message.failed for message in record.messages if message.role == "tool"] == [True, False]
+
+
+def test_a_reply_of_several_calls_made_again_runs_none_of_them():
+    both = calls(REFUND, ("refund", 8))
+    assert play(both, both)[0].ran == [REFUND, ("refund", 8)]
+
+
+def test_what_a_pure_tool_read_beside_a_change_is_read_again():
+    assert play(calls(STATUS, REFUND), calls(STATUS))[0].ran[-1] == STATUS
+    assert play(calls(STATUS), calls(REFUND, STATUS))[0].ran.count(STATUS) == 2
+
+
+def test_unless_asked_for_every_call_is_run():
+    assert play(calls(REFUND, REFUND), calls(REFUND), skip=False)[0].ran == [REFUND] * 3
+
+
+def test_no_model_is_told_what_a_tool_is_marked_as():
+    @tool(pure=True, repeatable=True, description="read")
+    def read(a: int) -> int:
+        """Read.
+
+        Args:
+            a: what
+        """
+        return a
+
+    assert (read.spec.pure, read.spec.repeatable) == (True, True)
+    assert read.spec == ToolSpec("read", "read", read.spec.parameters)
+    renamed = tool(read, name="other")
+    assert renamed.spec.pure
+    assert not tool(read, pure=False).spec.pure
