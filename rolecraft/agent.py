@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rolecraft import repeats
 from rolecraft.errors import ContextFull
+from rolecraft.judges import strict
+from rolecraft.renderers import why_unread
 from rolecraft.team import Role, Team
 from rolecraft.types import (
     Completion,
@@ -20,8 +22,10 @@ from rolecraft.types import (
     Prompt,
     Sampling,
     Task,
+    ToolSpec,
     Trajectory,
     Turn,
+    Verdict,
 )
 
 Opener = Callable[[], Environment]
@@ -34,6 +38,7 @@ class Settings:
 
     `constrained`: the engine is told what each role's replies may be, so that calls fit their schemas.
     `skip_repeats`: a call is not run again while its answer holds, nor twice where a reply has it twice.
+    `strict_calls`: only calls in the family's own syntax are calls.
     """
 
     max_turns: int = 12
@@ -42,6 +47,7 @@ class Settings:
     sampling: Sampling = Sampling()
     constrained: bool = False
     skip_repeats: bool = False
+    strict_calls: bool = False
 
 
 async def episode(
@@ -102,7 +108,15 @@ async def episode(
         seed=seed,
         final_state=await asyncio.to_thread(environment.toolbox.state),  # it may wait for a tool that still works
     )
-    return replace(record, verdict=environment.judge(record))
+    return replace(record, verdict=_judged(record, environment))
+
+
+def _judged(record: Trajectory, environment: Environment) -> Verdict:
+    """Return the verdict; where calls were read leniently, what a strict reading had scored is its part `strict`."""
+    verdict = environment.judge(record)
+    if not strict.is_lenient(record):
+        return verdict
+    return replace(verdict, parts={**verdict.parts, strict.PART: environment.judge(strict.strictly(record)).score})
 
 
 async def play(
@@ -176,7 +190,8 @@ async def _ask(
 ) -> Completion:
     role = team.role(speaker)
     sampling = replace(settings.sampling, n=1, seed=seed)
-    prompt = Prompt(role.view(messages), task.tools, speaker, sampling=sampling)
+    lenient = role.calls_tools and not settings.strict_calls
+    prompt = Prompt(role.view(messages), task.tools, speaker, sampling=sampling, lenient=lenient)
     if settings.constrained:
         prompt = _constrained(prompt, role, team)
     (completion,) = await engine.complete(prompt)
@@ -214,13 +229,17 @@ async def _act(
         for call in message.tool_calls
     ]
     again = [repeats.remark(call) for call in message.tool_calls if call.id in told]
-    return (*answers, *again, *remarks(message, explain))
+    return (*answers, *again, *remarks(message, explain, environment.task.tools))
 
 
-def remarks(message: Message, explain: Callable[[str], str]) -> tuple[Message, ...]:
-    """Return what a team is told beside tools' answers: that a call did not parse, or that none was written."""
+def remarks(message: Message, explain: Callable[[str], str], tools: Sequence[ToolSpec]) -> tuple[Message, ...]:
+    """Return what a team is told beside tools' answers: that a call did not parse, or that none was written.
+
+    A call that was looked for leniently may have any form, so its reason is not left to `explain`.
+    """
     if message.unparsed is not None:
-        return (Message("tool", f"error: {explain(message.unparsed)}", failed=True),)
+        reason = explain(message.unparsed) if message.strict is None else why_unread(message.unparsed, tools)
+        return (Message("tool", f"error: {reason}", failed=True),)
     if message.speaker == "executor" and not message.tool_calls:
         return (Message("tool", "error: no call was written", failed=True),)
     return ()

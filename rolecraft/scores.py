@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from rolecraft.errors import DataError
-from rolecraft.judges import failures
+from rolecraft.judges import failures, strict
 from rolecraft.types import Trajectory
 
 Interval = tuple[float, float]
@@ -56,7 +56,11 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The result of a benchmark run; `failures` counts the failed tasks by class (judges/failures.py)."""
+    """The result of a benchmark run; `failures` counts the failed tasks by class (judges/failures.py).
+
+    `lenient` counts the tasks with replies that were read leniently, `strict` is the score had none been (None: none
+    was).
+    """
 
     score: float
     n: int
@@ -66,6 +70,8 @@ class Scores:
     cost: Cost = Cost()
     stops: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
+    lenient: int = 0
+    strict: Score | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Sco
         cost=_cost(played),
         stops=dict(sorted(Counter(t.stop for t in played).items())),
         failures=_failures(played),
+        lenient=(lenient := sum(map(strict.is_lenient, played))),
+        strict=_aggregate([_strict_score(t) for t in played]) if lenient else None,
     )
 
 
@@ -163,6 +171,12 @@ def _score_of(trajectory: Trajectory) -> float:
     if not 0 <= value <= 1:
         raise DataError(f"trajectory {trajectory.id!r} has score {value!r}; a judge's score is in 0..1")
     return value
+
+
+def _strict_score(trajectory: Trajectory) -> float:
+    """Return the score of the strict reading, which is a part of the verdict where it is another one."""
+    assert trajectory.verdict is not None
+    return trajectory.verdict.parts.get(strict.PART, trajectory.verdict.score)
 
 
 def _aggregate(values: Sequence[float]) -> Score:

@@ -26,6 +26,11 @@ class Role:
     choice: Choice = "auto"
     next_roles: tuple[str, ...] = ()
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether this role acts by calling tools; the text of one that does not is never searched for calls."""
+        return self.choice != "none"
+
     def view(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return what this role sees of `messages`; training and playing both call this, so they cannot differ.
 

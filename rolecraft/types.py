@@ -44,6 +44,8 @@ class Message:
 
     `unparsed` is the raw text of a call that did not parse. `weight` scales its loss (None: 1 for assistants).
     `failed` marks a tool message that tells an error, which no text of a tool's own can stand for.
+    `strict` is there only on a reply that was read leniently (see `renderers.reread`): the same reply as its family's
+    own syntax alone reads it.
     `ids` are the tokens a model wrote for the body, its end token included: whoever renders the message again uses
     them and never re-tokenises. They belong to one tokenizer, so they are never written to a data file.
     """
@@ -57,6 +59,7 @@ class Message:
     unparsed: str | None = None
     weight: float | None = None
     failed: bool = False
+    strict: Message | None = None
     ids: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
 
     def edited(self, **changes: Any) -> Message:
@@ -149,7 +152,8 @@ class Prompt:
     """A request to an engine: what `speaker` sees, and how its reply is drawn; `prefix` begins the reply.
 
     `choice` says whether it calls tools, `parallel` whether several at once. With `next_roles` it is text that ends by
-    naming one of them as the next. `cache_scopes` bound what an engine may reuse of other prompts: what it computes for
+    naming one of them as the next. `lenient`: calls are also read where they are not written in the family's own
+    syntax. `cache_scopes` bound what an engine may reuse of other prompts: what it computes for
     this one is kept under the first scope, and only what was kept under one of them is reused.
     """
 
@@ -161,6 +165,7 @@ class Prompt:
     sampling: Sampling = Sampling()
     parallel: bool = True
     next_roles: tuple[str, ...] = ()
+    lenient: bool = False
     cache_scopes: tuple[str, ...] = ("",)
 
 

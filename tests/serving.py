@@ -82,7 +82,7 @@ class ScriptedEngine:
             await asyncio.sleep(self.delay)
             if text := reader.read(token):
                 yield Delta(text)
-        message = reply.parse(self.renderer, prompt, cut)
+        message = reply.parse(self.renderer, prompt, cut, cut=len(cut) < len(ids))
         turn = Turn(
             message,
             prompt.speaker,

@@ -286,3 +286,33 @@ def test_a_state_that_takes_its_time_does_not_hold_the_event_loop():
     record, pause = asyncio.run(beside())
     assert record.final_state == {"add": 7}
     assert pause < 0.4
+
+
+def unread(text, unparsed=None, calls=()):
+    """Return a reply that was read leniently."""
+    return Message("assistant", tool_calls=calls, unparsed=unparsed, strict=says(text))
+
+
+@pytest.mark.parametrize(
+    ("team_name", "strict_calls", "lenient"),
+    [("single", False, {"assistant"}), ("single", True, set()), ("mor", False, {"executor"})],
+)
+def test_only_roles_that_call_tools_are_read_leniently(team_name, strict_calls, lenient):
+    replies = [says("Next: executor."), call(2, 3), says("Next: summarizer."), says("5")]
+    engine = Scripted(replies if team_name == "mor" else replies[1::2])
+    run(engine, team_name, agent.Settings(strict_calls=strict_calls))
+    assert {prompt.speaker for prompt in engine.asked if prompt.lenient} == lenient
+
+
+def test_a_verdict_tells_what_a_strict_reading_had_scored():
+    record = run(Scripted([unread("add(x=2, y=3)", calls=call(2, 3).tool_calls), says("5")]))
+    assert record.verdict == Verdict(1.0, "", {"strict": 0.0})
+    assert run(Scripted([call(2, 3), says("5")])).verdict == Verdict(1.0)
+
+
+def test_a_model_is_told_what_was_wrong_with_a_call_in_any_form():
+    record = run(Scripted([unread("add(2, 3)", unparsed="add(2, 3)"), says("5")]))
+    told = record.messages[2]
+    assert told.failed
+    assert "write each argument of 'add' with its name" in told.content
+    assert record.stop == "answered"

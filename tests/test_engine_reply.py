@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-from rolecraft import renderers
+from rolecraft import catalog, renderers
 from rolecraft.engine.reply import Reader, find_stop, has_stop, parse
-from rolecraft.types import Message, Prompt, Sampling
+from rolecraft.types import Message, Prompt, Sampling, ToolSpec
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,19 @@ def test_text_that_shares_a_token_with_the_stop_string_is_kept(renderer):
     ids = _ids(renderer, "debt of Plalples")[:-1]
     stop = renderer.text(ids[-1:])[1:]
     assert parse(renderer, _prompt(stop), ids).content + stop == "debt of Plalples"
+
+
+@pytest.mark.parametrize("stop", ["END", "never"])
+def test_a_fenced_call_is_read_leniently_where_bare_lines_are_the_family_s_own(nano_tokenizer, stop):
+    format = replace(catalog.find("renderers", "nano").FORMAT, lenient=True)
+    renderer = renderers.Renderer(format, nano_tokenizer)
+    prompt = replace(_prompt(stop), tools=(ToolSpec("noop", ""),), lenient=True)
+    text = '```json\n{"name":"noop","arguments":{}}\n```\n'
+    message = parse(renderer, prompt, _ids(renderer, text + "END" * (stop == "END")))
+    assert ([call.name for call in message.tool_calls], message.content, message.unparsed) == (["noop"], "", None)
+    assert message.strict is not None
+    assert message.strict.unparsed is not None
+    assert parse(renderer, replace(prompt, lenient=False), _ids(renderer, text)).tool_calls == ()
 
 
 def test_calls_before_a_stop_string_are_read(renderer):

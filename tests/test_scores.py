@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from episodes import FIND, READ, episode
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from rolecraft import scores
 from rolecraft.errors import DataError
-from rolecraft.types import Usage
+from rolecraft.types import Message, Usage, Verdict
 
 
 def run(*values, family="hop"):
@@ -180,3 +181,13 @@ def test_a_pooled_comparison_of_one_seed_is_the_paired_one():
 def test_other_shapes_are_not_pooled(a, b):
     with pytest.raises(DataError, match="only the same tasks"):
         scores.pooled(a, b)
+
+
+def test_the_score_of_the_strict_reading_stands_beside():
+    strict, lenient = episode(FIND, "17", score=1.0), episode(FIND, "17", score=1.0, name="u")
+    message = replace(lenient.messages[1], strict=Message("assistant", "find_owner(...)"))
+    verdict = Verdict(1.0, "", {"strict": 0.0})
+    lenient = replace(lenient, messages=(lenient.messages[0], message, *lenient.messages[2:]), verdict=verdict)
+    found = scores.score([strict, lenient])
+    assert (found.score, found.lenient, found.strict and found.strict.score) == (1.0, 1, 0.5)
+    assert scores.score([strict]).strict is None

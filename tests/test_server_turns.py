@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from serving import ANSWER, CALL, ENOUGH, THINK, debts, scripted, team_models
+from serving import ANSWER, CALL, ENOUGH, THINK, ScriptedEngine, debts, scripted, team_models
 
+from rolecraft import catalog
 from rolecraft.errors import ContextFull
+from rolecraft.renderers import Renderer
 from rolecraft.server import turns
 from rolecraft.server.errors import Refused
 from rolecraft.server.requests import ChatRequest, SentMessage
@@ -254,3 +256,62 @@ def test_whoever_stops_listening_stops_the_writing(nano_tokenizer):
         return engine.running, engine.cancelled
 
     assert asyncio.run(run()) == (0, 1)
+
+
+LENIENT_CALL = '{"name": "read_debt", "arguments": {"key": "Plalples"}}'
+
+
+def play_lenient(tokenizer, text, **options):
+    """Play a reply of the base in a format that allows lenient reading."""
+    calls = catalog.find("renderers", "hermes").FORMAT.calls
+    format = replace(catalog.find("renderers", "nano").FORMAT, calls=calls, lenient=True)
+    engine = ScriptedEngine(Renderer(format, tokenizer), lambda prompt: text)
+    return play(engine, model="nano", **options)
+
+
+@pytest.mark.parametrize("text", [LENIENT_CALL, f"```json\n{LENIENT_CALL}\n```", "read_debt(key='Plalples')"])
+@pytest.mark.parametrize("lead", ["", "I look it up.\n\n"])
+def test_no_part_of_a_call_that_is_read_leniently_is_heard_as_text(nano_tokenizer, text, lead):
+    played, heard = play_lenient(nano_tokenizer, lead + text, listen=True)
+    assert played.finish == "tool_calls"
+    assert [(call.name, call.arguments) for call in played.calls] == [("read_debt", {"key": "Plalples"})]
+    assert "".join(e.text for e in heard if isinstance(e, TextDelta)) == played.content == lead.strip()
+
+
+@pytest.mark.parametrize("listen", [False, True])
+def test_code_that_is_no_call_is_heard_whole(nano_tokenizer, listen):
+    text = f"So:\n```json\n{LENIENT_CALL}\n```\nThat is how."
+    played, heard = play_lenient(nano_tokenizer, text, listen=listen)
+    assert (played.content, played.finish) == (text, "stop")
+    assert "".join(event.text for event in heard) in ("", text)
+
+
+@pytest.mark.parametrize("strict_calls", [False, True])
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_calls_are_read_leniently_unless_somebody_forbids_it(nano_tokenizer, strict_calls, choice):
+    played, _ = play_lenient(
+        nano_tokenizer,
+        f"```json\n{LENIENT_CALL}\n```",
+        asked=replace(ASKED, choice=choice),
+        settings=Settings(strict_calls=strict_calls),
+    )
+    assert bool(played.calls) == (choice == "auto" and not strict_calls)
+
+
+@pytest.mark.parametrize("listen", [False, True])
+def test_a_cut_call_never_is_content(nano_tokenizer, listen):
+    for room in range(8, 20):
+        played, heard = play_lenient(
+            nano_tokenizer,
+            f"```json\n{LENIENT_CALL}\n```",
+            settings=Settings(max_tokens=room),
+            listen=listen,
+        )
+        assert (played.content, played.finish) == ("", "length")
+        assert heard == []
+
+
+def test_what_cannot_be_read_as_a_call_is_sent_as_it_was_written(nano_tokenizer):
+    text = f"I look.\n\n\n```json\n{LENIENT_CALL[:-1]}\n```"
+    played, _ = play_lenient(nano_tokenizer, text)
+    assert (played.content, played.finish) == (text, "stop")

@@ -32,6 +32,7 @@ ASSISTANT = st.builds(
     tool_calls=st.lists(CALLS, max_size=3).map(tuple),
     speaker=OPTIONAL,
     unparsed=OPTIONAL,
+    strict=st.none() | st.builds(Message, st.just("assistant"), TEXT, unparsed=OPTIONAL),
     weight=st.none() | st.sampled_from([0.0, 0.5, 1.0]),
 )
 OTHER = st.builds(
@@ -366,7 +367,7 @@ def test_writing_never_fails_on_numbers_a_model_may_write():
 KEYS = st.sampled_from(
     "functions function_call required "
     "messages tools role content tool_calls function name arguments weight speaker unparsed type text parameters "
-    "properties opening verdict score parts id reference turns annotations reasoning_content description".split()
+    "properties opening verdict score parts id reference turns annotations strict reasoning_content description".split()
 )
 WORDS = st.sampled_from(["assistant", "user", "function", "text", "{}", "{", "f", ""])
 ANYTHING = st.recursive(

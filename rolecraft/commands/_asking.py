@@ -81,9 +81,11 @@ async def answer(
 
 
 def show(message: Message, console: Console) -> None:
-    """Print a message beside who said it; a tool's error is marked."""
+    """Print a message beside who said it; a tool's error is marked, and so are calls that were read leniently."""
     who = "tool error" if message.failed else message.speaker or message.role
     calls = [f"{call.name}({json.dumps(dict(call.arguments), ensure_ascii=False)})" for call in message.tool_calls]
+    if calls and message.strict is not None:
+        calls[-1] += "  (read leniently)"
     unparsed = [f"(not a call) {message.unparsed}"] if message.unparsed is not None else []
     text = "\n".join(part for part in (message.content, *calls, *unparsed) if part)
     style = "red" if message.failed else _COLOURS.get(who, "white")

@@ -56,6 +56,8 @@ def add_constrain(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the form of its replies")
     text = "let the model write only such calls as fit their tool's schema"
     group.add_argument("--constrain", action="store_true", help=text)
+    text = "take for a call only what is written in the model family's own syntax"
+    group.add_argument("--strict-calls", action="store_true", help=text)
     text = "refuse a tool whose schema has keywords that cannot be enforced, or ignore these (default: refuse)"
     group.add_argument("--on-unsupported", default="refuse", choices=("refuse", "ignore"), help=text)
 
@@ -128,4 +130,5 @@ def episode_settings(base: str, options: argparse.Namespace) -> agent.Settings:
         sampling=sampling,
         constrained=options.constrain,
         skip_repeats=_skips_repeats(base, options),
+        strict_calls=options.strict_calls,
     )

@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> None:
     console.print(evaluate.score_table({what.name: {options.split: scores}}))
     console.print(evaluate.family_table({options.split: scores}))
     console.print(evaluate.failure_table({options.split: scores}))
+    if note := evaluate.lenient_note(scores):
+        console.print(note)
     if options.against is not None:
         console.print(evaluate.comparison(Run(options.against).trajectories(), run.trajectories()))
     console.print(f"trajectories: {output}; look at them with: rolecraft report {output}")

@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
         max_thought=options.max_thought,
         max_turns=options.max_turns,
         constrained=not options.unconstrained,
+        strict_calls=options.strict_calls,
     )
     limits = service.Limits(options.concurrency, options.waiting, options.seconds, options.max_messages)
     settings = server.Settings(

@@ -76,7 +76,7 @@ def _roles(loaded: Loaded, prompt: Prompt, opening: Rendered) -> tuple[int, ...]
 
 def complete(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], role: int, output: Output) -> Completion:
     """Return the completion of `prompt`, whose tokens were `ids`; `role` is whose LoRAs wrote it."""
-    message = parse(loaded.renderer, prompt, output.ids)
+    message = parse(loaded.renderer, prompt, output.ids, cut=output.stop == "length")
     count = len(output.ids)
     usage = Usage(len(ids), output.cached, count, output.seconds)
     roles = () if loaded.gate is None else (role,) * count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rolecraft.renderers import Renderer
+from rolecraft.renderers import Renderer, reread
 from rolecraft.types import Message, Prompt
 
 
@@ -66,10 +66,22 @@ def has_stop(renderer: Renderer, ids: Sequence[int], stops: Sequence[str]) -> bo
     return find_stop(tail, stops) is not None
 
 
-def parse(renderer: Renderer, prompt: Prompt, ids: Sequence[int]) -> Message:
-    """Return the message in the reply `ids`; text from a stop string on is cut, and such a message keeps no ids."""
-    text = renderer.text(ids)
-    place = find_stop(text, prompt.sampling.stop)
+def parse(renderer: Renderer, prompt: Prompt, ids: Sequence[int], *, cut: bool = False) -> Message:
+    """Return the message in the reply `ids`; text from a stop string on is cut, and such a message keeps no ids.
+
+    Calls are read leniently if the prompt asks for it and the renderer's format allows it; `cut`: see `reread`.
+    """
+    whole = renderer.text(ids)
+    place = find_stop(whole, prompt.sampling.stop)
+    message = _parse(renderer, prompt, ids, whole, place)
+    if not (prompt.lenient and renderer.format.lenient):
+        return message
+    text = prompt.prefix + whole[:place] if message.ids is None else renderer.reply_text(message)
+    return reread(message, text, prompt.tools, cut=cut)
+
+
+def _parse(renderer: Renderer, prompt: Prompt, ids: Sequence[int], text: str, place: int | None) -> Message:
+    """Return the message in the reply `ids`, whose `text` has its first stop string at `place`."""
     if place is None:
         return renderer.parse(ids, prompt.speaker, prompt.prefix)
     whole = next(count for count in range(len(ids), -1, -1) if len(renderer.text(ids[:count])) <= place)

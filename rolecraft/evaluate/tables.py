@@ -63,10 +63,25 @@ def failure_table(columns: Mapping[str, Scores]) -> Table:
     return table
 
 
+def lenient_note(scores: Scores) -> str | None:
+    """Return in a line how many tasks have calls that were read leniently, and the score without; None if no task."""
+    if scores.strict is None:
+        return None
+    low, high = (100 * bound for bound in scores.strict.interval)
+    return (
+        f"read leniently: replies of {scores.lenient} of {scores.n} tasks; "
+        f"read strictly the score is {100 * scores.strict.score:.1f} ({low:.0f}-{high:.0f})"
+    )
+
+
 def scores_json(scores: Scores) -> dict[str, Json]:
-    """Return what `rolecraft eval --json` prints: score, n, interval, families; all scores in 0..1."""
+    """Return what `rolecraft eval --json` prints: score, n, interval, families; all scores in 0..1.
+
+    Where replies were read leniently, also in how many tasks and the score of the strict reading.
+    """
     families = {name: _plain(found) for name, found in scores.families.items()}
-    return {**_plain(scores), "families": families}
+    beside = {"lenient": scores.lenient, "strict": _plain(scores.strict)} if scores.strict is not None else {}
+    return {**_plain(scores), "families": families, **beside}
 
 
 def write_summary(

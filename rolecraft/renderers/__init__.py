@@ -11,6 +11,7 @@ from __future__ import annotations
 from rolecraft.renderers._explaining import why_unparsed
 from rolecraft.renderers._finding import find
 from rolecraft.renderers._format import CallSyntax, Format, Results, SystemBlock, ToolList
+from rolecraft.renderers._lenient import reread, settled_length, why_unread
 from rolecraft.renderers._rendered import Rendered
 from rolecraft.renderers._renderer import Renderer
 from rolecraft.renderers._text import Tokenizer
@@ -25,5 +26,8 @@ __all__ = [
     "Tokenizer",
     "ToolList",
     "find",
+    "reread",
+    "settled_length",
     "why_unparsed",
+    "why_unread",
 ]

@@ -74,7 +74,8 @@ class Format:
 
     `header` has `{role}`; `speaker_header`, for speakers other than the assistant, has `{speaker}` and defaults to
     `header`. `stops` also end a reply, where the tokenizer has them. A tokenizer that has all of `detect` is taken to
-    be of this family. `trim`: outer white space of what no model wrote is cut.
+    be of this family. `trim`: outer white space of what no model wrote is cut. `lenient`: calls that are written in
+    another way than `calls` may be read too.
     """
 
     header: str
@@ -90,3 +91,4 @@ class Format:
     stops: tuple[str, ...] = ()
     detect: tuple[str, ...] = ()
     trim: bool = False
+    lenient: bool = True

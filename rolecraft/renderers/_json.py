@@ -55,8 +55,8 @@ def balanced_end(text: str, start: int, limit: int) -> int:
     return limit
 
 
-def load(text: str) -> Json:
-    """Read JSON within bounds; raises ValueError with a short reason."""
+def load(text: str, *, line_breaks: bool = False) -> Json:
+    """Read JSON within bounds, its texts with `line_breaks` or not; raises ValueError with a short reason."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"longer than {MAX_CHARACTERS} characters")
     depth = deepest = 0
@@ -70,6 +70,7 @@ def load(text: str) -> Json:
     try:
         data = json.loads(
             text,
+            strict=not line_breaks,
             object_pairs_hook=_object,
             parse_int=_integer,
             parse_float=_number,

@@ -10,4 +10,5 @@ FORMAT = Format(
     stops=("<|endoftext|>",),
     tools=ToolList(head="Tools:", item="\n{tool}", style="signature", gap="\n"),
     calls=CallSyntax(arguments_key="args", compact=True, begins=r"\{"),
+    lenient=False,
 )

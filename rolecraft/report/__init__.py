@@ -330,7 +330,7 @@ def _message(message: Message) -> dict[str, Json]:
     calls = [_call(call.name, call.arguments) for call in message.tool_calls]
     unparsed = None if message.unparsed is None else _cut(message.unparsed)
     found: dict[str, Json] = {"speaker": message.speaker, "name": message.name, "calls": calls or None}
-    found |= {"unparsed": unparsed, "failed": message.failed or None}
+    found |= {"unparsed": unparsed, "failed": message.failed or None, "lenient": message.strict is not None or None}
     kept = {key: value for key, value in found.items() if value is not None}
     return {"role": message.role, "text": _cut(message.content), **kept}
 

@@ -168,7 +168,7 @@
     const who = message.speaker || message.role;
     const turn = item.turns.find((t) => t[0] === i);
     const cost = turn ? number(turn[1] - turn[2]) + " read" + (turn[2] ? " + " + number(turn[2]) + " cached" : "") + ", " + number(turn[3]) + " written, " + number(turn[4]) + " s" + (turn[5] === "end" ? "" : ", " + turn[5]) : "";
-    const label = message.role === "tool" ? "observation" + (message.name ? " of " + message.name : "") + (message.failed ? ", failed" : "") : who;
+    const label = message.role === "tool" ? "observation" + (message.name ? " of " + message.name : "") + (message.failed ? ", failed" : "") : who + (message.lenient ? ", read leniently" : "");
     const failed = message.failed === true;
     const box = make("article", { class: "message r" + colour(message.role === "assistant" ? who : message.role) + (failed ? " failed" : "") }, make("div", { class: "who" }, make("b", {}, label), make("span", {}, cost)));
     if (message.text || !(message.calls || message.unparsed !== undefined)) box.append(make("div", scroller("text" + (message.role === "tool" ? " mono" : "") + long(message.text)), message.text || "(empty)"));

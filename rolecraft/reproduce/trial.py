@@ -301,7 +301,9 @@ def _play(
     what = replace(_settings(cell, splits, *drawn), model=bases.identity(base.base, stage.adapter))
     opener = partial(engine.open_local, base.base, stage.adapter, base.dtype, settings=engine.Settings(_SLOTS))
     playing = agent.Settings(
-        max_turns=cell.evaluation.max_turns, sampling=Sampling(max_tokens=cell.evaluation.max_tokens)
+        max_turns=cell.evaluation.max_turns,
+        sampling=Sampling(max_tokens=cell.evaluation.max_tokens),
+        strict_calls=True,
     )
     held = sum(len(Run(folder / split).finished()) for split in splits)
     started = time.monotonic()

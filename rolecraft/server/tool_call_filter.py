@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rolecraft.renderers import CallSyntax
+from collections.abc import Sequence
+
+from rolecraft.renderers import CallSyntax, settled_length
+from rolecraft.types import ToolSpec
 
 
 class ToolCallFilter:
@@ -12,15 +15,25 @@ class ToolCallFilter:
     waits from its first brace on; where a family begins calls in another way, all text waits for the end.
     """
 
-    def __init__(self, syntax: CallSyntax | None) -> None:
-        """Watch for calls of `syntax`; None: the text holds none."""
-        self._syntax = syntax
+    def __init__(self, syntax: CallSyntax | None, tools: Sequence[ToolSpec] = ()) -> None:
+        """Watch for calls of `syntax`, None: the text holds none; and for calls of `tools` that are read leniently."""
+        self._syntax, self._tools = syntax, tools
+        self._strict = ""
+        self._out = 0
         self._held = ""
         self._shut = False
         self._inside_line = False  # whether the held text continues a line that is no call
 
     def feed(self, text: str) -> str:
         """Take the next piece of text and return what is certain now."""
+        certain = self._before_strict_calls(text)
+        if not self._tools or not certain:
+            return certain
+        self._strict += certain
+        start, self._out = self._out, settled_length(self._strict, self._tools, self._out)
+        return self._strict[start : self._out]
+
+    def _before_strict_calls(self, text: str) -> str:
         if self._syntax is None or self._shut:
             return text if self._syntax is None else ""
         self._held += text

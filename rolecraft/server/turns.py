@@ -28,7 +28,8 @@ class Settings:
 
     `max_tokens` caps what all roles together write for one answer, `max_turns` how often they speak, `max_calls` how
     many calls of one message are kept, `max_thought` the tokens of a role that neither calls nor answers.
-    `constrained`: each role is held to its part, and calls to their schemas.
+    `constrained`: each role is held to its part, and calls to their schemas. `strict_calls`: only calls in the model
+    family's own syntax are calls.
     """
 
     temperature: float = 0.0
@@ -37,6 +38,7 @@ class Settings:
     max_calls: int = 16
     max_thought: int = 160
     constrained: bool = True
+    strict_calls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class _Choice:
         message = self._named(completion.message, speaker)
         self.turns.append(replace(completion.turn, message=message, speaker=speaker))
         self.messages.append(message)
-        remarked = () if self.model.single_role else remarks(message, why_unparsed)
+        remarked = () if self.model.single_role else remarks(message, why_unparsed, self.request.tools)
         if message.tool_calls:
             self.calls, self.trailing = message.tool_calls, remarked
             await self.output.call(self.calls)
@@ -209,22 +211,34 @@ class _Choice:
         )
         view = model.team.role(speaker).view(self.messages)
         prompt = Prompt(
-            view, request.tools, speaker, sampling=sampling, parallel=request.parallel, cache_scopes=self.scopes
+            view,
+            request.tools,
+            speaker,
+            sampling=sampling,
+            parallel=request.parallel,
+            lenient=self._reads_leniently(speaker),
+            cache_scopes=self.scopes,
         )
         if not self.settings.constrained:
             return prompt
         choice, next_roles = model.constraints(speaker, self.tool_choice)
         return replace(prompt, choice=choice, next_roles=next_roles)
 
+    def _reads_leniently(self, speaker: str) -> bool:
+        role = self.model.team.role(speaker)
+        return role.calls_tools and self.tool_choice != "none" and not self.settings.strict_calls
+
     async def _complete(self, prompt: Prompt) -> Completion:
         """Return the reply to `prompt`, its text sent as it comes if the answer is streamed."""
         engine, channel = self.model.loaded.engine, self._channel(prompt.speaker)
         if self.output.emit is None:
             (completion,) = await engine.complete(prompt)
-            await self.output.add(channel, self._text(completion.message), new_message=True)
+            await self.output.add(channel, self._text(completion), new_message=True)
             return completion
         renderer = self.model.loaded.renderer
-        filtered, sent, last = ToolCallFilter(renderer.call_syntax if renderer else None), list[str](), None
+        lenient = prompt.lenient and renderer is not None and renderer.format.lenient
+        tools = prompt.tools if lenient else ()
+        filtered, sent, last = ToolCallFilter(renderer.call_syntax if renderer else None, tools), list[str](), None
         deltas = engine.stream(prompt)
         try:
             async for delta in deltas:
@@ -237,17 +251,19 @@ class _Choice:
                 await deltas.aclose()
         if last is None:
             raise EngineError("the engine's stream ended without its completion")
-        whole, early = self._text(last.message), "".join(sent)
+        whole, early = self._text(last), "".join(sent)
         await self.output.add(channel, whole[len(early) :] if whole.startswith(early) else "", new_message=not sent)
         return last
 
     def _channel(self, speaker: str) -> Channel:
         return "content" if speaker == self.model.answering_role else "reasoning"
 
-    def _text(self, message: Message) -> str:
-        """Return what is sent of a message as text; of a single role also a call that did not parse."""
-        if not self.model.single_role or message.unparsed is None:
+    def _text(self, completion: Completion) -> str:
+        """Return what is sent of a reply as text; of a single role also an unreadable call, unless it was cut."""
+        message = completion.message
+        if not self.model.single_role or message.unparsed is None or completion.turn.stop == "length":
             return message.content
+        message = message.strict or message
         return "\n".join(part for part in (message.content, message.unparsed) if part)
 
     def _named(self, message: Message, speaker: str) -> Message:

@@ -1,7 +1,8 @@
 """OpenAI chat JSON <-> our types, both ways without loss: data files, the run folder, the server and remote engines.
 
 A row is OpenAI's fine-tuning line: `messages` and `tools`, with `weight` on assistant messages. Optional keys of ours:
-`speaker` and `unparsed` on a message, `failed` on a tool message that tells an error; on a row `id`, `reference`,
+`speaker` and `unparsed` on a message, `strict` on one that was read leniently, which is the message that a strict
+reading gives, `failed` on a tool message that tells an error; on a row `id`, `reference`,
 `lineage` and what a run adds (`stop`, `seed`, `final_state`, `verdict`). An unknown key is an error that says what to
 do; a known key that is null is absent.
 

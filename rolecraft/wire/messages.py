@@ -11,7 +11,18 @@ from rolecraft.types import Json, Message, WireRole
 from rolecraft.wire.calls import ArgumentsForm, call_to_json, insert_raw_calls, read_calls
 from rolecraft.wire.fields import REMEDIES, read_choice, read_field, read_object, shown
 
-_OWN_KEYS = ("role", "content", "tool_calls", "tool_call_id", "name", "speaker", "unparsed", "weight", "failed")
+_OWN_KEYS = (
+    "role",
+    "content",
+    "tool_calls",
+    "tool_call_id",
+    "name",
+    "speaker",
+    "unparsed",
+    "weight",
+    "failed",
+    "strict",
+)
 _REASONING_KEYS = ("reasoning_content", "reasoning")
 _EMPTY_KEYS = ("refusal", "audio", "function_call", "annotations")
 _OTHER_PARTS = ("image_url", "input_audio", "file", "refusal")  # null in a table that has other parts in other rows
@@ -33,6 +44,7 @@ def message_to_json(message: Message, arguments: ArgumentsForm = "string") -> di
         ("unparsed", None if with_raw else message.unparsed),
         ("weight", weight),
         ("failed", message.failed or None),
+        ("strict", message.strict and message_to_json(message.strict, arguments)),
     )
     content = None if message.content == "" and (with_raw or calls) else message.content
     return {"role": message.role, "content": content} | {key: value for key, value in optional if value is not None}
@@ -62,7 +74,14 @@ def message_from_json(data: Json, where: str = "message") -> Message:
         unparsed=unparsed,
         weight=weight,
         failed=read_field(fields, "failed", bool, where, False),
+        strict=_read_strict(fields["strict"], f"{where}.strict") if "strict" in fields else None,
     )
+
+
+def _read_strict(data: Json, where: str) -> Message:
+    if isinstance(data, Mapping) and data.get("strict") is not None:  # nested without end it would exhaust the stack
+        raise DataError(f"{where}: has a 'strict' of its own; delete it")
+    return message_from_json(data, where)
 
 
 def _read_content(fields: Mapping[str, Json], where: str) -> str:

@@ -101,7 +101,7 @@ def _read_messages(fields: Mapping[str, Json], key: str, where: str) -> tuple[Me
 
 def _check_owners(messages: Iterable[Message]) -> None:
     for number, message in enumerate(messages):
-        for key in ("weight", "tool_calls", "unparsed"):
+        for key in ("weight", "tool_calls", "unparsed", "strict"):
             if message.role != "assistant" and getattr(message, key) not in (None, ()):
                 raise DataError(f"messages[{number}]: {key!r} belongs to assistant messages; this is {message.role!r}")
         if message.failed and message.role != "tool":
