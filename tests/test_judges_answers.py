@@ -137,3 +137,21 @@ def test_long_texts_are_read_in_linear_time(text):
     start = time.process_time()
     answers.holds(text, "12")
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "score"),
+    [
+        ({"contains": [["zero", "0"], ["mug"]]}, "0 mugs, no mug", 1),
+        ({"contains": [["zero", "0"], ["mug"]]}, "no mug", 0),
+        ({"exact": "New York"}, "**new york**!", 1),
+        ({"exact": "New York"}, "In New York", 0),
+        ({"number": {"value": 1234.5, "tolerance": 0}}, "It is $1,234.50.", 1),
+        ({"number": {"value": 1234.5, "tolerance": 0}}, "It is 1234.51", 0),
+        ({"number": {"value": 3, "tolerance": 0.25}}, "2.75", 1),
+        ({"number": {"value": 3, "tolerance": 0.25}}, "3 times 1" + "0" * 400, 1),
+        ({"number": {"value": 3, "tolerance": 0.25}}, "A3 and -3", 0),
+    ],
+)
+def test_an_answer_may_be_one_of_several_texts_a_whole_text_or_a_number(reference, text, score):
+    assert judged(text, **reference).score == score

@@ -8,7 +8,7 @@ import pytest
 from episodes import CODE, FIND, READ, episode
 
 from rolecraft.judges import failures
-from rolecraft.types import Message
+from rolecraft.types import Message, ToolSpec
 
 OTHER = ("read_debt", {"key": "Sevvo"})
 UNKNOWN = ("look_up", {"key": "Plalples"})
@@ -168,3 +168,12 @@ def test_the_judge_accepts_right_calls_whatever_the_answer():
 
 def test_the_judge_refuses_an_empty_conversation_without_an_error():
     assert failures.judge(replace(episode(), messages=(Message("user"),))).score == 0
+
+
+def test_an_argument_that_was_left_out_is_its_default():
+    deep = {"type": "boolean", "default": False}
+    schema = {"type": "object", "properties": {"key": {"type": "string"}, "deep": deep}, "required": ["key"]}
+    made = episode(("read_debt", {"key": "Plalples", "deep": False}), "17", wanted=(READ,))
+    told = replace(made, task=replace(made.task, tools=(ToolSpec("read_debt", "debt", schema),)))
+    assert failures.failure(told) == "wrong answer"
+    assert failures.failure(made) == "wrong arguments"

@@ -616,3 +616,23 @@ def test_a_forked_application_reads_on_by_processes_of_its_own():
     assert reader.recv() == [str(i) for i in range(100)]
     child.join()
     assert ask(database, "SELECT 7") == "7"
+
+
+def test_the_state_may_be_what_a_query_answers():
+    database = opened(read_only=False, state_query="SELECT name, debt, NULL, x'00ff' FROM company WHERE name = 'Norve'")
+    ask(database, "UPDATE company SET debt = -1 WHERE name = 'Norve'")
+    assert database.state() == [["Norve", -1, None, "00ff"]]
+    ask(database, "UPDATE company SET debt = -2 WHERE name = 'Norve'")
+    assert database.state()[0][1] == -2
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("SELECT absent FROM company", "state_query failed: no such column: absent"),
+        ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n", "over 1000 rows"),
+    ],
+)
+def test_a_state_that_no_query_can_tell_is_said_to_be_missed(query, reason):
+    with pytest.raises(ToolFailure, match=reason):
+        opened(state_query=query).state()

@@ -3,6 +3,9 @@
 To add one, write `benchmarks/x.py` (or a package) that exports what `Benchmark` lists; a path to such a file works
 wherever a name does. The contract test opens its tasks: the judge must accept the reference and refuse a wrong answer.
 
+One whose worlds need more than the task, such as a user's own tools, also exports `opener(settings)`, which returns
+what opens a task; `open` then opens those that need nothing else.
+
 Not covered here: who plays (a team and an engine) and how verdicts add up to a score; see agent.py and evaluate.py.
 """
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _COLOURS = {"reasoner": "cyan", "executor": "yellow", "summarizer": "green", "assistant": "green", "tool": "magenta"}
 
 
-def add_tools(parser: argparse.ArgumentParser) -> None:
+def add_tools(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add the options that say which tools the model has, and what it is told first."""
-    group = parser.add_argument_group("the tools")
+    group = parser.add_argument_group(f"the tools{of}")
     text = "a .py file with @tool functions, or a built-in: python, calculator, ...; may be repeated"
     group.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
     text = "the longest that one call may take (default: 10)"

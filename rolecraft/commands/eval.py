@@ -9,18 +9,20 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rolecraft.commands import _overrides, _playing
+from rolecraft.commands import _asking, _overrides, _playing
 from rolecraft.commands._numbers import count
 
 GROUP = "measuring and showing"
 
+_ROWS = (".jsonl", ".json")
 _BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    text = "the name of a benchmark, or its .py file (default: toolworld)"
+    text = "the name of a benchmark, its .py file, or a .jsonl file of tasks of your own (default: toolworld)"
     parser.add_argument("benchmark", nargs="?", default="toolworld", help=text)
     _overrides.add(parser, "KEY=VALUE", "set an option of the benchmark", beside="benchmark", listing=_listing)
     parser.add_argument("--split", default="test", help="which of its splits to play (default: test)")
@@ -34,6 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help=text)
     parser.add_argument("--against", type=Path, metavar="DIR", help="the run folder to compare with, task by task")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    _asking.add_tools(parser, of=" of your own tasks")
     _playing.add_model(parser, seed_of="the tasks and of sampling")
     _playing.add_constrain(parser)
     _playing.add_repeats(parser)
@@ -43,22 +46,23 @@ def run(options: argparse.Namespace) -> None:
     """Play what is not in the run folder yet, and print the scores of all."""
     from rich.console import Console
 
-    from rolecraft import bases, catalog, evaluate, settings
+    from rolecraft import bases, evaluate, settings
     from rolecraft.store import Run
 
     console = Console(stderr=options.json)
     base, players = _playing.base_and_team(options)
     extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
-    output = options.output or Path("runs") / f"eval-{options.benchmark}-{options.split}-{options.seed}"
+    benchmark, own = _chosen(options)
+    output = options.output or Path("runs") / f"eval-{Path(options.benchmark).stem}-{options.split}-{options.seed}"
     what = evaluate.Settings(
         name=output.name,
-        benchmark=catalog.given(options.benchmark),
+        benchmark=benchmark,
         split=options.split,
         seed=options.seed,
         limit=options.limit,
         concurrency=options.concurrency,
         workers=options.workers,
-        options=extra,
+        options={**own, **extra},
         model=bases.identity(base, options.adapter),
         command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )
@@ -75,6 +79,30 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"trajectories: {output}; look at them with: rolecraft report {output}")
     if options.json:
         print(json.dumps(evaluate.scores_json(scores)))
+
+
+def _chosen(options: argparse.Namespace) -> tuple[str | Path, dict[str, Any]]:
+    """Return the benchmark, and, of tasks of the user's own, its options; raises SettingsError for tools of others."""
+    from rolecraft.catalog import find, given
+    from rolecraft.errors import SettingsError
+
+    if Path(options.benchmark).suffix not in _ROWS:
+        if options.tools or options.system:
+            raise SettingsError(
+                f"{options.benchmark!r} has its own tools and conversations; --tools and --system are for a .jsonl "
+                "file of your own tasks"
+            )
+        return given(options.benchmark), {}
+    tools = tuple(map(given, options.tools))
+    return "tasks", {
+        "path": Path(options.benchmark),
+        "tools": tools,
+        "tool_seconds": options.tool_seconds,
+        "tool_chars": options.tool_chars,
+        "system": options.system,
+        "unsafe": options.unsafe,
+        "digest": find("benchmarks", "tasks").digest(tools),
+    }
 
 
 def _listing(words: Sequence[str]) -> str:

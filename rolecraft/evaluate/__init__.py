@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from rolecraft import agent, catalog
+from rolecraft import agent, catalog, wire
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.evaluate.playing import EngineOpener, Explain, Players, play
 from rolecraft.evaluate.tables import (
@@ -175,13 +175,39 @@ def _begin(settings: Settings, team: Team, run: Run, playing: agent.Settings) ->
     for key in now:
         if before and before.get(key) != now[key]:
             raise DataError(
-                f"{str(run.path)!r} holds another evaluation: {key} was {before.get(key)!r}, now {now[key]!r}; "
+                f"{str(run.path)!r} holds another evaluation: {_difference(key, before.get(key), now[key])}; "
                 "choose another run folder, or repeat the command that made this one"
             )
+    held = _held(run, chosen)
     run.write_settings(told)
     run.write_lineage({"command": settings.command, "model": settings.model})
-    wanted = {task.id for task in chosen}
-    return _Batch(settings, chosen, run, {t.task.id: t for t in run.trajectories() if t.task.id in wanted})
+    return _Batch(settings, chosen, run, held)
+
+
+def _held(run: Run, chosen: Sequence[Task]) -> dict[str, Trajectory]:
+    """Return the episodes that `run` holds of the chosen tasks; raises DataError for a task that was another then."""
+    wanted = {task.id: task for task in chosen}
+    held = {t.task.id: t for t in run.trajectories() if t.task.id in wanted}
+    for name, record in held.items():
+        if _told(record.task) != _told(wanted[name]):
+            raise DataError(
+                f"{str(run.path)!r} holds an episode of task {name!r} as it was before it was changed; "
+                "choose another run folder"
+            )
+    return held
+
+
+def _told(task: Task) -> str:
+    """Return a task as text that is the same after it was written and read."""
+    return wire.dumps(wire.trajectory_to_json(Trajectory(task.id, task, task.messages)))
+
+
+def _difference(key: str, before: Json, now: Json) -> str:
+    """Say how a setting changed; of one with keys, those that did."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        before, now = ({name: each[name] for name in changed if name in each} for each in (before, now))
+    return f"{key} was {before!r}, now {now!r}"
 
 
 def _identity(told: Mapping[str, Any]) -> dict[str, Json]:
@@ -207,4 +233,5 @@ def _play_all(batches: Sequence[_Batch], players: Players, open_engine: EngineOp
 
 
 def _players(settings: Settings, team: Team, playing: agent.Settings, explain: Explain) -> Players:
-    return Players(settings.benchmark, team, playing, explain, settings.concurrency, settings.seed)
+    many, seed = settings.concurrency, settings.seed
+    return Players(settings.benchmark, team, playing, explain, many, seed, settings.options)

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -18,8 +18,9 @@ from typing import Any
 
 from rolecraft import agent, catalog
 from rolecraft.errors import EngineError
+from rolecraft.settings import from_dict
 from rolecraft.team import Team
-from rolecraft.types import Engine, Task, Trajectory
+from rolecraft.types import Engine, Environment, Task, Trajectory
 
 EngineOpener = Callable[[], AbstractContextManager[Engine]]
 """Opens an engine and closes it at the end; for workers it must be picklable, as `functools.partial` of a function."""
@@ -40,13 +41,22 @@ class Players:
     explain: Explain
     concurrency: int
     seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def episodes(self, chosen: Sequence[Task], engine: Engine) -> AsyncIterator[Trajectory]:
         """Yield each task's episode as it ends."""
-        open_world = catalog.find("benchmarks", self.benchmark).open
+        open_world = self._open_world()
         openers = (partial(open_world, task) for task in chosen)
         many, seed = self.concurrency, self.seed
         return agent.play(openers, self.team, engine, self.playing, concurrency=many, seed=seed, explain=self.explain)
+
+    def _open_world(self) -> Callable[[Task], Environment]:
+        """Return what opens a task's world: the benchmark's `open`, or, made of its options, its `opener`."""
+        benchmark = catalog.find("benchmarks", self.benchmark)
+        open_world: Callable[[Task], Environment] = benchmark.open
+        if hasattr(benchmark, "opener"):
+            open_world = benchmark.opener(from_dict(benchmark.Settings, self.options, f"{self.benchmark} options"))
+        return open_world
 
 
 def play(players: Players, chosen: Sequence[Task], open_engine: EngineOpener, keep: Keep, workers: int = 1) -> None:

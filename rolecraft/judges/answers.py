@@ -5,9 +5,10 @@ Not covered: paraphrase, units, numbers written as words, and whether a sentence
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rolecraft.judges import replies
 from rolecraft.types import Json, Trajectory, Verdict
@@ -24,28 +25,52 @@ _TOKEN = re.compile(
     rf"|{_WORD}+(?:\.\d{_WORD}*)*"
     r"|[^\w\s.,;:!?'\"()\[\]{}*`…“”‘’«»„、。，！？「」\u2010-\u2015-]"
 )
+_NUMBER = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?")
+_KEYS = ("answers", "forbidden", "contains", "exact", "number")
 
 
 def judge(trajectory: Trajectory) -> Verdict:
-    """Return 1 if the answer holds all of `reference["answers"]` and none of `reference["forbidden"]`, else 0.
+    """Return 1 if the answer is what the reference says, else 0.
 
+    It holds all of `answers` and none of `forbidden`; of each of the lists in `contains` it holds one; it is `exact`;
+    it holds a number no further from `number["value"]` than `number["tolerance"]`. One of these keys must be there.
     The answer is the last message, if it is an assistant's, makes no call, and the episode did not run out; text up
     to a closing `</think>` is reasoning, not answer. Upper case, punctuation and Markdown do not matter; `1,234.0` is
-    `1234`, and 12 is neither in 3124 nor in -12. The parts are `found`, the share of the answers, and `clean`.
+    `1234`, and 12 is neither in 3124 nor in -12. The parts are `found`, the share of what is wanted, and `clean`.
     """
     reference = trajectory.task.reference
-    if "answers" not in reference and "forbidden" not in reference:
+    if not any(key in reference for key in _KEYS):
         return Verdict(0.0, "the task's reference has no 'answers'; add them, or use another judge")
-    answers, forbidden = _listed(reference.get("answers", ())), _listed(reference.get("forbidden", ()))
     answer = _answer(trajectory)
     if answer is None:
         return Verdict(0.0, f"no answer: the episode ended by {trajectory.stop!r}, or in a call", {"found": 0.0})
-    missing = [wanted for wanted in answers if not holds(answer, wanted)]
-    wrong = [unwanted for unwanted in forbidden if holds(answer, unwanted)]
-    parts = {"found": 1 - len(missing) / len(answers) if answers else 1.0, "clean": float(not wrong)}
-    reasons = [f"the answer lacks {_quoted(missing)}"] if missing else []
-    reasons += [f"the answer holds {_quoted(wrong)}, which is wrong"] if wrong else []
+    wanted = list(_wanted(reference, answer))
+    missing = [name for name, found in wanted if not found]
+    wrong = [unwanted for unwanted in _listed(reference.get("forbidden", ())) if holds(answer, unwanted)]
+    parts = {"found": 1 - len(missing) / len(wanted) if wanted else 1.0, "clean": float(not wrong)}
+    reasons = [f"the answer lacks {_shown(missing)}"] if missing else []
+    reasons += [f"the answer holds {_shown([repr(text[:60]) for text in wrong])}, which is wrong"] if wrong else []
     return Verdict(float(not reasons), "; ".join(reasons), parts)
+
+
+def _wanted(reference: Mapping[str, Json], answer: str) -> Iterator[tuple[str, bool]]:
+    """Yield what the answer must be or hold, as a reason tells of it, and whether it is so."""
+    for text in _listed(reference.get("answers", ())):
+        yield repr(text[:60]), holds(answer, text)
+    for texts in map(_listed, reference.get("contains", ())):
+        yield " or ".join(repr(text[:60]) for text in texts[:5]), any(holds(answer, text) for text in texts)
+    if "exact" in reference:
+        whole = str(reference["exact"])
+        yield f"{whole[:60]!r} alone", _tokens(answer) == _tokens(whole)
+    if "number" in reference:
+        value, tolerance = (float(reference["number"][key]) for key in ("value", "tolerance"))
+        name = f"the number {value:.15g}" + (f" (within {tolerance:.15g})" if tolerance else "")
+        yield name, any(math.isclose(one, value, rel_tol=1e-9, abs_tol=tolerance) for one in _numbers(answer))
+
+
+def _numbers(text: str) -> Iterator[float]:
+    """Yield the numbers that stand in a text as words of their own."""
+    return (float(token) for token in _tokens(text) if _NUMBER.fullmatch(token))
 
 
 def holds(text: str, wanted: str) -> bool:
@@ -95,6 +120,6 @@ def _listed(value: Json) -> list[str]:
     return [str(item) for item in items]
 
 
-def _quoted(texts: Sequence[str]) -> str:
-    shown = ", ".join(repr(text[:60]) for text in texts[:5])
+def _shown(texts: Sequence[str]) -> str:
+    shown = ", ".join(texts[:5])
     return f"{shown}, ..." if len(texts) > 5 else shown

@@ -6,9 +6,10 @@ Not covered: whether the answer is right, which the benchmark's own judge decide
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from rolecraft import toolschema
 from rolecraft.judges import replies
 from rolecraft.judges._equality import difference
 from rolecraft.judges.answers import holds
@@ -46,7 +47,8 @@ def failure(trajectory: Trajectory) -> str | None:
 def classify(trajectory: Trajectory) -> str:
     """Return the one class of CLASSES that explains best why a trajectory failed, supposing that it did.
 
-    A made call is *right* when it equals a reference call that no other call was, or when it calls the same tool
+    A made call is *right* when it equals a reference call that no other call was (an argument left out is its
+    default), or when it calls the same tool
     and its observation, if that is no error, holds every expected answer (code and queries can be written in many
     ways). The first that holds decides:
 
@@ -60,7 +62,7 @@ def classify(trajectory: Trajectory) -> str:
     Where the reference does not tell the calls: unparsed, no such tool, ran out, wrong answer.
     """
     reference = trajectory.task.reference
-    attempts, wanted = _attempts(trajectory), _wanted(reference)
+    attempts, wanted = _attempts(trajectory), _wanted(trajectory)
     if wanted is None:
         return _unrepaired(attempts, [], trajectory) or _ran_out(trajectory) or "wrong answer"
     if not wanted and attempts:
@@ -81,7 +83,7 @@ def classify(trajectory: Trajectory) -> str:
 
 def calls_made(trajectory: Trajectory) -> tuple[ToolCall, ...]:
     """Return the calls of the episode; those in the task's opening messages are not its own."""
-    return tuple(a.call for a in _attempts(trajectory) if a.call is not None)
+    return tuple(call for _, message in replies(trajectory) for call in message.tool_calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +97,41 @@ class _Attempt:
 
 
 def _attempts(trajectory: Trajectory) -> list[_Attempt]:
-    found = []
+    found, defaults = [], _defaults(trajectory)
     for place, message in replies(trajectory):
         later = trajectory.messages[place + 1 :]
-        for nth, call in enumerate(message.tool_calls):
-            told = _observation(later, call, nth)
+        for nth, made in enumerate(message.tool_calls):
+            told = _observation(later, made, nth)
+            call = _completed(made, defaults)
             found.append(_Attempt(call, place, told.content, told.failed) if told else _Attempt(call, place))
         if message.unparsed is not None:
             found.append(_Attempt(None, place))
     return found
 
 
-def _wanted(reference: Mapping[str, Json]) -> list[ToolCall] | None:
+def _wanted(trajectory: Trajectory) -> list[ToolCall] | None:
     """Return the reference's calls, or None where it does not list them."""
-    calls = reference.get("calls")
+    calls, defaults = trajectory.task.reference.get("calls"), _defaults(trajectory)
     if not isinstance(calls, list | tuple) or not all(isinstance(call, Mapping) and "name" in call for call in calls):
         return None
-    return [ToolCall(str(call["name"]), call.get("arguments") or {}) for call in calls]
+    return [_completed(ToolCall(str(call["name"]), call.get("arguments") or {}), defaults) for call in calls]
+
+
+def _defaults(trajectory: Trajectory) -> dict[str, dict[str, Json]]:
+    """Return by tool the arguments that may be left out, with what they then are."""
+    return {
+        spec.name: {
+            name: schema["default"]
+            for name, schema in toolschema.properties(spec.parameters).items()
+            if isinstance(schema, Mapping) and "default" in schema
+        }
+        for spec in trajectory.task.tools
+    }
+
+
+def _completed(call: ToolCall, defaults: Mapping[str, Mapping[str, Json]]) -> ToolCall:
+    left_out = defaults.get(call.name)
+    return replace(call, arguments={**left_out, **call.arguments}) if left_out else call
 
 
 def _listed(value: Json) -> list[str]:
@@ -186,7 +206,7 @@ def _unrepaired(attempts: Sequence[_Attempt], right: Sequence[int], trajectory: 
     calls = [a.call for a in open_faults if a.call is not None]
     if any(call.name not in {spec.name for spec in trajectory.task.tools} for call in calls):
         return "no such tool"
-    wanted = _wanted(trajectory.task.reference)
+    wanted = _wanted(trajectory)
     needed = {call.name for call in wanted or ()}
     return "wrong tool" if wanted is not None and any(call.name not in needed for call in calls) else None
 

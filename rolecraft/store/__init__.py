@@ -8,7 +8,7 @@ from __future__ import annotations
 from rolecraft.store.files import atomic, cache, hash_file, write_jsonl
 from rolecraft.store.lock import lock
 from rolecraft.store.records import record_from_json, record_to_json
-from rolecraft.store.rows import BadRows, OnBadRow, read_jsonl, read_trajectories
+from rolecraft.store.rows import BadRows, OnBadRow, read_jsonl, read_rows, read_trajectories
 from rolecraft.store.run import Run
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "hash_file",
     "lock",
     "read_jsonl",
+    "read_rows",
     "read_trajectories",
     "record_from_json",
     "record_to_json",

@@ -66,6 +66,16 @@ def read_jsonl(path: Path, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | No
     return _read(path, lambda row, number: row, on_bad_row, skipped, tell=bad_rows is None)
 
 
+def read_rows(path: Path, convert: Callable[[dict[str, Json], int], _Row]) -> Iterator[_Row]:
+    """Yield what `convert` makes of each object of a data file and its number.
+
+    A row that is no object, or for which `convert` raises DataError, is a DataError that names file and line; so is a
+    file without rows. Raises NotFound at once.
+    """
+    require_file(path)
+    return _at_least_one(path, _read(path, convert, "stop", BadRows(), tell=False, remedy="mend the row"))
+
+
 def read_trajectories(
     path: Path,
     importer: str | Path | None = None,
@@ -130,6 +140,7 @@ def _read(
     skipped: BadRows,
     *,
     tell: bool,
+    remedy: str = "mend the row, or skip bad rows (--on-bad-row skip)",
 ) -> Iterator[_Row]:
     for place, number, text in _rows(path):
         skipped.total += 1
@@ -138,7 +149,7 @@ def _read(
         except DataError as error:
             reason = f"{place}: {error}"
             if on_bad_row == "stop":
-                raise DataError(f"{reason}. Mend the row, or skip bad rows (--on-bad-row skip)") from error
+                raise DataError(f"{reason}. {remedy[0].upper()}{remedy[1:]}") from error
             skipped.count += 1
             skipped.first += [reason] if len(skipped.first) < _SHOWN else []
         else:

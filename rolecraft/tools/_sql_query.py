@@ -39,6 +39,7 @@ _PAGES_ADDED = 16_384
 _STEPS_BETWEEN_CHECKS = 1_000
 _CELL_CHARS = 200
 _LISTING_CHARS = 1_500
+_MAX_ROWS = 1_000
 
 Register = Callable[[sqlite3.Connection], None]
 """Adds functions and collations to a connection."""
@@ -122,6 +123,17 @@ class Queries:
                 return _run(self.connection, query, self._rules)
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             raise QueryError(self._reason(error, query)) from error
+
+    def rows(self, query: str) -> list[list[Any]]:
+        """Return the rows of a query by the application, as JSON can hold them; raises QueryError beyond a thousand."""
+        try:
+            with _bounded(self.connection, self._rules.seconds):
+                found = self.connection.execute(query).fetchmany(_MAX_ROWS + 1)
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise QueryError(self._reason(error, query)) from error
+        if len(found) > _MAX_ROWS:
+            raise QueryError(f"the query has over {_MAX_ROWS} rows; ask for fewer")
+        return [[value.hex() if isinstance(value, bytes) else value for value in row] for row in found]
 
     def tables(self) -> str:
         """Return `company(name,debt), city(name)`, cut to a length that a small model can read."""

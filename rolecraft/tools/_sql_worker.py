@@ -261,6 +261,8 @@ class _Keeper:
                 self._queries = Queries(open_file(self._order["address"], self._register), self._rules)
             if do == "digest":
                 return ["digest", self._queries.digest()], False
+            if do == "rows":
+                return ["rows", self._queries.rows(text)], False
             answer = ["answer", self._queries.answer(text)]
         except (QueryError, sqlite3.Error) as error:
             answer = ["mistake", str(error)]

@@ -40,7 +40,7 @@ class Settings:
 
     The database is built by the SQL in `script`, or is a copy of the file at `path`. Only with `read_only` false does
     a model write, and then into the file itself. `{tables}` in `description` becomes the tables and their columns.
-    A query may take `seconds`, and `memory_mb` beyond the database.
+    A query may take `seconds`, and `memory_mb` beyond the database. `state_query` is what judges see of the state.
     """
 
     script: str = ""
@@ -50,6 +50,7 @@ class Settings:
     max_chars: int = 1000
     seconds: float = 2.0
     memory_mb: int = 128
+    state_query: str = ""
     description: str = "run one SQLite query on the tables {tables}"
 
     def __post_init__(self) -> None:
@@ -156,10 +157,16 @@ class Database:
         return Database(copy, text, self._settings, self._source if self._settings.read_only else None)
 
     def state(self) -> Json:
-        """Return a digest of tables, columns and rows: the same content in another order has the same digest.
+        """Return the rows of the settings' `state_query`, or, without one, a digest of tables, columns and rows.
 
-        Raises ToolFailure when it cannot be had within ten seconds and the memory that a query has.
+        The same content in another order has the same digest. Raises ToolFailure for what cannot be had within ten
+        seconds and the memory that a query has, and for a query that SQLite refuses.
         """
+        if self._settings.state_query:
+            kind, rows = self._ask("rows", self._settings.state_query, _STATE_SECONDS)
+            if kind != "rows":
+                raise ToolFailure(f"state_query failed: {self._ended(rows) if kind == 'ended' else rows}")
+            return rows
         if self._digest is None or not self._settings.read_only:
             kind, digest = self._ask("digest", "", _STATE_SECONDS)
             if kind != "digest":

@@ -60,8 +60,12 @@ def _by_two(step: Step) -> tuple[Message, Message]:
 
 async def play(environment: Environment, team_name: str) -> Trajectory:
     """Play the task's script with its real tools, by the agent's own rules, and return the judged record."""
+    return await play_messages(environment, team_name, replies(environment.task, team_name))
+
+
+async def play_messages(environment: Environment, team_name: str, messages: Sequence[Message]) -> Trajectory:
+    """Play the messages as what the team's roles say, with the world's real tools, and return the judged record."""
     task = environment.task
-    messages = replies(task, team_name)
     before = sum(message.role == "assistant" for message in task.messages)
 
     def read_out(prompt: Prompt) -> Message:
@@ -74,11 +78,15 @@ async def play(environment: Environment, team_name: str) -> Trajectory:
     return replace(played, turns=())  # no model wrote it: there are no exact tokens to keep
 
 
-def play_now(environment: Environment, team_name: str) -> Trajectory:
-    """Play the script to its end and close the world; in a thread of its own, so that event loops can call it too."""
+def play_now(environment: Environment, team_name: str, messages: Sequence[Message] | None = None) -> Trajectory:
+    """Play the task's script, or `messages`, to the end and close the world.
+
+    It happens in a thread of its own, so that event loops can call it too.
+    """
     try:
+        said = replies(environment.task, team_name) if messages is None else messages
         with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, play(environment, team_name)).result()
+            return thread.submit(asyncio.run, play_messages(environment, team_name, said)).result()
     finally:
         environment.toolbox.close()
 
