@@ -98,6 +98,12 @@ def test_a_fenced_call_is_read_leniently_where_bare_lines_are_the_family_s_own(n
     assert parse(renderer, replace(prompt, lenient=False), _ids(renderer, text)).tool_calls == ()
 
 
+def test_the_nano_base_is_read_strictly_alone(renderer):
+    prompt = replace(_prompt(), tools=(ToolSpec("noop", ""),), lenient=True)
+    text = "```python\nnoop()\n```"
+    assert parse(renderer, prompt, _ids(renderer, text)).content == text
+
+
 def test_calls_before_a_stop_string_are_read(renderer):
     ids = _ids(renderer, '{"name":"noop","args":{}}\nEND')
     message = parse(renderer, _prompt("\nEND"), ids)

@@ -271,6 +271,15 @@ def test_the_json_of_scores_is_what_scripts_read():
     }
 
 
+def test_lenient_reading_is_told_beside_the_score():
+    lenient = replace(GOOD, lenient=12, strict=Score(0.5, 210, (0.43, 0.57)))
+    assert evaluate.lenient_note(GOOD) is None
+    note = "read leniently: replies of 12 of 210 tasks; read strictly the score is 50.0 (43-57)"
+    assert evaluate.lenient_note(lenient) == note
+    found = evaluate.scores_json(lenient)
+    assert (found["lenient"], found["strict"]) == (12, {"score": 0.5, "n": 210, "interval": [0.43, 0.57]})
+
+
 def test_the_summary_has_the_shape_that_the_quickstart_promises(tmp_path):
     path = tmp_path / "summary.json"
     evaluate.write_summary(path, {"zero-shot": {"test": BAD}}, {"test": GOOD}, {"train": 61.23456})

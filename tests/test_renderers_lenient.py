@@ -166,6 +166,11 @@ def test_a_reply_with_strict_calls_is_not_read_again():
     assert reread(message, CALL, TOOLS) is message
 
 
+def test_strict_calls_leave_no_empty_fences_behind():
+    message = Message("assistant", "```json\n```", tool_calls=(NOW,))
+    assert reread(message, f"```json\n{CALL}\n```", TOOLS) == Message("assistant", tool_calls=(NOW,))
+
+
 def test_what_the_family_could_not_read_is_read_leniently():
     bad = '<tool_call>\n{"name": "look", "arguments": {"at": "Rome",}}\n</tool_call>'
     message = reread(Message("assistant", "So.", unparsed=bad), f"So.\n{bad}", TOOLS)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecraft import catalog
-from rolecraft.renderers import CallSyntax
+from rolecraft.renderers import CallSyntax, reread
 from rolecraft.renderers._calls import parse
 from rolecraft.server.tool_call_filter import ToolCallFilter
+from rolecraft.types import Message, ToolSpec
 
 CALL = '{"name": "look", "arguments": {"at": "{it}"}}'
 SYNTAXES = {name: catalog.find("renderers", name).FORMAT.calls for name in catalog.names("renderers")}
@@ -42,6 +43,20 @@ def test_what_is_let_through_begins_the_content(family, pieces):
     filtered = ToolCallFilter(SYNTAXES[family])
     out = "".join(filtered.feed(piece) for piece in pieces)
     assert content("".join(pieces), SYNTAXES[family]).startswith(out)
+
+
+@pytest.mark.parametrize("family", sorted(SYNTAXES))
+@settings(deadline=None)
+@given(
+    st.lists(PIECES | st.sampled_from(["```json\n", "\n```", "look(at=1)", "look(", "lo", "[TOOL_CALLS]"]), max_size=12)
+)
+def test_what_is_let_through_begins_the_content_however_calls_are_read(family, pieces):
+    tools = (ToolSpec("look", "", {"type": "object", "properties": {"at": {}}}),)
+    filtered, text = ToolCallFilter(SYNTAXES[family], tools), "".join(pieces)
+    out = "".join(filtered.feed(piece) for piece in pieces)
+    reply = parse([(text, False)], SYNTAXES[family], tags_are_tokens=False)
+    strict = Message("assistant", reply.content, tool_calls=reply.calls, unparsed=reply.unparsed)
+    assert reread(strict, text, tools).content.startswith(out)
 
 
 @pytest.mark.parametrize("family", sorted(SYNTAXES.keys() - {"words"}))

@@ -39,6 +39,7 @@ _START = re.compile(
 _CLOSING = re.compile(r"\s*+(?:" + "|".join(map(re.escape, _CLOSERS)) + ")")
 _INFO = re.compile(r"[ \t]*+[\w.+-]*+[ \t]*+\n|[A-Za-z]*+[ \t]*+(?=[\[{])|")
 _FENCE_END = re.compile(r"(?<!`)`{3,}+[ \t]*+$", re.MULTILINE)
+_EMPTY_FENCES = re.compile(r"\s*+(?:`{3,}+[\w.+-]*+\s*+)++")
 _REST_OF_LINE = re.compile(r"[ \t;,]*+(?:\n|\Z)")
 _UNSETTLED = re.compile(r"[ \t\])}]*+\Z")
 _SPLIT_CALL = re.compile(r"([A-Za-z_][\w.-]*+)(?:\[ARGS\])?(?=\{)")
@@ -68,7 +69,9 @@ def reread(message: Message, text: str, tools: Sequence[ToolSpec], *, cut: bool 
     unfinished call is one.
     """
     if message.tool_calls or not tools:
-        return message
+        # Where a family's calls are bare lines, those in a fenced block leave its fences behind.
+        emptied = bool(message.tool_calls) and _EMPTY_FENCES.fullmatch(message.content) is not None
+        return replace(message, content="") if emptied else message
     pieces = _counted(text, list(_pieces(text, tools, cut=cut)))
     if not pieces:
         return message
