@@ -54,7 +54,20 @@ OPEN_FOLDERS = frozenset(
     ("renderers", "sandbox", "tools", "importers", "judges", "strategies", "benchmarks", "adapters", "commands")
 )
 PART_FOLDERS = frozenset(
-    ("wire", "schemas", "store", "grammar", "engine", "train", "report", "server", "reproduce", "nano", "evaluate")
+    (
+        "wire",
+        "schemas",
+        "store",
+        "remote",
+        "grammar",
+        "engine",
+        "train",
+        "report",
+        "server",
+        "reproduce",
+        "nano",
+        "evaluate",
+    )
 )
 """One part of the machine each, in several files: the part is its `__init__`."""
 

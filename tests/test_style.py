@@ -20,7 +20,6 @@ BANNED_NAMES = frozenset("utils util common helpers helper base manager managers
 BOUNDARIES = {
     "cli.py": "the command line: every error is one line and an exit code",
     "server/app.py": "HTTP: a request never ends the server",
-    "remote.py": "a remote endpoint may answer anything",
     "tools/_toolbox.py": "a tool is someone else's code: its failure is an observation",
     "tools/_finding.py": "a user's own file may raise anything while it is loaded",
     "tools/_sql_worker.py": "functions that are loaded into a process of their own may raise anything",

@@ -13,7 +13,7 @@ from rolecraft.commands._numbers import count, seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rolecraft import team
+    from rolecraft import remote, team
     from rolecraft.tools import Toolbox
     from rolecraft.types import Engine, Message, Trajectory
 
@@ -56,7 +56,7 @@ def opening(options: argparse.Namespace, question: str) -> tuple[Message, ...]:
 
 async def answer(
     options: argparse.Namespace,
-    base: str,
+    player: str | remote.Settings,
     engine: Engine,
     players: team.Team,
     box: Toolbox,
@@ -73,7 +73,7 @@ async def answer(
         environment,
         players,
         engine,
-        _playing.episode_settings(base, options),
+        _playing.episode_settings(player, options),
         seed=options.seed,
         explain=why_unparsed,
         watch=lambda message: show(message, console),

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rolecraft.commands import _endpoint
 from rolecraft.commands._numbers import amount, count
 
 if TYPE_CHECKING:
-    from rolecraft import agent, engine, team
+    from rolecraft import agent, engine, remote, team
     from rolecraft.types import Engine
 
 
@@ -71,6 +72,12 @@ def add_repeats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", choices=("run", "skip"), help=text)
 
 
+def player_and_team(options: argparse.Namespace) -> tuple[str | remote.Settings, team.Team]:
+    """Return what plays, a base's name or an endpoint, and the team; raises as `base_and_team`, or for the endpoint."""
+    _endpoint.check(options)
+    return _endpoint.resolve(options) if options.engine else base_and_team(options)
+
+
 def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     """Return the base's name and the team that plays: what the adapter was trained for, unless the user says else.
 
@@ -92,16 +99,27 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     return base, players
 
 
-def _skips_repeats(base: str, options: argparse.Namespace) -> bool:
+def _skips_repeats(player: str | remote.Settings, options: argparse.Namespace) -> bool:
     """Return whether calls made again are skipped; what is known of the base nano was measured with all of them run."""
-    return bool(options.repeats == "skip" if options.repeats else base != "nano")
+    return bool(options.repeats == "skip" if options.repeats else player != "nano")
 
 
-def open_engine(base: str, options: argparse.Namespace) -> AbstractContextManager[Engine]:
-    """Open the engine, in this process or in a worker; torch is not loaded before."""
-    from rolecraft import engine
+def open_engine(player: str | remote.Settings, options: argparse.Namespace) -> AbstractContextManager[Engine]:
+    """Open the engine, in this process or in a worker; torch is not loaded before, nor at all for an endpoint."""
+    if isinstance(player, str):
+        from rolecraft import engine
 
-    return engine.open_local(base, options.adapter, options.dtype, options.device, engine_settings(options))
+        return engine.open_local(player, options.adapter, options.dtype, options.device, engine_settings(options))
+    from rolecraft import remote
+
+    return remote.RemoteEngine(player, _endpoint.read_key(options))
+
+
+def identity(player: str | remote.Settings, options: argparse.Namespace) -> str:
+    """Return in words what plays, for a run's record."""
+    from rolecraft import bases
+
+    return bases.identity(player, options.adapter) if isinstance(player, str) else player.identity
 
 
 def engine_settings(options: argparse.Namespace) -> engine.Settings:
@@ -119,8 +137,8 @@ def engine_settings(options: argparse.Namespace) -> engine.Settings:
     )
 
 
-def episode_settings(base: str, options: argparse.Namespace) -> agent.Settings:
-    """Return how an episode is played on a base."""
+def episode_settings(player: str | remote.Settings, options: argparse.Namespace) -> agent.Settings:
+    """Return how an episode is played by a base or an endpoint."""
     from rolecraft import agent
     from rolecraft.types import Sampling
 
@@ -129,6 +147,6 @@ def episode_settings(base: str, options: argparse.Namespace) -> agent.Settings:
         max_turns=options.max_turns,
         sampling=sampling,
         constrained=options.constrain,
-        skip_repeats=_skips_repeats(base, options),
+        skip_repeats=_skips_repeats(player, options),
         strict_calls=options.strict_calls,
     )

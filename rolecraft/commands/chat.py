@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rolecraft.commands import _asking, _playing
+from rolecraft.commands import _asking, _endpoint, _playing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_model(parser)
     _playing.add_constrain(parser)
     _playing.add_repeats(parser)
+    _endpoint.add_engine(parser)
+    _endpoint.keep_defaults(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -30,13 +32,13 @@ def run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     console = Console()
-    base, players = _playing.base_and_team(options)
-    with _asking.open_toolbox(options) as box, _playing.open_engine(base, options) as engine:
+    player, players = _playing.player_and_team(options)
+    with _asking.open_toolbox(options) as box, _playing.open_engine(player, options) as engine:
         console.print("Ask; an empty line ends the chat.", style="dim")
         messages: tuple[Message, ...] = ()
         while question := _ask(console):
             messages = _continued(messages, question) if messages else _asking.opening(options, question)
-            messages = asyncio.run(_asking.answer(options, base, engine, players, box, messages, console)).messages
+            messages = asyncio.run(_asking.answer(options, player, engine, players, box, messages, console)).messages
 
 
 def _continued(messages: tuple[Message, ...], question: str) -> tuple[Message, ...]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rolecraft.commands import _asking, _overrides, _playing
+from rolecraft.commands import _asking, _endpoint, _overrides, _playing
 from rolecraft.commands._numbers import count
 
 GROUP = "measuring and showing"
@@ -40,17 +40,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_model(parser, seed_of="the tasks and of sampling")
     _playing.add_constrain(parser)
     _playing.add_repeats(parser)
+    _endpoint.add_engine(parser)
+    _endpoint.keep_defaults(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Play what is not in the run folder yet, and print the scores of all."""
     from rich.console import Console
 
-    from rolecraft import bases, evaluate, settings
+    from rolecraft import evaluate, settings
     from rolecraft.store import Run
 
     console = Console(stderr=options.json)
-    base, players = _playing.base_and_team(options)
+    player, players = _playing.player_and_team(options)
     extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
     benchmark, own = _chosen(options)
     output = options.output or Path("runs") / f"eval-{Path(options.benchmark).stem}-{options.split}-{options.seed}"
@@ -63,12 +65,12 @@ def run(options: argparse.Namespace) -> None:
         concurrency=options.concurrency,
         workers=options.workers,
         options={**own, **extra},
-        model=bases.identity(base, options.adapter),
+        model=_playing.identity(player, options),
         command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )
     run = Run(output)
-    opened = partial(_playing.open_engine, base, options)
-    scores = evaluate.run(what, players, opened, run, _playing.episode_settings(base, options), console=console)
+    opened = partial(_playing.open_engine, player, options)
+    scores = evaluate.run(what, players, opened, run, _playing.episode_settings(player, options), console=console)
     console.print(evaluate.score_table({what.name: {options.split: scores}}))
     console.print(evaluate.family_table({options.split: scores}))
     console.print(evaluate.failure_table({options.split: scores}))

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from rolecraft.commands import _asking, _playing
+from rolecraft.commands import _asking, _endpoint, _playing
 
 GROUP = "playing"
 
@@ -18,6 +18,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_model(parser)
     _playing.add_constrain(parser)
     _playing.add_repeats(parser)
+    _endpoint.add_engine(parser)
+    _endpoint.keep_defaults(parser)
     parser.add_argument("--json", action="store_true", help="print the trajectory as one JSON object")
 
 
@@ -30,10 +32,10 @@ def run(options: argparse.Namespace) -> int:
     from rolecraft import wire
 
     console = Console(stderr=options.json)
-    base, players = _playing.base_and_team(options)
-    with _asking.open_toolbox(options) as box, _playing.open_engine(base, options) as engine:
+    player, players = _playing.player_and_team(options)
+    with _asking.open_toolbox(options) as box, _playing.open_engine(player, options) as engine:
         messages = _asking.opening(options, options.question)
-        record = asyncio.run(_asking.answer(options, base, engine, players, box, messages, console))
+        record = asyncio.run(_asking.answer(options, player, engine, players, box, messages, console))
     if options.json:
         print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
     if record.stop != "answered":

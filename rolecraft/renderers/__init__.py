@@ -12,6 +12,7 @@ from rolecraft.renderers._explaining import why_unparsed
 from rolecraft.renderers._finding import find
 from rolecraft.renderers._format import CallSyntax, Format, Results, SystemBlock, ToolList
 from rolecraft.renderers._lenient import reread, settled_length, why_unread
+from rolecraft.renderers._plain import reply_as_text, reply_from_text, result_as_text, tools_as_text
 from rolecraft.renderers._rendered import Rendered
 from rolecraft.renderers._renderer import Renderer
 from rolecraft.renderers._text import Tokenizer
@@ -26,8 +27,12 @@ __all__ = [
     "Tokenizer",
     "ToolList",
     "find",
+    "reply_as_text",
+    "reply_from_text",
     "reread",
+    "result_as_text",
     "settled_length",
+    "tools_as_text",
     "why_unparsed",
     "why_unread",
 ]

@@ -1,0 +1,17 @@
+"""The engine for OpenAI-compatible endpoints: a teacher, a judge model, a baseline, a team on a server.
+
+`engine` is its asynchronous front; `transport` sends a request until it is answered, within bounds; `requests` writes
+one from a prompt and `replies` reads the answer; `probing` finds out what an endpoint is before anything is played.
+
+What no endpoint can do is refused by name: a reply that begins with a given text, one held to name the next role, and
+exact token ids. Not covered: Azure's addresses with query strings, and certificates of one's own beyond what the
+environment's `SSL_CERT_FILE` names.
+"""
+
+from __future__ import annotations
+
+from rolecraft.remote.engine import RemoteEngine
+from rolecraft.remote.probing import Wishes, resolve
+from rolecraft.remote.settings import Settings, read_key
+
+__all__ = ["RemoteEngine", "Settings", "Wishes", "read_key", "resolve"]

@@ -1,0 +1,148 @@
+"""Finds out what an endpoint is before anything is played: its models, whether it is our own server, its tools."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rolecraft.errors import DataError, EngineError, NotFound, SettingsError
+from rolecraft.remote.refusals import Misread, Refused
+from rolecraft.remote.replies import completions
+from rolecraft.remote.requests import request_body
+from rolecraft.remote.settings import Settings, ToolsForm
+from rolecraft.remote.transport import Transport
+from rolecraft.types import Json, Message, Prompt, Sampling, ToolSpec
+
+_SHOWN = 12
+_PROBE_RETRIES = 2
+_TOOL = ToolSpec("noop", "does nothing", {"type": "object", "properties": {}})
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user says of who plays: `NAME` or `ROLE=NAME` each, and how tools are told of (`auto`: find out)."""
+
+    models: Sequence[str] = ()
+    tools: ToolsForm | Literal["auto"] = "auto"
+
+
+def resolve(settings: Settings, wishes: Wishes, roles: Sequence[str], key: str | None = None) -> Settings:
+    """Return the settings with the model that plays each role, the endpoint's dialect, and how it is told of tools.
+
+    Raises EngineError for an endpoint that does not answer, NotFound for a model or role that is not there, and
+    SettingsError where several models are there and none is named.
+    """
+    named = _named(wishes.models, roles)
+    return asyncio.run(_resolve(settings, wishes, named, roles, key))
+
+
+async def _resolve(
+    settings: Settings, wishes: Wishes, named: dict[str, str], roles: Sequence[str], key: str | None
+) -> Settings:
+    few = dataclasses.replace(settings, retries=min(settings.retries, _PROBE_RETRIES))
+    transport = Transport(few, key)
+    try:
+        listed = await _list(transport)
+        ours = bool(listed) and all(owner == "rolecraft" for owner in listed.values())
+        found = dataclasses.replace(
+            settings,
+            models=_models(settings.url, listed, named, roles, ours),
+            dialect="rolecraft" if ours else "openai",
+        )
+        if wishes.tools != "auto":
+            return dataclasses.replace(found, tools=wishes.tools)
+        return found if ours else dataclasses.replace(found, tools=await _tools_form(transport, found, roles[0]))
+    finally:
+        await transport.aclose()
+
+
+def _named(given: Sequence[str], roles: Sequence[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for word in given:
+        role, equals, name = word.partition("=")
+        role, name = (role, name) if equals else ("", word)
+        if role and role not in roles:
+            raise NotFound(f"--model {word}: no role {role!r}; the team has {', '.join(roles)}")
+        if not name or role in named:
+            raise SettingsError(
+                f"--model {word}: {'a second one' if name else 'no name'}; give one model for each role"
+            )
+        named[role] = name
+    return named
+
+
+async def _list(transport: Transport) -> dict[str, str]:
+    """Return the owner of each model by its id; nothing where the endpoint has no list."""
+
+    def read(answer: Json) -> dict[str, str]:
+        data = answer.get("data") if isinstance(answer, Mapping) else None
+        if not isinstance(data, list):
+            raise DataError("it has no 'data'")
+        models = (one for one in data if isinstance(one, Mapping) and isinstance(one.get("id"), str))
+        return {one["id"]: str(one.get("owned_by", "")) for one in models}
+
+    try:
+        return await transport.get("/models", read)
+    except Refused as error:
+        if error.refusal.status in (404, 405, 501):
+            return {}
+        raise
+
+
+def _models(
+    url: str, listed: Mapping[str, str], named: Mapping[str, str], roles: Sequence[str], ours: bool
+) -> dict[str, str]:
+    ids = list(listed)
+    some = ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
+    for name in named.values():
+        if ids and name not in ids:
+            near = difflib.get_close_matches(name[:200], ids, n=1)
+            raise NotFound(f"no model {name!r} at {url}; {f'did you mean {near[0]!r}?' if near else f'it has {some}'}")
+    default = named.get("") or (ids[0] if len(ids) == 1 or ours else "")
+    if ours:  # its ids are the base, the base with each role, and the team
+        default = named.get("") or default.partition(":")[0]
+        own = {role: f"{default}:{role}" for role in roles if f"{default}:{role}" in ids}
+        named = {**own, **named}
+    if not default and not set(roles) <= set(named):
+        there = f"it has {some}" if ids else "it does not list its models"
+        raise SettingsError(f"{url}: which model plays? Name it with --model NAME; {there}")
+    models = {role: named.get(role) or default for role in roles}
+    return {"": default} if set(models.values()) == {default} else models
+
+
+async def _tools_form(transport: Transport, settings: Settings, role: str) -> ToolsForm:
+    """Ask for one token with a tool and one without.
+
+    An endpoint that knows no tools says so; one whose chat template drops them reads as many tokens with it as without.
+    """
+    with_tool, without = (_hello(role, tools) for tools in ((_TOOL,), ()))
+    try:
+        told = await _prompt_tokens(transport, settings, with_tool)
+    except Refused as error:
+        if error.refusal.concerns_tools():
+            return "prompt"
+        raise
+    except EngineError as error:
+        if "tool" in str(error):  # llama.cpp without --jinja answers 500
+            return "prompt"
+        raise
+    dropped = 0 < told <= await _prompt_tokens(transport, settings, without)
+    return "prompt" if dropped else "native"
+
+
+def _hello(role: str, tools: tuple[ToolSpec, ...]) -> Prompt:
+    return Prompt((Message("user", "Say hello."),), tools, role, sampling=Sampling(max_tokens=1))
+
+
+async def _prompt_tokens(transport: Transport, settings: Settings, prompt: Prompt) -> int:
+    """Return how many tokens the endpoint read, 0 if it does not tell."""
+    body = request_body(prompt, settings)
+    try:
+        (found,) = await transport.post(body, lambda answer: completions(answer, prompt, "native"))
+    except Misread:
+        return 0
+    return found.turn.usage.prompt

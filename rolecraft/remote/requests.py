@@ -1,0 +1,138 @@
+"""From a prompt to the body of a chat request; what an endpoint cannot be asked for is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from rolecraft import catalog, wire
+from rolecraft.errors import EngineError
+from rolecraft.remote.settings import Settings
+from rolecraft.renderers import Format, reply_as_text, result_as_text, tools_as_text
+from rolecraft.types import Json, Message, Prompt
+
+_SEED_BITS = 31  # what every server takes
+
+
+def told_format() -> Format:
+    """Return the format in which tools are told of, and calls written, where they stand in the prompt."""
+    format: Format = catalog.find("renderers", "hermes").FORMAT
+    return format
+
+
+def request_body(prompt: Prompt, settings: Settings) -> dict[str, Json]:
+    """Return the body that asks for the replies to `prompt`; raises EngineError for what no endpoint can do."""
+    _check(prompt, settings)
+    sampling = prompt.sampling
+    limit = "max_completion_tokens" if urlsplit(settings.url).hostname == "api.openai.com" else "max_tokens"
+    optional = (
+        ("n", sampling.n, sampling.n != 1),
+        ("top_p", sampling.top_p, sampling.top_p != 1.0),
+        ("seed", sampling.seed % 2**_SEED_BITS, sampling.temperature > 0),
+        ("stop", list(sampling.stop), sampling.stop != ()),
+    )
+    return {
+        "model": settings.model(prompt.speaker),
+        "messages": _as_sent(prompt, settings),
+        "temperature": sampling.temperature,
+        limit: sampling.max_tokens,
+        **{key: value for key, value, asked in optional if asked},
+        **(_tools(prompt) if settings.tools == "native" else {}),
+    }
+
+
+def _check(prompt: Prompt, settings: Settings) -> None:
+    sampling = prompt.sampling
+    if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
+        raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
+    held = prompt.choice != "auto" or not prompt.parallel
+    cannot = (
+        (prompt.prefix, f"begin a reply with {prompt.prefix!r}", "leave prefix empty"),
+        (prompt.next_roles, f"hold a reply to name one of {prompt.next_roles!r} next", "leave out --constrain"),
+        (prompt.cache_scopes != ("",), "bound what it keeps of other prompts", "leave cache_scopes as they are"),
+        (
+            settings.tools == "prompt" and prompt.tools and held,
+            f"hold a reply to choice {prompt.choice!r}, parallel {prompt.parallel}, with tools in the prompt",
+            "use native tools (--engine-tools native)",
+        ),
+    )
+    for asked, what, remedy in cannot:
+        if asked:
+            raise EngineError(f"the endpoint at {settings.url} cannot {what}; {remedy}, or play a local engine")
+    if prompt.choice not in ("auto", "none") and not prompt.tools:
+        raise EngineError(
+            f"choice {prompt.choice!r} asks for a call and there are no tools; give some, or choice 'auto'"
+        )
+
+
+def _tools(prompt: Prompt) -> dict[str, Json]:
+    if not prompt.tools:
+        return {}
+    data: dict[str, Json] = {"tools": [wire.tool_to_json(tool) for tool in prompt.tools]}
+    if prompt.choice in ("none", "required"):
+        data["tool_choice"] = prompt.choice
+    elif prompt.choice != "auto":
+        data["tool_choice"] = {"type": "function", "function": {"name": prompt.choice}}
+    return data if prompt.parallel else {**data, "parallel_tool_calls": False}
+
+
+def _as_sent(prompt: Prompt, settings: Settings) -> list[Json]:
+    if settings.dialect == "rolecraft" and settings.tools == "native":
+        return [wire.message_to_json(_for_our_server(message)) for message in prompt.messages]
+    if settings.tools == "native":
+        listed = [_plain(message) for message in prompt.messages]
+    else:
+        format = told_format()
+        told = tools_as_text(prompt.tools, format).strip() if prompt.tools else ""
+        listed = _with_system([_told(message, format) for message in prompt.messages], told)
+    if prompt.speaker != "assistant":
+        # Its header would tell a local model whose turn it is; here words must.
+        listed.append({"role": "user", "content": f"Write the {prompt.speaker}'s message now, and nothing else."})
+    return _merged(listed)
+
+
+def _for_our_server(message: Message) -> Message:
+    """Return the message as our own server reads it: a lone assistant's has no name, so that a team may divide it."""
+    return message.edited(weight=None, speaker=None if message.speaker == "assistant" else message.speaker)
+
+
+def _plain(message: Message) -> dict[str, Json]:
+    """Return the message with the keys that every server knows: what is no call is text, a remark is the user's."""
+    if message.role == "assistant":
+        text = "\n".join(part for part in (message.content, message.unparsed) if part)
+        calls = [wire.call_to_json(call) for call in message.tool_calls]
+        return {"role": "assistant", "content": text or None, **({"tool_calls": calls} if calls else {})}
+    if message.role == "tool" and message.tool_call_id is not None:
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
+    return {"role": "user" if message.role == "tool" else message.role, "content": message.content}
+
+
+def _told(message: Message, format: Format) -> dict[str, Json]:
+    """Return the message as text alone, calls and results in the format's own words."""
+    if message.role == "assistant":
+        return {"role": "assistant", "content": reply_as_text(message, format)}
+    if message.role == "tool":
+        return {"role": "user", "content": result_as_text(message.content, format)}
+    return {"role": message.role, "content": message.content}
+
+
+def _with_system(listed: list[Json], told: str) -> list[Json]:
+    if not told:
+        return listed
+    if listed and listed[0]["role"] == "system":
+        return [{"role": "system", "content": f"{listed[0]['content']}\n\n{told}".strip()}, *listed[1:]]
+    return [{"role": "system", "content": told}, *listed]
+
+
+def _merged(listed: Sequence[Json]) -> list[Json]:
+    """Return the messages with neighbours of one role joined: many chat templates refuse two in a row."""
+    joined: list[Json] = []
+    for message in listed:
+        last = joined[-1] if joined else {}
+        if message["role"] != last.get("role") or message["role"] not in ("user", "assistant"):
+            joined.append(message)
+            continue
+        text = "\n\n".join(filter(None, (last["content"], message["content"])))
+        calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
+        joined[-1] = {**last, "content": text or None, **({"tool_calls": calls} if calls else {})}
+    return joined
