@@ -5,8 +5,10 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 # An interpreter that has litellm and smolagents, for the tests of the server with other people's clients.
 CLIENTS_PYTHON ?= $(CURDIR)/.venv-clients/bin/python
+# An interpreter that has llama.cpp's server, for the tests of the remote engine.
+LLAMA_PYTHON ?= $(CURDIR)/.venv-llama/bin/python
 export OMP_NUM_THREADS := 1
-export CLIENTS_PYTHON
+export CLIENTS_PYTHON LLAMA_PYTHON
 
 .PHONY: quickstart test slow check format clean
 
@@ -16,9 +18,10 @@ quickstart: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2
 
-# Where the clients cannot be had, for want of a network, their tests are skipped.
+# Where the clients and servers cannot be had, for want of a network, their tests are skipped.
 slow: .venv/ready
 	-$(MAKE) .venv-clients/ready
+	-$(MAKE) .venv-llama/ready
 	$(BIN)/python -m pytest -m slow
 
 check: .venv/ready
@@ -45,5 +48,10 @@ format: .venv/ready
 	.venv-clients/bin/python -m pip install litellm==1.110.2 'smolagents[openai]==1.26.0'
 	touch $@
 
+.venv-llama/ready: Makefile
+	$(PYTHON) -m venv .venv-llama
+	.venv-llama/bin/python -m pip install xllamacpp==2026.10.11549
+	touch $@
+
 clean:
-	rm -rf .venv .venv-clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-clients .venv-llama build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
