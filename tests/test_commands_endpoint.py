@@ -70,6 +70,15 @@ def test_a_team_plays_on_an_endpoint_each_role_by_its_own_model(capsys, tools):
     assert (code, spoken) == (0, ["reasoner", "executor", "reasoner", "summarizer"])
 
 
+@pytest.mark.parametrize(("owner", "told"), [("rolecraft", False), ("someone", True)])
+def test_roles_that_a_server_instructs_are_not_instructed_twice(capsys, tools, owner, told):
+    words = ("--tools", tools, "--engine-tools", "native", "--model", "m" if owner == "rolecraft" else "m:assistant")
+    with endpoint(asks_then_answers, {"m": owner, "m:assistant": owner}) as served:
+        call(capsys, "run", "How many lamps?", "--engine", served.url, *words)
+    assert {sent["model"] for sent in served.requests} == {"m:assistant"}
+    assert (served.requests[0]["messages"][0]["role"] == "system") is told
+
+
 def test_chat_keeps_its_connection_from_question_to_question(capsys, tools, monkeypatch):
     questions = iter(["How many lamps?", "And now?", ""])
     monkeypatch.setattr("builtins.input", lambda *_: next(questions))

@@ -64,6 +64,9 @@ def test_our_own_server_is_known_by_its_models_and_plays_each_role_by_its_own():
     plays = found(models=dict.fromkeys(ids, "rolecraft"), wishes=Wishes(), roles=MOR)
     assert (plays.dialect, plays.tools) == ("rolecraft", "native")
     assert [plays.model(role) for role in MOR] == ids[1:4]
+    assert plays.knows_roles
+    assert not found(models=dict.fromkeys(ids, "rolecraft"), wishes=Wishes(["executor=nano"]), roles=MOR).knows_roles
+    assert not found(models=dict.fromkeys(ids, "someone"), wishes=Wishes(["nano"], "native"), roles=MOR).knows_roles
 
 
 @pytest.mark.parametrize(

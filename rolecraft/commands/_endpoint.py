@@ -62,7 +62,7 @@ def resolve(options: argparse.Namespace) -> tuple[remote.Settings, team.Team]:
     """Ask the endpoint what it is, and return how it plays and the team; raises what `remote.resolve` raises."""
     from rolecraft import remote, team
 
-    players = team.find(options.team or "single", instructions=not options.bare)
+    name = options.team or "single"
     settings = remote.Settings(
         options.engine,
         requests=options.engine_requests,
@@ -71,7 +71,8 @@ def resolve(options: argparse.Namespace) -> tuple[remote.Settings, team.Team]:
         cache=options.answer_cache,
     )
     wishes = remote.Wishes(options.model, options.engine_tools)
-    return remote.resolve(settings, wishes, players.speakers, read_key(options)), players
+    found = remote.resolve(settings, wishes, team.find(name).speakers, read_key(options))
+    return found, team.find(name, instructions=not (options.bare or found.knows_roles))
 
 
 def read_key(options: argparse.Namespace) -> str | None:

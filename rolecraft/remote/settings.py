@@ -62,6 +62,13 @@ class Settings:
         return name
 
     @property
+    def knows_roles(self) -> bool:
+        """Whether each role is played by our own server's model of that role, which gives it its instructions."""
+        return self.dialect == "rolecraft" and all(
+            role and name.endswith(f":{role}") for role, name in self.models.items()
+        )
+
+    @property
     def identity(self) -> str:
         """What plays, in words, for a run's record."""
         names = ", ".join(f"{role}={name}" if role else name for role, name in sorted(self.models.items()))
