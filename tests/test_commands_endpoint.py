@@ -72,7 +72,8 @@ def test_a_team_plays_on_an_endpoint_each_role_by_its_own_model(capsys, tools):
 
 @pytest.mark.parametrize(("owner", "told"), [("rolecraft", False), ("someone", True)])
 def test_roles_that_a_server_instructs_are_not_instructed_twice(capsys, tools, owner, told):
-    words = ("--tools", tools, "--engine-tools", "native", "--model", "m" if owner == "rolecraft" else "m:assistant")
+    named = () if owner == "rolecraft" else ("--model", "m:assistant")
+    words = ("--tools", tools, "--engine-tools", "native", *named)
     with endpoint(asks_then_answers, {"m": owner, "m:assistant": owner}) as served:
         call(capsys, "run", "How many lamps?", "--engine", served.url, *words)
     assert {sent["model"] for sent in served.requests} == {"m:assistant"}

@@ -178,6 +178,15 @@ def test_tools_in_the_prompt_are_text_there_and_back():
     assert (message.content, message.tool_calls) == ("I look.", (ToolCall("stock", {"item": "bed"}),))
 
 
+@pytest.mark.parametrize("form", ["native", "prompt"])
+def test_a_call_that_the_server_left_in_the_text_is_read_if_the_prompt_allows_it(form):
+    written = said('```json\n{"name": "stock", "arguments": {"item": "bed"}}\n```')
+    with asked([written], tools=form) as (engine, _):
+        lenient, strict = reply(engine, prompt(lenient=True)), reply(engine, prompt())
+    assert (lenient.tool_calls, strict.tool_calls) == ((ToolCall("stock", {"item": "bed"}),), ())
+    assert lenient.strict == strict
+
+
 def test_tools_in_the_prompt_cannot_be_asked_for_by_force():
     with asked([said("ok")], tools="prompt") as (engine, _), pytest.raises(EngineError, match="--engine-tools native"):
         reply(engine, prompt(choice="required"))

@@ -123,7 +123,7 @@ class RemoteEngine:
                 async for event in events:
                     if text := joined.add(event):
                         yield Delta(text)
-            message = read_message(joined.message(), self.settings.tools, prompt)
+            message = read_message(joined.message(), self.settings.tools, prompt, joined.finish)
         except Misread as error:
             yield Delta("", _misread(error, prompt, time.monotonic() - began))
             return
@@ -135,5 +135,5 @@ class RemoteEngine:
 
 def _misread(error: Misread, prompt: Prompt, seconds: float) -> Completion:
     """Return the reply that the endpoint could not read: the model's mistake, and no fault of a connection."""
-    message = Message("assistant", unparsed=error.text)
+    message = Message("assistant", unparsed=error.text, speaker=prompt.speaker)
     return completion(message, "stop", prompt, Usage(seconds=seconds))

@@ -105,7 +105,8 @@ def _models(
     default = named.get("") or (ids[0] if len(ids) == 1 or ours else "")
     if ours:  # its ids are the base, the base with each role, and the team
         default = named.get("") or default.partition(":")[0]
-        own = {role: f"{default}:{role}" for role in roles if f"{default}:{role}" in ids}
+        one = len(roles) == 1 and "" in named  # the user says exactly who plays
+        own = {role: f"{default}:{role}" for role in roles if f"{default}:{role}" in ids and not one}
         named = {**own, **named}
     if not default and not set(roles) <= set(named):
         there = f"it has {some}" if ids else "it does not list its models"

@@ -10,7 +10,7 @@ from rolecraft import wire
 from rolecraft.errors import DataError
 from rolecraft.remote.requests import told_format
 from rolecraft.remote.settings import ToolsForm
-from rolecraft.renderers import reply_from_text
+from rolecraft.renderers import reply_from_text, reread
 from rolecraft.types import Completion, Json, Message, Prompt, StopReason, Turn, Usage
 
 _MOST_CALLS = 256
@@ -33,22 +33,30 @@ def _completion(choice: Json, prompt: Prompt, form: ToolsForm, usage: Usage) -> 
     said = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(said, Mapping):
         raise DataError("a choice has no 'message'")
-    return completion(read_message(said, form, prompt), choice.get("finish_reason"), prompt, usage)
+    return completion(
+        read_message(said, form, prompt, choice.get("finish_reason")), choice.get("finish_reason"), prompt, usage
+    )
 
 
 def completion(message: Message, finish: Json, prompt: Prompt, usage: Usage) -> Completion:
     """Return the completion of a message that has been read; it has no token ids, which no endpoint tells."""
-    message = dataclasses.replace(message, speaker=prompt.speaker)
     stop: StopReason = "length" if finish == "length" else "end"
     return Completion(message, Turn(message, prompt.speaker, stop=stop, usage=usage))
 
 
-def read_message(said: Mapping[str, Json], form: ToolsForm, prompt: Prompt) -> Message:
-    """Return the message in `said`; calls that cannot be read are in `unparsed`. Raises DataError for no message."""
-    message = _message(said)
-    if form == "native" or not prompt.tools or message.tool_calls or message.unparsed is not None:
+def read_message(said: Mapping[str, Json], form: ToolsForm, prompt: Prompt, finish: Json = "stop") -> Message:
+    """Return the message in `said`; calls that cannot be read are in `unparsed`. Raises DataError for no message.
+
+    Where the server found no call, one is looked for in the text: of tools told in the prompt, and leniently if the
+    prompt asks for that.
+    """
+    message = dataclasses.replace(_message(said), speaker=prompt.speaker)
+    if not prompt.tools or message.tool_calls or message.unparsed is not None:
         return message
-    return reply_from_text(message.content, told_format())
+    text = message.content
+    if form == "prompt":
+        message = dataclasses.replace(reply_from_text(text, told_format()), speaker=prompt.speaker)
+    return reread(message, text, prompt.tools, cut=finish == "length") if prompt.lenient else message
 
 
 def _message(said: Mapping[str, Json]) -> Message:

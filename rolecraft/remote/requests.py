@@ -93,7 +93,7 @@ def _as_sent(prompt: Prompt, settings: Settings) -> list[Json]:
 
 def _for_our_server(message: Message) -> Message:
     """Return the message as our own server reads it: a lone assistant's has no name, so that a team may divide it."""
-    return message.edited(weight=None, speaker=None if message.speaker == "assistant" else message.speaker)
+    return message.edited(weight=None, strict=None, speaker=None if message.speaker == "assistant" else message.speaker)
 
 
 def _plain(message: Message) -> dict[str, Json]:
