@@ -60,7 +60,7 @@ def test_a_contract_with_an_unknown_assignment_is_refused_by_its_path(tmp_path):
     assert contract.read(tmp_path) == made
     path = tmp_path / contract.FILE
     path.write_text(path.read_text().replace('"stream"', '"steam"'))
-    with pytest.raises(ContractError, match=r"contract\.json: not a contract \(assignment is 'steam'"):
+    with pytest.raises(ContractError, match=r"contract\.json: not a contract \(contract\.gate\.assignment is 'steam'"):
         contract.read(tmp_path)
 
 
