@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from rolecraft.engine.matcher import Grammars, Matcher
+from rolecraft.engine.memory import return_freed
 from rolecraft.engine.model_runner import ModelRunner, cache_keys
 from rolecraft.engine.prompts import check_length, complete, constraint, encode, reply_prefix
 from rolecraft.engine.reply import Reader
@@ -55,6 +56,7 @@ class LocalEngine:
         self._tokenizer_thread = ThreadPoolExecutor(1, "rolecraft-tokenizer")
         self._grammar_threads = ThreadPoolExecutor(_GRAMMAR_THREADS, "rolecraft-grammar")
         self._scheduler = Scheduler(self._runner, settings)
+        return_freed()
 
     async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
         """Return `prompt.sampling.n` completions; they share the computation of their prompt.
