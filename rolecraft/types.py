@@ -95,6 +95,8 @@ class Turn:
     """One model call, exactly: the ids that went in, the ids that came out and how likely each was.
 
     `logprobs`, `forced` and `role_ids` align with `token_ids`; `forced` marks tokens the grammar left no choice for.
+    So does `likeliest`, if it was asked for: the likeliest tokens there, each with its log-probability; it is told to
+    who asked and not stored.
     """
 
     message: Message
@@ -106,6 +108,7 @@ class Turn:
     role_ids: tuple[int, ...] = ()
     stop: StopReason = "end"
     usage: Usage = Usage()
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +140,21 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw a reply: `temperature` 0 is greedy; `stop` are strings that end the text."""
+    """How to draw a reply: `temperature` 0 is greedy; `stop` are strings that end the text.
+
+    Drawn are only the `top_k` likeliest tokens (0: all), those that make up `top_p`, and those at least `min_p` as
+    likely as the likeliest. The logit of a token that the reply has already is lowered by `presence_penalty`, and by
+    `frequency_penalty` for each time. `top_logprobs`: how many of the likeliest tokens the turn tells.
+    """
 
     n: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    top_logprobs: int = 0
     seed: int = 0
     max_tokens: int = 160
     stop: tuple[str, ...] = ()
@@ -152,9 +165,11 @@ class Prompt:
     """A request to an engine: what `speaker` sees, and how its reply is drawn; `prefix` begins the reply.
 
     `choice` says whether it calls tools, `parallel` whether several at once. With `next_roles` it is text that ends by
-    naming one of them as the next. `lenient`: calls are also read where they are not written in the family's own
-    syntax. `cache_scopes` bound what an engine may reuse of other prompts: what it computes for
-    this one is kept under the first scope, and only what was kept under one of them is reused.
+    naming one of them as the next. With a `schema` a reply that calls nothing is JSON that fits it, and no other text.
+    `lenient`: calls are also read where they are not written in the family's own syntax.
+    `cache_scopes` bound what an engine may reuse of other prompts: what it computes for this one is kept under the
+    first scope, and only what was kept under one of them is reused. `text` is gone on with as it stands, control tokens
+    and all, in place of messages and tools.
     """
 
     messages: tuple[Message, ...]
@@ -166,7 +181,9 @@ class Prompt:
     parallel: bool = True
     next_roles: tuple[str, ...] = ()
     lenient: bool = False
+    schema: Mapping[str, Json] | None = None
     cache_scopes: tuple[str, ...] = ("",)
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

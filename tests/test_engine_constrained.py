@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 from dataclasses import replace
@@ -142,6 +143,34 @@ def test_what_an_untrained_model_samples_under_random_schemas_parses_and_validat
 @pytest.mark.slow
 def test_10000_calls_that_an_untrained_model_samples_parse_and_validate(nano_tokenizer):
     assert sample_calls(nano_tokenizer, 50, 200) == 10_000
+
+
+_NAMED = {
+    "type": "object",
+    "properties": {"name": {"const": "read_debt"}, "args": _KEY | {"properties": {"key": {"maxLength": 4}}}},
+    "required": ["name", "args"],
+}
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_an_answer_in_json_is_content_even_if_it_looks_like_a_call(engine, choice):
+    tools = () if choice == "auto" else TOOLS
+    (completion,) = asyncio.run(engine.complete(asks(tools=tools, choice=choice, schema=_NAMED, temperature=1.0)))
+    message = completion.message
+    assert message.tool_calls == ()
+    assert message.unparsed is None
+    jsonschema.validate(json.loads(message.content), _NAMED)
+
+
+def test_an_answer_in_json_may_be_a_call_where_there_are_tools(engine):
+    schema = {"type": "object", "properties": {"answer": {"maxLength": 4}}, "required": ["answer"]}
+    seeds = [asks(schema=schema, temperature=2.0, seed=seed) for seed in range(12)]
+    kinds = set()
+    for completion in ask(engine, *seeds):
+        message = completion.message
+        kinds.add(bool(message.tool_calls))
+        assert message.tool_calls or jsonschema.validate(json.loads(message.content), schema) is None
+    assert kinds == {True, False}
 
 
 def test_fast_forward_changes_nothing(loaded, engine):

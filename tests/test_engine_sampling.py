@@ -1,48 +1,92 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolecraft.engine.sampling import sample
+from rolecraft.engine.sampling import Draw, likeliest, sample
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+
+
+def drawn(draw: Draw, count: int = 400) -> list[int]:
+    """Return the tokens that evenly spread points fall on."""
+    return sample(LOGITS.expand(count, 4), [replace(draw, point=i / count) for i in range(count)])[0]
 
 
 def test_greedy_takes_the_likeliest_and_tells_how_likely():
     logits = torch.randn(5, 11)
-    ids, logprobs = sample(logits, [0.0] * 5, [1.0] * 5, [0.0] * 5)
+    ids, logprobs = sample(logits, [Draw()] * 5)
     assert ids == logits.argmax(-1).tolist()
     assert logprobs == pytest.approx(logits.log_softmax(-1).amax(-1).tolist(), abs=1e-5)
 
 
-def test_logprobs_ignore_temperature_and_top_p():
+def test_logprobs_ignore_temperature_cuts_and_penalties():
     logits = torch.randn(1, 11)
-    (token,), (logprob,) = sample(logits, [3.0], [0.7], [0.5])
+    draw = Draw(3.0, 0.7, top_k=5, min_p=0.1, presence_penalty=2.0, point=0.5, written=(1, 2))
+    (token,), (logprob,) = sample(logits, [draw])
     assert logprob == pytest.approx(float(logits.log_softmax(-1)[0, token]), abs=1e-5)
 
 
 @given(st.floats(0.2, 3.0), st.floats(0.05, 1.0))
 def test_points_fall_on_tokens_as_often_as_they_are_likely(temperature, top_p):
-    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    chances = (logits[0].double() / temperature).softmax(-1).tolist()
+    chances = (LOGITS[0].double() / temperature).softmax(-1).tolist()
     kept, total = [], 0.0
     for chance in chances:
         kept.append(chance if total < top_p else 0.0)
         total += chance
-    count = 400
-    ids, _ = sample(logits.expand(count, 4), [temperature] * count, [top_p] * count, [i / count for i in range(count)])
+    ids = drawn(Draw(temperature, top_p))
     for token, chance in enumerate(kept):
-        assert math.isclose(ids.count(token) / count, chance / sum(kept), abs_tol=2 / count)
+        assert math.isclose(ids.count(token) / len(ids), chance / sum(kept), abs_tol=2 / len(ids))
         assert chance > 0 or token not in ids
 
 
+@pytest.mark.parametrize(
+    ("draw", "kept"),
+    [
+        (Draw(1.0), {0, 1, 2, 3}),
+        (Draw(1.0, top_k=1), {0}),
+        (Draw(1.0, top_k=3), {0, 1, 2}),
+        (Draw(1.0, top_k=9), {0, 1, 2, 3}),
+        (Draw(1.0, min_p=1.0), {0}),
+        (Draw(1.0, min_p=0.1), {0, 1, 2}),
+        (Draw(1.0, top_p=0.0), {0}),
+        (Draw(1.0, top_k=3, min_p=0.3), {0, 1}),
+    ],
+)
+def test_what_is_cut_off_is_never_drawn_and_all_else_is(draw, kept):
+    assert set(drawn(draw)) == kept
+
+
+def test_penalties_lower_what_was_written_once_or_for_each_time():
+    present, frequent = Draw(presence_penalty=1.5, written=(0, 0)), Draw(frequency_penalty=0.6, written=(0, 0))
+    assert sample(LOGITS.expand(2, 4), [present, frequent])[0] == [1, 1]
+    assert sample(LOGITS, [replace(frequent, written=(0,))])[0] == [0]
+    assert sample(LOGITS, [Draw(presence_penalty=-2.0, written=(1,))])[0] == [1]
+
+
 def test_a_draw_does_not_depend_on_its_neighbours():
-    logits = torch.randn(3, 50)
-    temperatures, top_ps, points = [0.0, 1.3, 0.7], [1.0, 0.8, 1.0], [0.0, 0.93, 0.21]
-    together = sample(logits, temperatures, top_ps, points)[0]
-    alone = [
-        sample(logits[b : b + 1], temperatures[b : b + 1], top_ps[b : b + 1], points[b : b + 1])[0][0] for b in range(3)
+    logits = torch.randn(6, 50)
+    draws = [
+        Draw(),
+        Draw(1.3, 0.8, point=0.93),
+        Draw(0.7, point=0.21),
+        Draw(1.1, top_k=4, point=0.6),
+        Draw(1.2, min_p=0.2, point=0.7),
+        Draw(0.9, presence_penalty=1.0, frequency_penalty=0.5, point=0.4, written=tuple(range(30))),
     ]
+    together = sample(logits, draws)[0]
+    alone = [sample(logits[b : b + 1], [draw])[0][0] for b, draw in enumerate(draws)]
     assert together == alone
+    assert sample(logits[:1], draws[:1])[0] == [int(logits[0].argmax())]
+
+
+def test_the_likeliest_tokens_come_in_order():
+    (first, chance), (second, _) = likeliest(LOGITS[0], 2)
+    assert (first, second) == (0, 1)
+    assert chance == pytest.approx(float(LOGITS.log_softmax(-1)[0, 0]))
+    assert len(likeliest(LOGITS[0], 20)) == 4

@@ -167,6 +167,41 @@ def test_without_tools_a_reply_is_text(spoken):
     assert not fits(spoken, Wanted(()), said("", ASK))
 
 
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("choice", "message", "fit"),
+    [
+        ("none", said('{"name": "Ada", "age": 36}'), True),
+        ("none", said("Ada is 36."), False),
+        ("none", said('{"name": "Ada"}'), False),
+        ("none", said('{"name": "Ada", "age": 36} So.'), False),
+        ("none", said("", ASK), False),
+        ("auto", said('{"name": "Ada", "age": 36}'), True),
+        ("auto", said("", ASK), True),
+        ("auto", said("Text."), False),
+        ("required", said("", ASK), True),
+        ("required", said('{"name": "Ada", "age": 36}'), False),
+    ],
+)
+def test_an_answer_in_json_fits_its_schema_or_calls(spoken, choice, message, fit):
+    renderer, _ = spoken
+    if renderer.call_syntax.compact:
+        message = replace(message, content=message.content.replace(": ", ":").replace(", ", ","))
+    assert fits(spoken, Wanted(TOOLS, choice, schema=PERSON), message) is fit
+
+
+def test_an_answer_may_hold_any_object_where_its_schema_says_no_more(spoken):
+    written = said('{"a":[1,{"b":null}]}') if spoken[0].call_syntax.compact else said('{"a": [1, {"b": null}]}')
+    assert fits(spoken, Wanted(schema={"type": "object"}), written)
+
+
 def test_arguments_that_quote_the_formats_own_words_are_written_as_the_renderer_does(spoken):
     tool = ToolSpec(
         "f", "", {"type": "object", "properties": {"x": {"enum": ["<tool_call>", "</tool_call>", "<|im_end|>"]}}}

@@ -65,7 +65,7 @@ def test_every_supported_wish_is_read():
     )
     assert [tool.name for tool in asked.tools] == ["look"]
     assert (asked.choice, asked.parallel, asked.n, asked.seed, asked.stop) == ("look", False, 3, -5, ("a", "b"))
-    assert (asked.temperature, asked.top_p, asked.max_tokens, asked.logprobs) == (0.5, 0.9, 7, True)
+    assert (asked.temperature, asked.sampling.top_p, asked.max_tokens, asked.logprobs) == (0.5, 0.9, 7, True)
     assert (asked.stream, asked.include_usage, asked.cache_key) == (True, True, "k")
 
 
@@ -77,8 +77,8 @@ def test_a_null_is_as_good_as_nothing():
     "inert",
     [
         {"user": "u", "metadata": {"a": "b"}, "store": True},
-        {"service_tier": "auto", "safety_identifier": "s"},
-        {"frequency_penalty": 0.0, "presence_penalty": 0, "logit_bias": {}, "top_logprobs": 0},
+        {"service_tier": "auto", "safety_identifier": "s", "reasoning_effort": "low", "verbosity": "low"},
+        {"frequency_penalty": 0.0, "presence_penalty": 0, "logit_bias": {}, "top_logprobs": 0, "top_k": -1},
         {"response_format": {"type": "text"}, "modalities": ["text"], "tools": []},
     ],
 )
@@ -94,6 +94,19 @@ def test_text_parts_are_joined_and_a_developer_is_the_system():
 
 def test_the_old_name_of_the_limit_is_understood():
     assert read(body(max_tokens=5), 8).max_tokens == 5
+
+
+def test_of_both_names_of_the_limit_the_smaller_holds():
+    assert read(body(max_tokens=5, max_completion_tokens=3), 8).max_tokens == 3
+    assert read(body(max_tokens=3, max_completion_tokens=5), 8).max_tokens == 3
+
+
+def test_an_answer_in_json_has_its_schema():
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    told = {"type": "json_schema", "json_schema": {"name": "A", "schema": schema, "strict": True}}
+    assert read(body(response_format=told), 8).schema == schema
+    assert read(body(response_format={"type": "json_object"}), 8).schema == {"type": "object"}
+    assert read(body(), 8).schema is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +130,6 @@ def test_the_old_name_of_the_limit_is_understood():
         ({"stop": ["a"] * 5}, "stop", "at most 4"),
         ({"stop": ""}, "stop", "at least 1"),
         ({"max_tokens": 0}, "max_tokens", "greater"),
-        ({"max_tokens": 3, "max_completion_tokens": 3}, "max_tokens", "one of them"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "'stream'"),
         (
             {"stream": True, "stream_options": {"include_usages": True}},
@@ -127,10 +139,19 @@ def test_the_old_name_of_the_limit_is_understood():
         ({"metadata": {"a": 1}}, "metadata", "1"),
         ({"temprature": 1}, "temprature", "'temperature'"),
         ({"top_logprobs": 2}, "top_logprobs", "'logprobs'"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "tool"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "20"),
+        ({"min_p": 1.5}, "min_p", "1.5"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "has none"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "'xml'"),
+        ({"response_format": {"type": "text", "shema": 1}}, "response_format.shema", "'json_schema'"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schem": {}}}},
+            "response_format.json_schema.schem",
+            "'schema'",
+        ),
         ({"functions": []}, "functions", "'tools'"),
-        ({"frequency_penalty": 0.1}, "frequency_penalty", "not supported"),
-        ({"reasoning_effort": "low"}, "reasoning_effort", "not supported"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty", "less than or equal to 2"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty", "not supported"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "'a b'"),
         ({"tools": [{"type": "function", "function": {"name": "auto"}}]}, "tools[0].function.name", "'auto'"),
         ({"tools": [TOOL, TOOL]}, "tools[1].function.name", "'look'"),

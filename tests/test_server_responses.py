@@ -64,7 +64,7 @@ def test_the_prompt_is_counted_once_and_the_rest_is_written(model):
 
 def test_chunks_are_openais_type(model):
     one = answer(model, include_usage=True)
-    told = [one.first_chunk(0), *one.event_chunks(TextDelta(0, "content", "So."))]
+    told = [*one.first_chunks(), *one.event_chunks(TextDelta(0, "content", "So."))]
     told += [*one.event_chunks(ToolCallDelta(0, (CALL, CALL))), *one.last_chunks([played()])]
     read = [ChatCompletionChunk.model_validate(chunk, strict=False) for chunk in told]
     deltas = [chunk.choices[0].delta.tool_calls[0] for chunk in read[2:6]]
@@ -78,7 +78,7 @@ def test_chunks_are_openais_type(model):
 
 def test_usage_is_told_only_if_asked_for(model):
     assert len(list(answer(model).last_chunks([played()]))) == 1
-    assert "usage" not in answer(model).first_chunk(0)
+    assert all("usage" not in chunk for chunk in answer(model).first_chunks())
 
 
 def test_logprobs_are_of_the_last_reply_without_its_end(model):

@@ -15,7 +15,7 @@ from rolecraft.server import turns
 from rolecraft.server.errors import Refused
 from rolecraft.server.requests import ChatRequest, SentMessage
 from rolecraft.server.turns import Settings, TextDelta, ToolCallDelta
-from rolecraft.types import Message, ToolSpec
+from rolecraft.types import Message, Sampling, ToolSpec
 
 USER = Message("user", "What is the debt of Plalples?")
 TOOL = ToolSpec("read_debt", "debt of a person")
@@ -171,7 +171,7 @@ def test_one_call_is_kept_where_several_are_not_wanted(nano_tokenizer):
 
 def test_sampling_is_the_requests_where_it_says_and_the_servers_where_not(nano_tokenizer):
     engine = scripted(nano_tokenizer)
-    play(engine, replace(ASKED, temperature=0.5, top_p=0.9), settings=Settings(temperature=0.1))
+    play(engine, replace(ASKED, temperature=0.5, sampling=Sampling(top_p=0.9)), settings=Settings(temperature=0.1))
     play(engine, settings=Settings(temperature=0.1))
     first, second, third, _ = (prompt.sampling for prompt in engine.prompts)
     assert (first.temperature, first.top_p, first.seed, second.seed) == (0.5, 0.9, 5, 6)

@@ -86,7 +86,7 @@ class Grammars:
 
     def _find(self, wanted: Wanted) -> _Compiled:
         tools = [{"name": tool.name, "parameters": tool.parameters} for tool in wanted.tools]
-        key = wire.dumps([tools, wanted.choice, wanted.parallel, list(wanted.next_roles)])
+        key = wire.dumps([tools, wanted.choice, wanted.parallel, list(wanted.next_roles), wanted.schema])
         with self._lock:
             first = key not in self._kept
             kept = self._kept.setdefault(key, Future())
@@ -118,7 +118,8 @@ class Grammars:
         compiled = llguidance.LLMatcher(self._words.tokenizer, text, log_level=0, limits=limits)
         if compiled.is_error():
             reason = compiled.get_error().partition("\n")[0]
-            raise DataError(f"the {len(wanted.tools)} tools cannot be made a grammar: {reason}; simplify their schemas")
+            what = f"{len(wanted.tools)} tools" if wanted.schema is None else "schema"
+            raise DataError(f"the {what} cannot be made a grammar: {reason}; simplify what is asked for")
         return _Compiled(compiled, written.open_keys)
 
 

@@ -6,6 +6,7 @@ from rolecraft.engine.reply import parse
 from rolecraft.engine.request import Output
 from rolecraft.engine.settings import Constrain
 from rolecraft.errors import ContextFull, EngineError
+from rolecraft.gate import NOBODY
 from rolecraft.grammar import Wanted
 from rolecraft.model import Loaded
 from rolecraft.renderers import Rendered
@@ -21,8 +22,14 @@ def encode(loaded: Loaded, prompt: Prompt, context: int, limit: int | None) -> t
     sampling = prompt.sampling
     if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
         raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
-    opening = loaded.renderer.opening(prompt.messages, prompt.tools, prompt.speaker, prompt.prefix)
+    if prompt.text is None:
+        opening = loaded.renderer.opening(prompt.messages, prompt.tools, prompt.speaker, prompt.prefix)
+    else:
+        ids = tuple(loaded.tokenizer.encode(prompt.text))
+        opening = Rendered(ids, (0.0,) * len(ids), (prompt.speaker,) * len(ids), ())
     ids = opening.ids
+    if not ids:
+        raise EngineError("the text to go on with has no tokens; give some")
     if len(ids) >= context:
         raise ContextFull(
             f"the prompt for {prompt.speaker!r} has {len(ids)} tokens and the context holds {context}; "
@@ -34,6 +41,7 @@ def encode(loaded: Loaded, prompt: Prompt, context: int, limit: int | None) -> t
 def check_length(prompt: Prompt, context: int, longest_token: int) -> None:
     """Raise ContextFull for messages that `context` tokens of that many characters cannot hold; it costs nothing."""
     characters = sum(len(message.content.strip()) for message in prompt.messages if message.ids is None)
+    characters += len(prompt.text or "")
     if characters > context * longest_token:
         raise ContextFull(
             f"the messages have {characters} characters and the context holds {context} tokens of at most "
@@ -43,17 +51,18 @@ def check_length(prompt: Prompt, context: int, longest_token: int) -> None:
 
 def constraint(prompt: Prompt, constrain: Constrain) -> Wanted | None:
     """Return what the reply is held to, None if it is free; raises EngineError where that is asked for and off."""
-    asked = prompt.choice != "auto" or bool(prompt.next_roles)
-    if not prompt.next_roles and not prompt.tools and prompt.choice in ("auto", "none"):
+    shaped = bool(prompt.next_roles) or prompt.schema is not None
+    asked = prompt.choice != "auto" or shaped
+    if not shaped and not prompt.tools and prompt.choice in ("auto", "none"):
         return None
     if constrain == "off" and asked:
         raise EngineError(
-            f"choice {prompt.choice!r} and next_roles {prompt.next_roles!r} need constrained replies, which are "
-            "switched off; set engine.constrain to 'asked', or leave out --unconstrained"
+            f"choice {prompt.choice!r}, next_roles {prompt.next_roles!r} and schemas need constrained replies, which "
+            "are switched off; set engine.constrain to 'asked', or leave out --unconstrained"
         )
     if not asked and constrain != "always":
         return None
-    return Wanted(prompt.tools, prompt.choice, prompt.parallel, prompt.next_roles)
+    return Wanted(prompt.tools, prompt.choice, prompt.parallel, prompt.next_roles, prompt.schema)
 
 
 def reply_prefix(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...]) -> tuple[int, ...]:
@@ -67,9 +76,11 @@ def _roles(loaded: Loaded, prompt: Prompt, opening: Rendered) -> tuple[int, ...]
     """Return the role ids of a prompt's tokens, by the rule that the adapter was trained with; -1s without roles."""
     gate, speaker = loaded.gate, prompt.speaker
     if gate is None:
-        return (-1,) * len(opening.ids)
+        return (NOBODY,) * len(opening.ids)
     if speaker not in gate.roles:
         raise EngineError(f"speaker {speaker!r} has no LoRAs in this adapter; its roles are {', '.join(gate.roles)}")
+    if prompt.text is not None:
+        return gate.ids(opening.speakers, speaker, 0)
     before = len(opening.ids) - len(reply_prefix(loaded, prompt, opening.ids))
     return gate.ids(opening.speakers, speaker, before - len(loaded.renderer.header(speaker)))
 
@@ -81,6 +92,15 @@ def complete(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], role: int, ou
     usage = Usage(len(ids), output.cached, count, output.seconds)
     roles = () if loaded.gate is None else (role,) * count
     turn = Turn(
-        message, prompt.speaker, ids, output.ids, output.logprobs, output.forced, roles, output.stop, usage
-    )  # fmt: skip
+        message,
+        prompt.speaker,
+        ids,
+        output.ids,
+        output.logprobs,
+        output.forced,
+        roles,
+        output.stop,
+        usage,
+        output.likeliest,
+    )
     return Completion(message, turn)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rolecraft.renderers import Renderer, reread
 from rolecraft.types import Message, Prompt
@@ -69,15 +71,31 @@ def has_stop(renderer: Renderer, ids: Sequence[int], stops: Sequence[str]) -> bo
 def parse(renderer: Renderer, prompt: Prompt, ids: Sequence[int], *, cut: bool = False) -> Message:
     """Return the message in the reply `ids`; text from a stop string on is cut, and such a message keeps no ids.
 
-    Calls are read leniently if the prompt asks for it and the renderer's format allows it; `cut`: see `reread`.
+    What goes on with a text is content, and so is the JSON that a schema asks for, whatever it looks like; only what
+    begins as a call of a tool is one. Else calls are read leniently if the prompt asks for it and the renderer's format
+    allows it; `cut`: see `reread`.
     """
     whole = renderer.text(ids)
     place = find_stop(whole, prompt.sampling.stop)
     message = _parse(renderer, prompt, ids, whole, place)
+    text = prompt.prefix + whole[:place] if message.ids is None else renderer.reply_text(message)
+    if prompt.schema is not None or prompt.text is not None:
+        begins = _begins_call(renderer, prompt, text)
+        return message if begins else replace(message, content=text, tool_calls=(), unparsed=None)
     if not (prompt.lenient and renderer.format.lenient):
         return message
-    text = prompt.prefix + whole[:place] if message.ids is None else renderer.reply_text(message)
     return reread(message, text, prompt.tools, cut=cut)
+
+
+def _begins_call(renderer: Renderer, prompt: Prompt, text: str) -> bool:
+    syntax = renderer.call_syntax
+    if prompt.choice == "none" or not prompt.tools:
+        return False
+    if syntax.open:
+        return text.lstrip().startswith(syntax.tags[0])
+    colon = ":" if syntax.compact else ": "
+    head = f"{{{json.dumps(syntax.name_key)}{colon}"
+    return any(text.lstrip().startswith(f"{head}{json.dumps(tool.name, ensure_ascii=False)}") for tool in prompt.tools)
 
 
 def _parse(renderer: Renderer, prompt: Prompt, ids: Sequence[int], text: str, place: int | None) -> Message:

@@ -13,14 +13,17 @@ import torch
 from rolecraft.engine.matcher import Matcher
 from rolecraft.engine.model_runner import cache_keys
 from rolecraft.engine.reply import has_stop
-from rolecraft.engine.sampling import sample
+from rolecraft.engine.sampling import Draw, likeliest, sample
 from rolecraft.renderers import Renderer
 from rolecraft.types import Sampling, StopReason
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a request came to; `logprobs` and `forced` align with `ids`, `cached` counts the prompt's cached tokens."""
+    """What a request came to; `cached` counts the prompt's cached tokens.
+
+    `logprobs` and `forced` align with `ids`, and so does `likeliest` unless it is empty.
+    """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -28,6 +31,7 @@ class Output:
     stop: StopReason
     cached: int
     seconds: float
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Request:
     cached: int = 0
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    likeliest: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
     stop: StopReason | None = None
 
@@ -125,13 +130,46 @@ class Request:
         """Take the log-probabilities of forced tokens from the logits before each of them, one row for each or more."""
         missing = self.ids[len(self.logprobs) :][: len(logits_KV)]
         if missing:
+            self.record_likeliest(logits_KV[: len(missing)])
             chosen = torch.tensor(missing, device=logits_KV.device)[:, None]
             self.logprobs += logits_KV[: len(missing)].log_softmax(-1).gather(-1, chosen)[:, 0].tolist()
+
+    def record_likeliest(self, logits_KV: torch.Tensor) -> None:
+        """Take the likeliest tokens from the logits of the next places, one row for each, if they were asked for."""
+        if self.sampling.top_logprobs:
+            self.likeliest += [likeliest(logits_V, self.sampling.top_logprobs) for logits_V in logits_KV]
+
+    def draw(self, forced: bool) -> Draw:
+        """Return how the next token is drawn; a number is taken for every token with a temperature."""
+        how = self.sampling
+        if forced or how.temperature == 0:
+            return Draw(
+                presence_penalty=how.presence_penalty, frequency_penalty=how.frequency_penalty, written=self.ids
+            )
+        # A number for every sampled token, whoever else is in the batch: that is what makes a seed repeat.
+        return Draw(
+            how.temperature,
+            how.top_p,
+            how.top_k,
+            how.min_p,
+            how.presence_penalty,
+            how.frequency_penalty,
+            self.random.random(),
+            self.ids,
+        )
 
     def output(self, stop: StopReason) -> Output:
         """Return what the request came to."""
         seconds = time.perf_counter() - self.started
-        return Output(tuple(self.ids), tuple(self.logprobs), tuple(self.forced), stop, self.cached, seconds)
+        return Output(
+            tuple(self.ids),
+            tuple(self.logprobs),
+            tuple(self.forced),
+            stop,
+            self.cached,
+            seconds,
+            tuple(self.likeliest),
+        )
 
     def _stop_reason(self, token: int) -> StopReason | None:
         if token in self.renderer.stop_ids:
@@ -147,7 +185,6 @@ def sample_each(requests: Sequence[tuple[Request, Allowed]], logits_BV: torch.Te
     if any(allowed.mask is not None for _, allowed in requests):
         anything = torch.ones(logits_BV.shape[-1], dtype=torch.bool)
         allowed_BV = torch.stack([anything if allowed.mask is None else allowed.mask for _, allowed in requests])
-    temperatures = [0.0 if allowed.forced else one.sampling.temperature for one, allowed in requests]
-    # A number is drawn for every sampled token, whoever else is in the batch: that is what makes a seed repeat.
-    points = [one.random.random() if t > 0 else 0.0 for (one, _), t in zip(requests, temperatures, strict=True)]
-    return sample(logits_BV, temperatures, [one.sampling.top_p for one, _ in requests], points, allowed_BV)
+    for b, (request, _) in enumerate(requests):
+        request.record_likeliest(logits_BV[b : b + 1])
+    return sample(logits_BV, [request.draw(allowed.forced) for request, allowed in requests], allowed_BV)

@@ -1,4 +1,4 @@
-"""Writes the grammar of a reply: which calls of which tools, in a chat format's own syntax, or whose turn comes next.
+"""Writes the grammar of a reply: calls in a chat format's own syntax, JSON of a schema, or whose turn comes next.
 
 The grammar is in llguidance's dialect of Lark. A reply that follows it to its end parses, and its calls fit their
 schemas. Narrower than the format: where calls are lines of JSON, no line of text begins with their first bracket.
@@ -10,15 +10,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rolecraft.errors import ContractError, DataError
 from rolecraft.grammar import patterns, schemas
 from rolecraft.grammar.shapes import Arena, Either, Items, Limits, Literals, Number, Record, Shape, Text
 from rolecraft.renderers import CallSyntax, Renderer
-from rolecraft.types import Choice, ToolSpec
+from rolecraft.types import Choice, Json, ToolSpec
 
 OnUnsupported = Literal["refuse", "ignore"]
 
@@ -30,6 +30,9 @@ _KEY_CHARACTER = r'[^"\\\x00-\x1f\x7f]'
 LONGEST_FREE_KEY = 32
 """Characters of a key that no schema lists."""
 
+_LONGER_TEXTS = 16
+"""How many times as long as in a call's arguments a text of an answer may be where its schema leaves it open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -37,12 +40,14 @@ class Wanted:
 
     `choice` is `none` (text), `auto` (text, calls or both), `required` (calls, no text) or the name of the one tool to
     be called. `parallel`: several calls are allowed. `next_roles`: the text ends by naming one of them; no calls then.
+    `schema`: where a reply may be text, it is JSON that fits, or calls.
     """
 
     tools: tuple[ToolSpec, ...] = ()
     choice: Choice = "auto"
     parallel: bool = True
     next_roles: tuple[str, ...] = ()
+    schema: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +78,25 @@ def write(
     writer = _Writer(renderer, limits, lead)
     if wanted.next_roles:
         reply = writer.thought(wanted.next_roles)
-    elif not chosen:
-        reply = writer.text()
     else:
-        calls = writer.calls(chosen, wanted.parallel)
+        reply = _calls_or_text(writer, wanted, chosen)
         if writer.unsupported and on_unsupported == "refuse":
             raise DataError(_unsupported(tuple(writer.unsupported)))
-        reply = calls if wanted.choice != "auto" else writer.text_and(calls)
     text = writer.finished(reply)
     if len(text) > _LONGEST_GRAMMAR:
         raise DataError(f"the grammar of {len(chosen)} tools has {len(text)} characters; offer fewer, or smaller ones")
     return Grammar(text, tuple(writer.unsupported), writer.open_keys)
+
+
+def _calls_or_text(writer: _Writer, wanted: Wanted, chosen: Sequence[tuple[int, ToolSpec]]) -> str:
+    """Return a rule for calls of the chosen tools, for text or for both, as `wanted.choice` says."""
+    calls = writer.calls(chosen, wanted.parallel, apart=wanted.schema is not None) if chosen else ""
+    if calls and wanted.choice != "auto":
+        return calls
+    if wanted.schema is not None:
+        content = writer.content(wanted.schema)
+        return f"({content} | {calls})" if calls else content
+    return writer.text_and(calls) if calls else writer.text()
 
 
 def _chosen(wanted: Wanted) -> list[tuple[int, ToolSpec]]:
@@ -144,6 +157,13 @@ class _Writer:
         """Return a rule for text, `calls`, or the one and on a new line the other."""
         return rf'({self.text()} ("\n" {calls.removeprefix(self._lead)})? | {calls})'
 
+    def content(self, schema: Mapping[str, Json]) -> str:
+        """Return a rule for a text that is JSON of `schema`."""
+        limits = replace(self._limits, text=self._limits.text * _LONGER_TEXTS)
+        reading = schemas.read(schema, "schema", limits, self._arena, self._avoided, content=True)
+        self.unsupported |= dict.fromkeys(reading.unsupported)
+        return f"{self._lead}{self._name(reading.place)}"
+
     def thought(self, roles: Sequence[str]) -> str:
         """Return a rule for text that ends as soon as it names one of `roles` as the next."""
         names = " | ".join(map(_quoted, roles))
@@ -153,16 +173,20 @@ class _Writer:
         self._rule("thought[lazy]", "THOUGHT")
         return f"{self._lead}thought"
 
-    def calls(self, tools: Sequence[tuple[int, ToolSpec]], parallel: bool) -> str:
-        """Return a rule for one call of one of `tools`, or for several."""
+    def calls(self, tools: Sequence[tuple[int, ToolSpec]], parallel: bool, *, apart: bool = False) -> str:
+        """Return a rule for one call of one of `tools`, or for several.
+
+        `apart`: its beginning is written word by word, as objects are, so that a reply may turn out to be the other.
+        """
         heads = []
         for place, tool in tools:
             where = f"tools[{place}].parameters"
             reading = schemas.read(tool.parameters, where, self._limits, self._arena, self._avoided)
             self.unsupported |= dict.fromkeys(reading.unsupported)
-            head = f"{{{_json(self._syntax.name_key)}{self._colon}{_json(tool.name)}{self._comma}"
-            head = self._renderer.shielded(f"{head}{_json(self._syntax.arguments_key)}{self._colon}")
-            heads.append(f"{_quoted(head)} {self._name(reading.place)} " + '"}"')
+            words = ["{", _json(self._syntax.name_key), self._colon, _json(tool.name), self._comma]
+            words += [_json(self._syntax.arguments_key), self._colon]
+            head = [self._renderer.shielded(word) for word in (words if apart else ["".join(words)])]
+            heads.append(f"{' '.join(map(_quoted, head))} {self._name(reading.place)} " + '"}"')
         body = f"({' | '.join(heads)})"
         between = _quoted(self._syntax.between)
         if self._syntax.open:

@@ -49,32 +49,36 @@ class Reading:
     unsupported: tuple[str, ...]
 
 
-def read(parameters: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str = "") -> Reading:
+def read(
+    parameters: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str = "", *, content: bool = False
+) -> Reading:
     """Add the shape of a tool's arguments to `arena`; `where` is the path that messages begin with.
 
-    `plain` is one more pattern for texts that have one, to keep a format's tags out of them.
+    `plain` is one more pattern for texts that have one, to keep a format's tags out of them. With `content` the schema
+    is that of an object which no tool takes, so keys that nothing lists are written where the schema invites them.
 
     Raises DataError for a schema that the judges refuse too, that is too large, or that admits nothing.
     """
     try:
         schema = usable(parameters)
         bounded(schema, {}, within())
-        return _read(schema, where, limits, arena, plain)
+        return _read(schema, where, limits, arena, plain, level=2 if content else 1)
     except Unusable as error:
         raise DataError(f"{where}: the schema {error}") from error
 
 
-def _read(schema: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str) -> Reading:
+def _read(schema: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str, level: int) -> Reading:
     for depth in range(limits.depth, -1, -1):
         reader = _Reader(schema, where, replace(limits, depth=depth), arena, plain)
         try:
-            place = reader.arguments()
+            place = reader.whole(level)
         except (_TooLarge, RecursionError):
             continue
         reading = Reading(place, tuple(reader.unsupported))
         if arena.is_empty(place):
             ignored = f" (not kept: {', '.join(reading.unsupported)})" if reading.unsupported else ""
-            raise DataError(f"{where}: the schema admits no arguments; check its bounds and required keys{ignored}")
+            none = "arguments" if level == 1 else "object"
+            raise DataError(f"{where}: the schema admits no {none}; check its bounds and required keys{ignored}")
         return reading
     raise DataError(f"{where}: the schema is too large to be made a grammar; describe less, or split the tool")
 
@@ -94,10 +98,10 @@ class _Reader:
         self._work = 0
         self._matching = within()
 
-    def arguments(self) -> int:
-        """Return the place of the whole's shape."""
+    def whole(self, level: int) -> int:
+        """Return the place of the whole's shape; at level 1 it is a tool's arguments."""
         whole = (Part({"type": "object"}, ""), Part(self._root, self._where))
-        return self._build(whole, 1, self._limits.depth)
+        return self._build(whole, level, self._limits.depth)
 
     def _build(self, schemas: Parts, level: int, free: int) -> int:
         """Return the shape of what fits all `schemas`, `level` deep; `free`: how deep unconstrained values may nest."""

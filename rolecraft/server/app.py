@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -14,13 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import rolecraft.server.access as access
+import rolecraft.server.completions as completions
 import rolecraft.server.requests as requests
 import rolecraft.server.responses as responses
+import rolecraft.server.responses_api as responses_api
 from rolecraft import wire
 from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel, largest_body
 from rolecraft.server.requests import ChatRequest, RequestBody
-from rolecraft.server.responses import ChatResponse
+from rolecraft.server.responses import Answer, ChatResponse
 from rolecraft.server.service import Service
 from rolecraft.server.settings import Settings
 from rolecraft.server.stream import Event, EventQueue, EventStreamResponse, cancel, until_disconnected
@@ -60,6 +62,8 @@ def create_app(service: Service, settings: Settings = Settings(), key: str | Non
     definitions = schema.pop("$defs")
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     app.post("/v1/chat/completions", dependencies=locked, openapi_extra={"requestBody": body})(handlers.chat)
+    app.post("/v1/completions", dependencies=locked)(handlers.complete)
+    app.post("/v1/responses", dependencies=locked)(handlers.respond)
     app.openapi().setdefault("components", {}).setdefault("schemas", {}).update(definitions)
     return app
 
@@ -87,28 +91,42 @@ class _Handlers:
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation, at once or as a stream."""
+        return await self._answer(request, lambda body: self._read_chat(body))
+
+    async def complete(self, request: Request) -> Response:
+        """Go on with a text, at once or as a stream."""
+        return await self._answer(request, lambda body: completions.read(body, self._service.find))
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a conversation as OpenAI's newer API does, at once or as a stream."""
+        most = self._service.limits.messages
+        return await self._answer(request, lambda body: responses_api.read(body, most, self._service.find))
+
+    async def _answer(self, request: Request, read: Callable[[bytes], tuple[ChatRequest, Answer]]) -> Response:
         try:
-            return await self._chat(request)
+            return await self._write(request, read)
         except (Refused, ClientDisconnect):
             raise
         except Exception as error:
             _log.exception("a request broke off")
             raise _internal_error() from error
 
-    async def _chat(self, request: Request) -> Response:
+    def _read_chat(self, body: bytes) -> tuple[ChatRequest, Answer]:
+        chat = requests.read(body, self._service.limits.messages)
+        model = self._service.find(chat.model)
+        identity = f"chatcmpl-{secrets.token_hex(12)}"
+        return chat, ChatResponse(identity, int(time.time()), model, chat.logprobs, chat.include_usage, chat.n)
+
+    async def _write(self, request: Request, read: Callable[[bytes], tuple[ChatRequest, Answer]]) -> Response:
         body = await self._body(request)
         # A large body takes long to read, and the other connections must not wait for it.
-        chat = await asyncio.to_thread(requests.read, body, self._service.limits.messages)
-        model = self._service.find(chat.model)
-        answer = ChatResponse(
-            f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), model, chat.logprobs, chat.include_usage
-        )
+        chat, answer = await asyncio.to_thread(read, body)
         if chat.stream:
             return await self._stream(request, chat, answer)
         choices = await _unless_disconnected(request, self._service.answer(chat))
         return _json(answer.completion(choices))
 
-    async def _stream(self, request: Request, chat: ChatRequest, answer: ChatResponse) -> Response:
+    async def _stream(self, request: Request, chat: ChatRequest, answer: Answer) -> Response:
         """Return the stream of an answer once it has begun; what fails before that is an error like any other."""
         queue = EventQueue(_QUEUED_CHARACTERS)
         writing = asyncio.ensure_future(self._service.answer(chat, queue.put))
@@ -121,7 +139,7 @@ class _Handlers:
             await cancel(writing)
             raise
         return EventStreamResponse(
-            _server_sent_events(answer, chat.n, first, queue, writing),
+            _server_sent_events(answer, first, queue, writing),
             stall=self._settings.stall_seconds,
             deadline=self._service.deadline(
                 self._service.limits.seconds + self._settings.stall_seconds, _FINAL_EVENT_SECONDS
@@ -156,15 +174,14 @@ class _Handlers:
 
 
 async def _server_sent_events(
-    answer: ChatResponse,
-    choices: int,
+    answer: Answer,
     event: Event | None,
     queue: EventQueue,
     writing: asyncio.Future[list[FinishedChoice]],
 ) -> AsyncGenerator[bytes, None]:
     """Yield the server-sent events of an answer, from its first `event` on."""
-    for choice in range(choices):
-        yield responses.server_sent_event(answer.first_chunk(choice))
+    for chunk in answer.first_chunks():
+        yield responses.server_sent_event(chunk)
     while event is not None:
         for chunk in answer.event_chunks(event):
             yield responses.server_sent_event(chunk)
@@ -172,15 +189,15 @@ async def _server_sent_events(
     try:
         finished = await writing
     except Refused as refused:
-        yield responses.server_sent_event(refused.to_json())
+        yield responses.server_sent_event(answer.error_chunk(refused))
         return
     except Exception:  # noqa: BLE001 - the response has begun: no other place is left to tell it
         _log.exception("an answer broke off")
-        yield responses.server_sent_event(_internal_error().to_json())
+        yield responses.server_sent_event(answer.error_chunk(_internal_error()))
         return
     for chunk in answer.last_chunks(finished):
         yield responses.server_sent_event(chunk)
-    yield responses.DONE
+    yield answer.done
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[_T]) -> _T:
@@ -215,7 +232,7 @@ def error_response(refused: Refused) -> Response:
 async def _unknown_endpoint(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path[:100]!r}"
-    there = "there are /v1/chat/completions, /v1/models and /health"
+    there = "there are /v1/chat/completions, /v1/responses, /v1/completions, /v1/models and /health"
     return await _refused(request, Refused(error.status_code, f"no endpoint {what}; {there}", code="unknown_url"))
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from rolecraft import wire
+from rolecraft.renderers import Renderer
+from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
 from rolecraft.server.turns import FinishedChoice, TextDelta, ToolCallDelta, completion_tokens
 from rolecraft.types import Json, ToolCall
@@ -17,15 +20,44 @@ from rolecraft.types import Json, ToolCall
 DONE = b"data: [DONE]\n\n"
 
 
+class Answer(Protocol):
+    """Writes one answer in an API's JSON: whole, or as the chunks of a stream, which `done` ends."""
+
+    done: ClassVar[bytes]
+
+    def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
+        """Return the answer that is sent at once."""
+        ...
+
+    def first_chunks(self) -> Iterator[dict[str, Json]]:
+        """Yield what begins a stream."""
+        ...
+
+    def event_chunks(self, event: TextDelta | ToolCallDelta) -> Iterator[dict[str, Json]]:
+        """Yield what tells of new text or of calls."""
+        ...
+
+    def last_chunks(self, choices: Sequence[FinishedChoice]) -> Iterator[dict[str, Json]]:
+        """Yield what ends a stream."""
+        ...
+
+    def error_chunk(self, refused: Refused) -> dict[str, Json]:
+        """Return what tells why a stream breaks off."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
     """Writes the parts of one answer, which share an id and a model; `created` is in seconds since 1970."""
+
+    done: ClassVar[bytes] = DONE
 
     id: str
     created: int
     model: ServedModel
     logprobs: bool = False
     include_usage: bool = False
+    n: int = 1
 
     def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
         """Return the answer that is sent at once."""
@@ -38,11 +70,12 @@ class ChatResponse:
             }
             for index, finished in enumerate(choices)
         ]
-        return self._body("chat.completion", listed) | {"usage": _usage(self.model, choices)}
+        return self._body("chat.completion", listed) | {"usage": usage(self.model, choices)}
 
-    def first_chunk(self, choice: int) -> dict[str, Json]:
-        """Return a choice's first chunk."""
-        return self._chunk(choice, {"role": "assistant", "content": ""})
+    def first_chunks(self) -> Iterator[dict[str, Json]]:
+        """Yield each choice's first chunk."""
+        for choice in range(self.n):
+            yield self._chunk(choice, {"role": "assistant", "content": ""})
 
     def event_chunks(self, event: TextDelta | ToolCallDelta) -> Iterator[dict[str, Json]]:
         """Yield the chunks of new text, or of calls: each announced and then its arguments."""
@@ -58,7 +91,11 @@ class ChatResponse:
         for index, finished in enumerate(choices):
             yield self._chunk(index, {}, finished)
         if self.include_usage:
-            yield self._body("chat.completion.chunk", []) | {"usage": _usage(self.model, choices)}
+            yield self._body("chat.completion.chunk", []) | {"usage": usage(self.model, choices)}
+
+    def error_chunk(self, refused: Refused) -> dict[str, Json]:
+        """Return what tells why a stream breaks off."""
+        return refused.to_json()
 
     def _chunk(self, choice: int, delta: dict[str, Json], finished: FinishedChoice | None = None) -> dict[str, Json]:
         listed = {
@@ -67,8 +104,8 @@ class ChatResponse:
             "logprobs": self._logprobs(finished) if finished else None,
             "finish_reason": finished.finish if finished else None,
         }
-        usage = {"usage": None} if self.include_usage else {}
-        return self._body("chat.completion.chunk", [listed]) | usage
+        told = {"usage": None} if self.include_usage else {}
+        return self._body("chat.completion.chunk", [listed]) | told
 
     def _body(self, kind: str, choices: list[dict[str, Json]]) -> dict[str, Json]:
         return {
@@ -86,14 +123,20 @@ class ChatResponse:
         if not self.logprobs or renderer is None or not finished.turns:
             return None
         turn = finished.turns[-1]
-        pairs = zip(turn.token_ids, turn.logprobs, strict=True)
-        texts = ((renderer.text((token,)), logprob) for token, logprob in pairs if token not in renderer.stop_ids)
-        return {"content": [_token(text, logprob) for text, logprob in texts], "refusal": None}
+        others = turn.likeliest or ((),) * len(turn.token_ids)
+        told = zip(turn.token_ids, turn.logprobs, others, strict=True)
+        listed = [
+            _token(renderer, token, logprob) | {"top_logprobs": [_token(renderer, *one) for one in likeliest]}
+            for token, logprob, likeliest in told
+            if token not in renderer.stop_ids
+        ]
+        return {"content": listed, "refusal": None}
 
 
 def server_sent_event(data: Json) -> bytes:
-    """Return `data` as one server-sent event."""
-    return f"data: {wire.dumps(data)}\n\n".encode()
+    """Return `data` as one server-sent event, under its name if it has one."""
+    name = f"event: {data['type']}\n" if "type" in data else ""
+    return f"{name}data: {wire.dumps(data)}\n\n".encode()
 
 
 def _message(finished: FinishedChoice) -> dict[str, Json]:
@@ -118,14 +161,15 @@ def _call_deltas(number: int, call: ToolCall) -> Iterator[dict[str, Json]]:
     yield {"index": number, "function": {"arguments": arguments}}
 
 
-def _token(text: str, logprob: float) -> dict[str, Json]:
+def _token(renderer: Renderer, token: int, logprob: float) -> dict[str, Json]:
+    text = renderer.text((token,))
     # A token may be part of a character; what its bytes are, text cannot tell.
     known = None if "\ufffd" in text else list(text.encode("utf-8", "surrogatepass"))
     # JSON has no infinity; OpenAI writes -9999 for what is as good as impossible.
-    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": known, "top_logprobs": []}
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": known}
 
 
-def _usage(model: ServedModel, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
+def usage(model: ServedModel, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
     """Return the cost: the prompt is what the first role read, once for all choices; the rest was written."""
     first = [finished.turns[0].usage for finished in choices if finished.turns]
     turns = [turn for finished in choices for turn in finished.turns]

@@ -70,11 +70,10 @@ class Service:
         model = self.find(request.model)
         if request.logprobs and model.loaded.renderer is None:
             raise Refused(400, f"{model.id!r} does not tell log-probabilities", param="logprobs")
-        if request.tools and request.choice != "auto" and not self._playing.constrained:
+        self._require_constraint(request)
+        if request.text is not None and model.single_role is None:
             raise Refused(
-                400,
-                "this server constrains no replies; use 'auto', or serve without --unconstrained",
-                param="tool_choice",
+                400, f"{model.id!r} is a team, which answers chats alone; name a base or a role", param="model"
             )
         restored = self._memory.restore(model, request.messages, request.cache_key)
         scope = _scope(request.cache_key)
@@ -87,9 +86,19 @@ class Service:
             with _refusals():
                 async with self.admission.enter(request.n):
                     choices = await _all(play(choice=choice) for choice in range(request.n))
-        for finished in choices:
+        for finished in choices if request.text is None else ():
             self._memory.remember(model, request.messages, finished, scope, request.cache_key)
         return choices
+
+    def _require_constraint(self, request: ChatRequest) -> None:
+        """Refuse what needs a grammar where there is none."""
+        if self._playing.constrained:
+            return
+        says = "this server constrains no replies; {}, or serve without --unconstrained"
+        if request.tools and request.choice != "auto":
+            raise Refused(400, says.format("use 'auto'"), param="tool_choice")
+        if request.schema is not None:
+            raise Refused(400, says.format("ask for text"), param="response_format")
 
     def stop(self, grace: float) -> None:
         """Admit nobody any more, and give those who are in `grace` seconds."""

@@ -14,7 +14,7 @@ from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.tool_call_filter import ToolCallFilter
-from rolecraft.types import Choice, Completion, Message, Prompt, Sampling, ToolCall, Turn
+from rolecraft.types import Choice, Completion, Message, Prompt, ToolCall, Turn
 
 Channel = Literal["reasoning", "content"]
 Finish = Literal["stop", "tool_calls", "length"]
@@ -121,7 +121,7 @@ async def play_choice(
     Raises Refused for a conversation that is over, ContextFull if not even the first role has room, EngineError.
     """
     one = _Choice(model, request, settings, seed + choice * _SEEDS_APART, scopes, list(messages), _Output(choice, emit))
-    speaker = model.first_speaker(messages[-1], one.tool_choice)
+    speaker = model.single_role if request.text is not None else model.first_speaker(messages[-1], one.tool_choice)
     if speaker is None:
         raise Refused(
             400, "the last message is an answer; end in a question or in what a tool answered", param="messages"
@@ -202,13 +202,15 @@ class _Choice:
         """Return what `speaker` sees and how it writes; stop strings end only the text that is sent as content."""
         request, model = self.request, self.model
         answers = speaker == model.answering_role
-        sampling = Sampling(
+        sampling = replace(
+            request.sampling,
             temperature=self.settings.temperature if request.temperature is None else request.temperature,
-            top_p=request.top_p,
             seed=self.seed + len(self.turns),
             max_tokens=room,
             stop=request.stop if answers else (),
         )
+        if request.text is not None:
+            return Prompt((), speaker=speaker, sampling=sampling, cache_scopes=self.scopes, text=request.text)
         view = model.team.role(speaker).view(self.messages)
         prompt = Prompt(
             view,
@@ -222,6 +224,8 @@ class _Choice:
         if not self.settings.constrained:
             return prompt
         choice, next_roles = model.constraints(speaker, self.tool_choice)
+        if answers and request.schema is not None:
+            return replace(prompt, choice=choice, schema=request.schema)
         return replace(prompt, choice=choice, next_roles=next_roles)
 
     def _reads_leniently(self, speaker: str) -> bool:
@@ -236,9 +240,12 @@ class _Choice:
             await self.output.add(channel, self._text(completion), new_message=True)
             return completion
         renderer = self.model.loaded.renderer
-        lenient = prompt.lenient and renderer is not None and renderer.format.lenient
+        free = prompt.schema is None and prompt.text is None
+        lenient = free and prompt.lenient and renderer is not None and renderer.format.lenient
         tools = prompt.tools if lenient else ()
-        filtered, sent, last = ToolCallFilter(renderer.call_syntax if renderer else None, tools), list[str](), None
+        calls = renderer is not None and (free or bool(prompt.tools and prompt.choice != "none"))
+        syntax = renderer.call_syntax if renderer is not None and calls else None
+        filtered, sent, last = ToolCallFilter(syntax, tools), list[str](), None
         deltas = engine.stream(prompt)
         try:
             async for delta in deltas:
