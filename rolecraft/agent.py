@@ -85,18 +85,17 @@ async def episode(
         message, dropped = completion.message, tuple[Message, ...]()
         if answered is not None:
             message, dropped = repeats.without_twins(message, answered.tools.values())
-        message = _numbered(message, speaker, len(calls), settings.max_calls_per_turn)
+        most = len(message.tool_calls) if environment.calls_only else settings.max_calls_per_turn
+        message = _numbered(message, speaker, len(calls), most)
         turns.append(replace(completion.turn, message=message, speaker=speaker))
-        observations = await _act(environment, message, explain, answered)
+        ended = environment.calls_only and bool(message.tool_calls or message.unparsed is not None)
+        observations = () if ended else await _act(environment, message, explain, answered)
         for new in (message, *observations, *dropped):
             messages.append(new)
             watch(new)
         calls.update(repeats.key(call) for call in message.tool_calls)
-        if calls and max(calls.values()) > settings.max_repeats:
-            stop = "repeated_call"
-            break
-        if completion.turn.stop == "length" and message.unparsed is None:
-            stop = "length"
+        if (ending := _ending(turns[-1], calls, settings, ended=ended)) is not None:
+            stop = ending
             break
         speaker = team.next_speaker(messages[-1])
     record = Trajectory(
@@ -203,6 +202,15 @@ def _constrained(prompt: Prompt, role: Role, team: Team) -> Prompt:
     callers = () if prompt.tools else tuple(other.name for other in team.roles if other.choice == "required")
     next_roles = tuple(name for name in role.next_roles if name not in callers)
     return replace(prompt, choice=role.choice if prompt.tools else "none", next_roles=next_roles)
+
+
+def _ending(turn: Turn, calls: Counter[str], settings: Settings, *, ended: bool) -> EpisodeStop | None:
+    """Return why the episode is over after a reply, or None; `ended` tells that the reply was the last anyway."""
+    if calls and max(calls.values()) > settings.max_repeats:
+        return "repeated_call"
+    if turn.stop == "length" and (ended or turn.message.unparsed is None):
+        return "length"
+    return "answered" if ended else None
 
 
 def _numbered(message: Message, speaker: str, made: int, most: int) -> Message:

@@ -252,8 +252,13 @@ class Toolset(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One task's world for one episode: opened, used once, closed; never reset."""
+    """One task's world for one episode: opened, used once, closed; never reset.
+
+    With `calls_only` the calls are judged and none runs: the episode ends with the first reply that holds one, be it
+    readable or not.
+    """
 
     task: Task
     toolbox: Toolset
     judge: Judge
+    calls_only: bool = False

@@ -122,6 +122,27 @@ def test_parallel_calls_are_answered_in_order():
     assert [(m.content, m.tool_call_id) for m in record.messages[2:4]] == [("2", "call_0"), ("4", "call_1")]
 
 
+def judged_by_calls(engine, team_name="single"):
+    environment = replace(opener()(), calls_only=True)
+    return asyncio.run(agent.episode(environment, team.find(team_name, instructions=False), engine))
+
+
+def test_where_calls_alone_are_judged_none_runs_and_the_episode_ends_with_the_first_reply_that_has_some():
+    both = Message("assistant", tool_calls=tuple(ToolCall("add", {"x": 1, "y": n}) for n in range(9)))
+    record = judged_by_calls(Scripted([both]))
+    assert [m.role for m in record.messages] == ["user", "assistant"]
+    assert len(record.messages[1].tool_calls) == 9
+    assert record.stop == "answered"
+    team_record = judged_by_calls(Scripted([says("I add. Next: executor."), call(2, 3)]), "mor")
+    assert [turn.speaker for turn in team_record.turns] == ["reasoner", "executor"]
+
+
+def test_where_calls_alone_are_judged_one_that_cannot_be_read_and_an_answer_end_it_as_well():
+    broken = judged_by_calls(Scripted([Message("assistant", unparsed="{")]))
+    assert [m.role for m in broken.messages] == ["user", "assistant"]
+    assert judged_by_calls(Scripted([says("5")])).stop == "answered"
+
+
 def test_a_malformed_call_is_answered_with_what_is_wrong_and_the_episode_goes_on():
     broken = Message("assistant", unparsed='{"name":')
     record = run(Scripted([broken, says("5")]), explain=lambda text: f"{text} is cut off")
