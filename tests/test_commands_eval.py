@@ -45,3 +45,23 @@ def test_a_constrained_eval_of_an_untuned_base_writes_calls_of_its_tools_alone(c
     code, _, err = call(capsys, *words)
     assert code == 2
     assert "holds another evaluation: playing was" in err
+
+
+def test_several_splits_are_played_into_a_folder_each_and_compared_each(capsys, tmp_path):
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    words = ["eval", "--split", "test+tools", "--limit", "2", "--max-tokens", "8", "--json"]
+    code, out, _ = call(capsys, *words, "--output", first)
+    scores = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert {split: found["n"] for split, found in scores.items()} == {"test": 2, "tools": 2}
+    assert [len(list(Run(tmp_path / "a" / split).trajectories())) for split in scores] == [2, 2]
+    _, _, err = call(capsys, *words, "--output", second, "--against", first)
+    assert err.count("exact McNemar") == 2
+    assert call(capsys, "report", first, "--output", str(tmp_path / "page.html"))[0] == 0
+
+
+def test_examples_are_shown_before_each_question(capsys, tmp_path):
+    words = ["eval", "--limit", "1", "--max-tokens", "8", "--shots", "1", "--output", str(tmp_path / "run")]
+    assert call(capsys, *words)[0] == 0
+    (record,) = Run(tmp_path / "run").trajectories()
+    assert record.task.messages[0].content.startswith("Example:")

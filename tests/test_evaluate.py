@@ -20,7 +20,7 @@ from rolecraft.errors import DataError, EngineError, SettingsError
 from rolecraft.evaluate import Settings
 from rolecraft.scores import Score, Scores
 from rolecraft.store import Run
-from rolecraft.types import Completion, Message, Turn, Usage
+from rolecraft.types import Completion, Message, Task, ToolCall, Trajectory, Turn, Usage
 
 BENCHMARK = '''
 """Add up two numbers."""
@@ -244,6 +244,48 @@ def test_the_family_table_has_every_family_of_every_column():
     text = shown(evaluate.family_table({"test": GOOD, "tools": BAD}))
     assert "50.0 (30-70)" in text
     assert text.index("calc") < text.index("hop")
+
+
+def replied(family, calls, *messages):
+    task = Task("t", (), (), {"family": family, "calls": calls} if calls is not None else {"family": family})
+    return Trajectory("t", task, messages)
+
+
+def test_the_calling_table_counts_what_could_not_be_read_needless_calls_and_missing_ones():
+    call = Message("assistant", tool_calls=(ToolCall("f", {}),))
+    garbage, text = Message("assistant", unparsed="{"), Message("assistant", "No.")
+    none_fits = [replied("none fits", [], message) for message in (call, garbage, text, text)]
+    one_fits = [replied("one fits", [{"name": "f"}], message) for message in (call, garbage, call, call)]
+    unknown = [replied("unknown", None, call)]
+    lines = shown(evaluate.calling_table({"test": [*none_fits, *one_fits, *unknown]})).splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert rows == [
+        ["test", "none fits", "4", "25.0", "25.0", "-"],
+        ["test", "one fits", "4", "25.0", "-", "25.0"],
+        ["test", "unknown", "1", "0.0", "-", "-"],
+    ]
+
+
+def test_a_benchmarks_policies_are_scored_on_the_tasks_that_a_model_plays(settings):
+    path = settings.benchmark
+    path.write_text(f"{BENCHMARK}\nPOLICIES = {{'says four': lambda prompt: Message('assistant', '4')}}\n")
+    found = evaluate.baselines(replace(settings, split="test+tools", limit=2))
+    assert {split: (scores.score, scores.n) for split, scores in found["says four"].items()} == {
+        "test": (0.5, 2),
+        "tools": (0.5, 2),
+    }
+
+
+def test_a_benchmark_without_policies_has_no_baselines(settings):
+    assert evaluate.baselines(settings) == {}
+
+
+def test_the_split_that_is_played_unless_said_is_test_or_all_where_there_is_none(settings):
+    path = settings.benchmark
+    assert evaluate.splits("toolworld") == "test"
+    assert evaluate.splits(path) == "test"
+    path.write_text(f"{BENCHMARK}\nSPLITS = ('one', 'two')\n")
+    assert evaluate.splits(path) == "one+two"
 
 
 def test_the_failure_table_has_the_classes_that_occur():

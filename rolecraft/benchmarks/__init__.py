@@ -2,6 +2,8 @@
 
 To add one, write `benchmarks/x.py` (or a package) that exports what `Benchmark` lists; a path to such a file works
 wherever a name does. The contract test opens its tasks: the judge must accept the reference and refuse a wrong answer.
+A module may also export `few_shot` (see toolworld) and `POLICIES`: functions from a prompt to a message, by name, whose
+scores then stand beside a model's.
 
 One whose worlds need more than the task, such as a user's own tools, also exports `opener(settings)`, which returns
 what opens a task; `open` then opens those that need nothing else.
@@ -13,7 +15,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from rolecraft.benchmarks._scripted import Scripted
 from rolecraft.types import Environment, Task, Trajectory
+
+__all__ = ["Benchmark", "Scripted"]
 
 
 class Benchmark(Protocol):

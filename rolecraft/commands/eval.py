@@ -9,10 +9,17 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rolecraft.commands import _asking, _endpoint, _overrides, _playing
-from rolecraft.commands._numbers import count
+from rolecraft.commands._numbers import count, whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rolecraft import evaluate
+    from rolecraft.scores import Scores
+    from rolecraft.store import Run
 
 GROUP = "measuring and showing"
 
@@ -25,7 +32,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "the name of a benchmark, its .py file, or a .jsonl file of tasks of your own (default: toolworld)"
     parser.add_argument("benchmark", nargs="?", default="toolworld", help=text)
     _overrides.add(parser, "KEY=VALUE", "set an option of the benchmark", beside="benchmark", listing=_listing)
-    parser.add_argument("--split", default="test", help="which of its splits to play (default: test)")
+    text = "which of its splits to play, several as a+b (default: test, or all of a benchmark without a split test)"
+    parser.add_argument("--split", help=text)
+    text = "solved tasks shown before each question, where the benchmark has some to show (default: 0)"
+    parser.add_argument("--shots", type=whole, default=0, metavar="N", help=text)
     parser.add_argument("--limit", type=count, metavar="N", help="play only the first N tasks (default: all)")
     parser.add_argument(
         "--workers", type=count, default=1, metavar="N", help="processes that play side by side (default: 1)"
@@ -55,32 +65,53 @@ def run(options: argparse.Namespace) -> None:
     player, players = _playing.player_and_team(options)
     extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
     benchmark, own = _chosen(options)
-    output = options.output or Path("runs") / f"eval-{Path(options.benchmark).stem}-{options.split}-{options.seed}"
+    split = options.split or evaluate.splits(benchmark)
+    output = options.output or Path("runs") / f"eval-{Path(options.benchmark).stem}-{split}-{options.seed}"
     what = evaluate.Settings(
         name=output.name,
         benchmark=benchmark,
-        split=options.split,
+        split=split,
         seed=options.seed,
         limit=options.limit,
+        shots=options.shots,
         concurrency=options.concurrency,
         workers=options.workers,
         options={**own, **extra},
         model=_playing.identity(player, options),
         command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )
-    run = Run(output)
     opened = partial(_playing.open_engine, player, options)
-    scores = evaluate.run(what, players, opened, run, _playing.episode_settings(player, options), console=console)
-    console.print(evaluate.score_table({what.name: {options.split: scores}}))
-    console.print(evaluate.family_table({options.split: scores}))
-    console.print(evaluate.failure_table({options.split: scores}))
-    if note := evaluate.lenient_note(scores):
-        console.print(note)
-    if options.against is not None:
-        console.print(evaluate.comparison(Run(options.against).trajectories(), run.trajectories()))
+    play = evaluate.play_splits if "+" in split else _play_one
+    scores = play(what, players, opened, Run(output), _playing.episode_settings(player, options), console=console)
+    runs = _runs(output, split)
+    console.print(evaluate.score_table({what.name: scores, **evaluate.baselines(what)}))
+    if any(len(found.families) > 1 for found in scores.values()):
+        console.print(evaluate.family_table(scores))
+    console.print(evaluate.calling_table({name: run.trajectories() for name, run in runs.items()}))
+    console.print(evaluate.failure_table(scores))
+    for name, found in scores.items():
+        if note := evaluate.lenient_note(found):
+            console.print(f"{name}: {note}")
+    for name, other in _runs(options.against, split).items() if options.against else ():
+        console.print(evaluate.comparison(other.trajectories(), runs[name].trajectories()))
     console.print(f"trajectories: {output}; look at them with: rolecraft report {output}")
     if options.json:
-        print(json.dumps(evaluate.scores_json(scores)))
+        plain = {name: evaluate.scores_json(found) for name, found in scores.items()}
+        print(json.dumps(plain if "+" in split else plain[split]))
+
+
+def _play_one(what: evaluate.Settings, *rest: Any, console: Console) -> dict[str, Scores]:
+    from rolecraft import evaluate
+
+    return {what.split: evaluate.run(what, *rest, console=console)}
+
+
+def _runs(folder: Path, split: str) -> dict[str, Run]:
+    """Return the run of each split: in the folder itself, or in one of its own where there are several."""
+    from rolecraft.store import Run
+
+    names = split.split("+")
+    return {name: Run(folder / name if len(names) > 1 else folder) for name in names}
 
 
 def _chosen(options: argparse.Namespace) -> tuple[str | Path, dict[str, Any]]:

@@ -5,6 +5,7 @@ Not covered: static evaluation against annotated replies.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +15,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from rolecraft import agent, catalog, wire
+from rolecraft import team as teams
+from rolecraft.benchmarks import Scripted
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.evaluate.playing import EngineOpener, Explain, Players, play
 from rolecraft.evaluate.tables import (
+    calling_table,
     comparison,
     failure_table,
     family_table,
@@ -34,6 +38,8 @@ from rolecraft.types import Engine, Json, Task, Trajectory
 
 __all__ = [
     "Settings",
+    "baselines",
+    "calling_table",
     "comparison",
     "evaluate",
     "failure_table",
@@ -43,6 +49,7 @@ __all__ = [
     "run",
     "score_table",
     "scores_json",
+    "splits",
     "tasks",
     "write_summary",
 ]
@@ -80,6 +87,31 @@ def tasks(settings: Settings, team: Team) -> tuple[Task, ...]:
     if settings.shots and not hasattr(benchmark, "few_shot"):
         raise SettingsError(f"{settings.benchmark!r} has no examples to show (few_shot); use shots 0")
     return tuple(benchmark.few_shot(found, team.name, settings.shots)) if settings.shots else found
+
+
+def splits(benchmark: str | Path) -> str:
+    """Return what is played where nobody says: the split `test`, or all splits of a benchmark that has none."""
+    names = getattr(catalog.find("benchmarks", benchmark), "SPLITS", ("test",))
+    return "test" if "test" in names else "+".join(names)
+
+
+def baselines(settings: Settings) -> dict[str, dict[str, Scores]]:
+    """Return what the benchmark's trivial policies score on the same tasks, by policy and split; often there are none.
+
+    They are played by a plain agent, and nothing of them is kept.
+    """
+    policies = getattr(catalog.find("benchmarks", settings.benchmark), "POLICIES", {})
+    plain = teams.find("single", instructions=False)
+    asked = {split: tasks(replace(settings, split=split, shots=0), plain) for split in settings.split.split("+")}
+    players = _players(settings, plain, agent.Settings(), why_unparsed)
+
+    async def played(chosen: Sequence[Task], engine: Engine) -> Scores:
+        return score([record async for record in players.episodes(chosen, engine)], seed=settings.seed)
+
+    return {
+        name: {split: asyncio.run(played(chosen, Scripted(policy))) for split, chosen in asked.items()}
+        for name, policy in policies.items()
+    }
 
 
 async def evaluate(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from rolecraft.judges import failures
-from rolecraft.scores import Score, Scores, paired
+from rolecraft.judges import failures, replies
+from rolecraft.scores import Score, Scores, family, paired
 from rolecraft.store import atomic
 from rolecraft.types import Json, Trajectory
 
@@ -72,6 +72,34 @@ def lenient_note(scores: Scores) -> str | None:
         f"read leniently: replies of {scores.lenient} of {scores.n} tasks; "
         f"read strictly the score is {100 * scores.strict.score:.1f} ({low:.0f}-{high:.0f})"
     )
+
+
+def calling_table(columns: Mapping[str, Iterable[Trajectory]]) -> Table:
+    """Return how often replies could not be read, and calls were made where none fits or none where one does.
+
+    By split and family, in percent of the tasks. A benchmark may take a reply that cannot be read for one without a
+    call, so that garbage is right where no tool fits; this table shows it. Shares of tasks whose reference does not
+    list calls are left out.
+    """
+    table = Table(title="how tools were called, % of tasks", title_justify="left")
+    for name in ("split", "family", "n", "unparsed", "over-calling", "under-calling"):
+        table.add_column(name, justify="left" if name in ("split", "family") else "right")
+    for split, played in columns.items():
+        families: dict[str, list[Trajectory]] = {}
+        for trajectory in played:
+            families.setdefault(family(trajectory), []).append(trajectory)
+        for name in sorted(families):
+            table.add_row(split, name, str(len(families[name])), *_habits(families[name]))
+    return table
+
+
+def _habits(played: Sequence[Trajectory]) -> Iterable[str]:
+    unparsed = [any(message.unparsed is not None for _, message in replies(t)) for t in played]
+    listed = [t for t in played if t.task.reference.get("calls") is not None]
+    over = [bool(failures.calls_made(t)) for t in listed if not t.task.reference["calls"]]
+    under = [not failures.calls_made(t) for t in listed if t.task.reference["calls"]]
+    for found in (unparsed, over, under):
+        yield f"{100 * sum(found) / len(found):.1f}" if found else "-"
 
 
 def scores_json(scores: Scores) -> dict[str, Json]:

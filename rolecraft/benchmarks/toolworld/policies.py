@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager, nullcontext
 
-from rolecraft.benchmarks.toolworld.script import Scripted
+from rolecraft.benchmarks._scripted import Scripted
 from rolecraft.types import Message, Prompt, ToolCall, ToolSpec
 
 _NAME = re.compile(r"\b[A-Z][a-z]{3,}\b")

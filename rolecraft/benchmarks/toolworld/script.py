@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rolecraft import agent, team
+from rolecraft.benchmarks._scripted import Scripted
 from rolecraft.benchmarks.toolworld.draft import Step, script_of
 from rolecraft.errors import NotFound
-from rolecraft.types import Completion, Delta, Environment, Message, Prompt, Task, ToolCall, ToolSpec, Trajectory, Turn
-
-
-@dataclass(frozen=True, slots=True)
-class Scripted:
-    """An engine that answers with whatever `policy` makes of the prompt; it holds no model."""
-
-    policy: Callable[[Prompt], Message]
-
-    async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
-        """Return the policy's message, once for each reply asked for."""
-        message = self.policy(prompt)
-        return (Completion(message, Turn(message, prompt.speaker)),) * prompt.sampling.n
-
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
-        """Yield the whole reply at once."""
-        (completion,) = await self.complete(replace(prompt, sampling=replace(prompt.sampling, n=1)))
-        yield Delta(completion.message.content, completion)
+from rolecraft.types import Environment, Message, Prompt, Task, ToolCall, ToolSpec, Trajectory
 
 
 def replies(task: Task, team_name: str) -> tuple[Message, ...]:
