@@ -33,13 +33,14 @@ format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# trl alone, for the chat templates that its wheel carries: tests compare ours with them.
+# trl alone, for the chat templates that its wheel carries: tests compare ours with them. bfcl-eval alone, for its
+# questions and its checker: what it asks for besides is 149 packages, and other versions of what we stand on.
 # torch first and alone: asked for by another package, its newest build would come, with several gigabytes of CUDA.
 .venv/ready: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -c constraints.txt --no-deps trl
+	$(BIN)/python -m pip install -c constraints.txt --no-deps trl bfcl-eval
 	touch $@
 
 # Apart from .venv, since they ask for other versions of what we stand on.

@@ -46,8 +46,10 @@ class NotFound(UserError):
 class MissingExtra(UserError):
     """An optional dependency is absent."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package!r} is not installed. Install it with: pip install 'rolecraft[{extra}]'")
+    def __init__(self, package: str, extra: str = "", *, command: str = "") -> None:
+        """Name the package, and the extra that has it or, where none can, the `command` that installs it."""
+        command = command or f"pip install 'rolecraft[{extra}]'"
+        super().__init__(f"{package!r} is not installed. Install it with: {command}")
 
 
 class SandboxError(RolecraftError):

@@ -26,3 +26,5 @@ def test_the_callers_errors_exit_with_2_and_ours_with_1_but_a_signals_with_the_s
 def test_a_missing_extra_names_the_command_that_installs_it():
     message = str(errors.MissingExtra("wandb", "wandb"))
     assert message == "'wandb' is not installed. Install it with: pip install 'rolecraft[wandb]'"
+    message = str(errors.MissingExtra("bfcl-eval", command="pip install --no-deps bfcl-eval"))
+    assert message == "'bfcl-eval' is not installed. Install it with: pip install --no-deps bfcl-eval"
