@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Another source for torch, for example the address of PyTorch's CPU wheels.
 TORCH_INDEX ?=
 BIN := .venv/bin
-# An interpreter that has litellm and smolagents, for the tests of the server with other people's clients.
+# An interpreter that has litellm, smolagents, langchain-openai and pydantic-ai, for the tests of the server with other people's clients.
 CLIENTS_PYTHON ?= $(CURDIR)/.venv-clients/bin/python
 # An interpreter that has llama.cpp's server, for the tests of the remote engine.
 LLAMA_PYTHON ?= $(CURDIR)/.venv-llama/bin/python
@@ -46,7 +46,8 @@ format: .venv/ready
 # Apart from .venv, since they ask for other versions of what we stand on.
 .venv-clients/ready: Makefile
 	$(PYTHON) -m venv .venv-clients
-	.venv-clients/bin/python -m pip install litellm==1.110.2 'smolagents[openai]==1.26.0'
+	.venv-clients/bin/python -m pip install litellm==1.110.2 'smolagents[openai]==1.26.0' \
+		langchain-openai==1.7.4 'pydantic-ai-slim[openai]==2.68.0'
 	touch $@
 
 .venv-llama/ready: Makefile

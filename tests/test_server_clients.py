@@ -1,4 +1,4 @@
-"""litellm and smolagents against the server, in an interpreter that has them: CLIENTS_PYTHON, else this one."""
+"""Other clients against the server, in an interpreter that has them: CLIENTS_PYTHON, else this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, debts, running, scripted, team_models
+
+from rolecraft import team
+from rolecraft.engine import LocalEngine, Settings
+from rolecraft.server import models
 
 PYTHON = os.environ.get("CLIENTS_PYTHON", sys.executable)
 
@@ -67,6 +72,44 @@ print(json.dumps({"answers": answers, "steps": len(agent.memory.steps)}))
 """
 
 
+STRUCTURED = """
+from pydantic import BaseModel, Field
+
+class Person(BaseModel):
+    name: str = Field(max_length=8)
+    age: int
+"""
+
+LANGCHAIN = f"""
+import json, sys
+from langchain_openai import ChatOpenAI
+{STRUCTURED}
+url, question, _ = json.loads(sys.argv[1])
+told = []
+for responses in (False, True):
+    chat = ChatOpenAI(model="tiny", base_url=url, api_key="none", max_retries=0, use_responses_api=responses)
+    for method in ("json_schema", "function_calling"):
+        told.append(type(chat.with_structured_output(Person, method=method).invoke(question["content"])).__name__)
+print(json.dumps({{"kinds": told}}))
+"""
+
+PYDANTIC_AI = f"""
+import json, sys
+from pydantic_ai import Agent, NativeOutput, ToolOutput
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+{STRUCTURED}
+url, question, _ = json.loads(sys.argv[1])
+provider = OpenAIProvider(base_url=url, api_key="none")
+told = []
+for kind in (OpenAIChatModel, OpenAIResponsesModel):
+    for output in (NativeOutput(Person), ToolOutput(Person)):
+        answer = Agent(kind("tiny", provider=provider), output_type=output).run_sync(question["content"])
+        told.append(type(answer.output).__name__)
+print(json.dumps({{"kinds": told}}))
+"""
+
+
 def run(script: str, package: str, url: str, folder: Path) -> dict:
     has = subprocess.run([PYTHON, "-c", f"import {package}"], capture_output=True, check=False, timeout=300)
     if has.returncode:
@@ -104,3 +147,14 @@ def test_smolagents_plays_a_whole_episode(nano_tokenizer, tmp_path):
         told = run(SMOLAGENTS, "smolagents", url, tmp_path)
     assert told["answers"] == ["3809", "3809"]
     assert {prompt.choice for prompt in engine.prompts if prompt.speaker == "executor"} == {"required"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "package"), [(LANGCHAIN, "langchain_openai"), (PYDANTIC_AI, "pydantic_ai")])
+def test_a_client_gets_its_own_type_from_a_random_model(nano_tokenizer, tmp_path, script, package):
+    with LocalEngine(tiny.loaded(nano_tokenizer), Settings(max_requests=4, max_context=512)) as engine:
+        player = models.LoadedEngine(engine, engine.loaded.renderer)
+        served = models.served_models("tiny", team.find("mor", instructions=False), player, player)
+        with running(served) as url:
+            told = run(script, package, url, tmp_path)
+    assert told["kinds"] == ["Person"] * 4
