@@ -16,7 +16,7 @@ from typing import Any
 from rolecraft import catalog, parsing
 from rolecraft.errors import ContractError, SettingsError
 from rolecraft.gate import Gate
-from rolecraft.renderers import Renderer
+from rolecraft.renderers import Renderer, describe
 from rolecraft.settings import from_dict
 from rolecraft.types import Message, ToolCall, ToolSpec
 
@@ -60,7 +60,7 @@ def make(
         config=config,
         weights=weights,
         renderer=name_of(renderer),
-        format=digest(dataclasses.asdict(renderer.format)),
+        format=digest(describe(renderer.format)),
         golden=_golden(renderer),
         team=team,
         instructions=instructions,

@@ -25,7 +25,7 @@ from rolecraft import bases, catalog, contract, fit, gguf, parsing, renderers
 from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
 from rolecraft.gate import Gate
-from rolecraft.renderers import Renderer
+from rolecraft.renderers import Found, Renderer
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -44,7 +44,8 @@ class Loaded:
     """A model ready to train or to play, with the tokenizer and the renderer that belong to it.
 
     `config` and `weights` are digests of the base, taken before an adapter was put on it; `contract` is the adapter's,
-    and `gate` its rule for the tokens' role ids, None for a model that knows no roles.
+    and `gate` its rule for the tokens' role ids, None for a model that knows no roles. `chat` says which chat format
+    was found and why, '' where it was named.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Loaded:
     adapter: Path | None = None
     contract: Contract | None = None
     gate: Gate | None = None
+    chat: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -106,7 +108,9 @@ def load(
     if adapter is not None:
         made = _contract_of(adapter, renderer)
         renderer = renderer or (made.renderer if made else None)
-    loaded = Loaded(base, model, tokenizer, _renderer(base, tokenizer, renderer), config, weights, adapter, made)
+    found = _renderer(base, tokenizer, renderer)
+    chat = f"{found.name}: {found.why}" if found.why else ""
+    loaded = Loaded(base, model, tokenizer, found.renderer, config, weights, adapter, made, chat=chat)
     if adapter is None:
         return loaded
     if made is not None:
@@ -202,9 +206,9 @@ def _check_vocabulary(base: str, model: Any, tokenizer: Any) -> None:
         )
 
 
-def _renderer(base: str, tokenizer: Any, name: str | Path | None) -> Renderer:
+def _renderer(base: str, tokenizer: Any, name: str | Path | None) -> Found:
     try:
-        return renderers.find(tokenizer, name)
+        return renderers.recognize(tokenizer, name)
     except ContractError as error:
         raise ContractError(f"{base!r}: {error}") from error
     except NotFound as error:

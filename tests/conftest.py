@@ -16,10 +16,10 @@ _WORDS = (
     "<tool_response>\n3809\n</tool_response>"
 )
 _NANO_SPLIT = r"[A-Z][a-z]*| ?[a-z]+|\d|[^A-Za-z0-9\s]+|\s"
-_QWEN_SPLIT = (
+QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_LLAMA_SPLIT = _QWEN_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|")
+LLAMA_SPLIT = QWEN_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|")
 
 
 def pytest_configure() -> None:
@@ -28,7 +28,8 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _train(split: str, special: list[str], markers: tuple[str, ...] = (), **config: str) -> PreTrainedTokenizerFast:
+def train(split: str, special: list[str], markers: tuple[str, ...] = (), **config: str) -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer with tokens that are special and added `markers` that are not."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -52,26 +53,27 @@ def _train(split: str, special: list[str], markers: tuple[str, ...] = (), **conf
 def nano_tokenizer() -> PreTrainedTokenizerFast:
     """The nano base's kind: digits single, no space before a name, its renderer named in its config."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    return _train(_NANO_SPLIT, special, pad_token=special[0], eos_token=special[2], rolecraft_renderer="nano")
+    return train(_NANO_SPLIT, special, pad_token=special[0], eos_token=special[2], rolecraft_renderer="nano")
 
 
 @pytest.fixture(scope="session")
 def hermes_tokenizer() -> PreTrainedTokenizerFast:
-    """Qwen2.5's kind: ChatML tokens, and call tags that are added tokens without being special."""
+    """Qwen2.5's kind: ChatML tokens, call tags that are added tokens without being special; its renderer is named."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     markers = ("<tool_call>", "</tool_call>")
-    return _train(_QWEN_SPLIT, special, markers, pad_token=special[0], eos_token=special[2])
+    named = {"pad_token": special[0], "eos_token": special[2], "rolecraft_renderer": "hermes"}
+    return train(QWEN_SPLIT, special, markers, **named)
 
 
 @pytest.fixture(scope="session")
 def llama3_tokenizer() -> PreTrainedTokenizerFast:
     """Llama 3's kind: header tokens, digits in threes."""
     special = "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eom_id|> <|eot_id|>".split()
-    return _train(_LLAMA_SPLIT, special, bos_token=special[0], eos_token=special[5], pad_token=special[1])
+    return train(LLAMA_SPLIT, special, bos_token=special[0], eos_token=special[5], pad_token=special[1])
 
 
 @pytest.fixture(scope="session")
 def phi3_tokenizer() -> PreTrainedTokenizerFast:
     """Phi-3's kind: a token for each role, and no token for call tags."""
     special = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-    return _train(_LLAMA_SPLIT, special, eos_token=special[0], pad_token=special[0])
+    return train(LLAMA_SPLIT, special, eos_token=special[0], pad_token=special[0])

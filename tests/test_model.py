@@ -157,7 +157,7 @@ def test_a_renderer_of_ones_own_is_named_again(folder, adapter, tmp_path):
 
 def test_an_adapter_without_contract_needs_a_vouched_renderer(folder, adapter):
     (adapter / "contract.json").unlink()
-    with pytest.raises(ContractError, match=r"has no contract\.json.*name the renderer to vouch for it: hermes, "):
+    with pytest.raises(ContractError, match=r"has no contract\.json.*name the renderer to vouch for it: .*hermes, "):
         load(str(folder), adapter=adapter)
     assert load(str(folder), adapter=adapter, renderer="nano").contract is None
 

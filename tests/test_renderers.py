@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 
@@ -290,8 +291,11 @@ def test_llama3_tells_tools_in_the_system_block_where_no_user_speaks_first(llama
 
 
 def test_the_family_is_found_by_its_tokens(hermes_tokenizer, llama3_tokenizer, phi3_tokenizer, nano_tokenizer) -> None:
+    unnamed = copy.deepcopy(hermes_tokenizer)
+    unnamed.init_kwargs.pop("rolecraft_renderer")
     for name, tokenizer in (
         ("hermes", hermes_tokenizer),
+        ("chatml", unnamed),
         ("llama3", llama3_tokenizer),
         ("phi3", phi3_tokenizer),
         ("nano", nano_tokenizer),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,10 +111,18 @@ def open_engine(player: str | remote.Settings, options: argparse.Namespace) -> A
     if isinstance(player, str):
         from rolecraft import engine
 
-        return engine.open_local(player, options.adapter, options.dtype, options.device, engine_settings(options))
+        opened = engine.open_local(player, options.adapter, options.dtype, options.device, engine_settings(options))
+        tell_format(opened)
+        return opened
     from rolecraft import remote
 
     return remote.RemoteEngine(player, _endpoint.read_key(options))
+
+
+def tell_format(opened: engine.LocalEngine) -> None:
+    """Say on stderr which chat format was found where nobody named one; workers leave it to their parent."""
+    if opened.loaded.chat and multiprocessing.parent_process() is None:
+        print(f"chat format {opened.loaded.chat}", file=sys.stderr, flush=True)
 
 
 def identity(player: str | remote.Settings, options: argparse.Namespace) -> str:

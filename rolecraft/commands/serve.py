@@ -91,6 +91,8 @@ def open_models(
         engines = replace(engines, constrain="off")
 
     def open_engine(adapter: Path | None) -> engine.LocalEngine:
-        return engine.open_local(base, adapter, options.dtype, options.device, engines)
+        opened = engine.open_local(base, adapter, options.dtype, options.device, engines)
+        _playing.tell_format(opened)
+        return opened
 
     return loading.open_models(base, options.adapter, players, open_engine, with_base=not options.no_base)

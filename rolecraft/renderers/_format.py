@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
-ToolStyle = Literal["signature", "json", "indented"]
-"""How one tool is told: a signature line, its JSON on one line, or its JSON indented."""
+ToolStyle = Literal["signature", "json", "indented", "function"]
+"""How one tool is told: a signature line, its JSON on one line, its JSON indented, or its function's JSON alone."""
+
+_UNTOLD = {"untold": "default"}  # at its default such a field is not part of a format's description
+_NEVER_TOLD = {"untold": "always"}  # such a field is none, as it changes no prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +17,9 @@ class CallSyntax:
     r"""How a family writes tool calls: `open`, the JSON object, `close`, with `between` from one to the next.
 
     Without an `open`, a call is whatever starts a line and matches the regular expression `begins`. Keys in `ignored`
-    may stand in the object and say nothing. `compact` JSON has no space after its separators.
+    may stand in the object and say nothing. `compact` JSON has no space after its separators. `listed`: all calls of a
+    reply stand in one list between `open` and `close`, an empty `close` being the reply's end. `python`: a call is
+    `name(key='text', other=1)`. `after_text` parts the calls from text before them.
     """
 
     open: str = ""
@@ -25,6 +30,9 @@ class CallSyntax:
     compact: bool = False
     begins: str = r"\{"
     ignored: tuple[str, ...] = ()
+    listed: bool = field(default=False, metadata=_UNTOLD)
+    python: bool = field(default=False, metadata=_UNTOLD)
+    after_text: str = field(default="\n", metadata=_UNTOLD)
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -34,16 +42,24 @@ class CallSyntax:
 
 @dataclass(frozen=True, slots=True)
 class SystemBlock:
-    """What a family puts before the system text, and the text it assumes where there is none (None: no block)."""
+    """What a family puts before the system text, and the text it assumes where there is none (None: no block).
+
+    `default_with_tools` is that text where tools are told (None: the same). `tail` ends the block. Place `user` is the
+    first user message, with `gap` between the two; families of this place have no system block.
+    """
 
     lead: str = ""
     lead_with_tools: str = ""
     default: str | None = None
+    default_with_tools: str | None = field(default=None, metadata=_UNTOLD)
+    tail: str = field(default="", metadata=_UNTOLD)
+    place: Literal["system", "user"] = field(default="system", metadata=_UNTOLD)
+    gap: str = field(default="", metadata=_UNTOLD)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolList:
-    """How the tools are told: `head`, an `item` for each (`{tool}` is its place), `tail`.
+    """How the tools are told: `head`, an `item` for each (`{tool}` is its place) with `between` them, `tail`.
 
     `gap` stands between them and the text they follow, if there is any. Place `user` is the first user message.
     """
@@ -54,18 +70,29 @@ class ToolList:
     style: ToolStyle = "json"
     gap: str = ""
     place: Literal["system", "user"] = "system"
+    between: str = field(default="", metadata=_UNTOLD)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
     """How a tool's answer is shown: under which header word, in which `item` (`{content}` or `{json}`).
 
-    `merged`: consecutive answers share one block, `\\n` between them.
+    `merged`: consecutive answers share one block, `between` them.
     """
 
     role: str = "tool"
     item: str = "{content}"
     merged: bool = False
+    between: str = field(default="\n", metadata=_UNTOLD)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What stands around the blocks of one role, where a family has no header and end that all roles share."""
+
+    role: str
+    header: str
+    close: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +102,8 @@ class Format:
     `header` has `{role}`; `speaker_header`, for speakers other than the assistant, has `{speaker}` and defaults to
     `header`. `stops` also end a reply, where the tokenizer has them. A tokenizer that has all of `detect` is taken to
     be of this family. `trim`: outer white space of what no model wrote is cut. `lenient`: calls that are written in
-    another way than `calls` may be read too.
+    another way than `calls` may be read too. `reply_lead` follows the header of each reply, unlearned: a family told not
+    to think begins with an empty thought. `marks` are of roles whose blocks differ.
     """
 
     header: str
@@ -91,4 +119,32 @@ class Format:
     stops: tuple[str, ...] = ()
     detect: tuple[str, ...] = ()
     trim: bool = False
-    lenient: bool = True
+    lenient: bool = field(default=True, metadata=_NEVER_TOLD)
+    reply_lead: str = field(default="", metadata=_UNTOLD)
+    marks: tuple[Marks, ...] = field(default=(), metadata=_UNTOLD)
+
+    def header_of(self, role: str) -> str:
+        """Return what opens a block of `role`."""
+        return next((one.header for one in self.marks if one.role == role), self.header.replace("{role}", role))
+
+    def close_of(self, role: str) -> str:
+        """Return what closes a block of `role`."""
+        return next((one.close for one in self.marks if one.role == role), self.end + self.gap)
+
+
+def describe(part: Any) -> Any:
+    """Return a format, or a part of it, as JSON-ready data of which contracts keep a digest.
+
+    A field that formats without it do not need is left out at its default, so that their digests stay what they are.
+    """
+    if not is_dataclass(part):
+        return part
+    return {
+        one.name: describe(value)
+        for one in fields(part)
+        if _is_told(one.metadata.get("untold"), (value := getattr(part, one.name)) == one.default)
+    }
+
+
+def _is_told(untold: str | None, at_default: bool) -> bool:
+    return untold is None or (untold == "default" and not at_default)

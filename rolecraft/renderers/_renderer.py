@@ -27,8 +27,7 @@ class Renderer:
         self._codec = Codec(tokenizer)
         self._require_control_tokens()
         self._end_id = self._codec.control[format.end]
-        self._close = (self._end_id, *self._codec.template(format.gap))
-        self._gap_ids = self._codec.encode(self._close)[1:]
+        self._gap_ids = self._codec.encode((self._end_id, *self._codec.template(format.gap)))[1:]
         self.tags_are_tokens = all(tag in self._codec.control for tag in format.calls.tags)
         self._pieces = functools.lru_cache(maxsize=64)(self._codec.template)
         self._header_ids = functools.lru_cache(maxsize=64)(self._make_header_ids)
@@ -84,7 +83,7 @@ class Renderer:
         if message.ids is not None:
             ids = message.ids
             return self._codec.text(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
-        return "".join(self._body_texts(message))
+        return "".join(text for text, _ in self._body_texts(message))
 
     def text(self, ids: Sequence[int]) -> str:
         """Return `ids` as text, control tokens spelled out."""
@@ -110,7 +109,7 @@ class Renderer:
 
     def _require_control_tokens(self) -> None:
         roles = ("system", "user", self.format.assistant, self.format.results.role)
-        headers = [self.format.header.replace("{role}", role) for role in roles]
+        headers = [self.format.header_of(role) for role in roles]
         needed = dict.fromkeys([*_MARKER.findall("".join([self.format.begin, *headers])), self.format.end])
         missing = [token for token in needed if token not in self._codec.control]
         if missing:
@@ -123,8 +122,9 @@ class Renderer:
         tape = Tape()
         tape.add(self._codec.encode(self._pieces(self.format.begin)))
         messages = tuple(messages)
-        place = self._tool_place(messages, tools)
-        start = self._system(tape, messages, tools if place == "system" else (), bool(tools))
+        start = first = 1 if messages and messages[0].role == "system" else 0
+        opens = first < len(messages) and messages[first].role == "user"
+        told = self._opening(tape, messages[:first], tools, opens)
         while start < len(messages):
             message = messages[start]
             if message.role == "assistant":
@@ -132,33 +132,31 @@ class Renderer:
             elif message.role == "tool":
                 start = self._results(tape, messages, start)
             else:
-                first = place == start
                 tape.starts.append(len(tape.ids))
-                told = self._tool_list(tools) if first else ()
-                tape.add(self._block(message.role, (*told, self._trimmed(message.content))))
+                lead = told if opens and start == first else ()
+                tape.add(self._block(message.role, (*lead, self._trimmed(message.content))))
             start += 1
         return tape
 
-    def _tool_place(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> int | str:
-        """Return where the tools are told: in the system block, or the index of a user message that comes first."""
-        first = 1 if messages and messages[0].role == "system" else 0
-        opens = first < len(messages) and messages[first].role == "user"
-        return first if tools and opens and self.format.tools.place == "user" else "system"
-
-    def _system(self, tape: Tape, messages: Sequence[Message], tools: Sequence[ToolSpec], any_tools: bool) -> int:
-        """Write the system block; return how many messages it took."""
-        given = messages[0].content if messages and messages[0].role == "system" else None
-        taken = 0 if given is None else 1
-        tape.starts += [len(tape.ids)] * taken
+    def _opening(
+        self, tape: Tape, given: Sequence[Message], tools: Sequence[ToolSpec], opens: bool
+    ) -> tuple[Piece, ...]:
+        """Write the system block; return what is told at the head of the user's message that `opens` instead."""
         style = self.format.system
-        if not tools and not given and style.default is None:
-            return taken
-        text = self._trimmed(style.default or "" if given is None else given)
-        gap = self.format.tools.gap if text and tools else ""
-        lead = style.lead_with_tools if any_tools else ""
-        pieces = (*self._pieces(lead + style.lead), text, gap, *self._tool_list(tools))
-        tape.add(self._block("system", pieces))
-        return taken
+        tape.starts += [len(tape.ids)] * len(given)
+        default = style.default if not tools or style.default_with_tools is None else style.default_with_tools
+        content = given[0].content if given else None
+        text = self._pieces(default or "") if content is None else (self._trimmed(content),)
+        told = any(text)
+        if style.place == "user" and opens:
+            return (*text, style.gap if told else "", *self._tool_list(tools))
+        to_user = tools if opens and self.format.tools.place == "user" else ()
+        here = () if to_user else tools
+        if here or content or default is not None:
+            gap = self.format.tools.gap if told and here else ""
+            lead = self._pieces((style.lead_with_tools if tools else "") + style.lead)
+            tape.add(self._block(style.place, (*lead, *text, gap, *self._tool_list(here), *self._pieces(style.tail))))
+        return self._tool_list(to_user)
 
     def _tool_list(self, tools: Sequence[ToolSpec]) -> tuple[Piece, ...]:
         if not tools:
@@ -166,7 +164,7 @@ class Renderer:
         style = self.format.tools
         before, _, after = style.item.partition("{tool}")
         items = [before + describe_tool(tool, style.style) + after for tool in tools]
-        return (*self._pieces(style.head), "".join(items), *self._pieces(style.tail))
+        return (*self._pieces(style.head), style.between.join(items), *self._pieces(style.tail))
 
     def _results(self, tape: Tape, messages: Sequence[Message], start: int) -> int:
         """Write the block of the tool message at `start` and those merged with it; return the last one's index."""
@@ -176,7 +174,7 @@ class Renderer:
         tape.starts += [len(tape.ids)] * (last + 1 - start)
         pieces: list[Piece] = []
         for message in messages[start : last + 1]:
-            pieces += ["\n"] if pieces else []
+            pieces += [self.format.results.between] if pieces else []
             pieces += self._result(message.content)
         tape.add(self._block(self.format.results.role, pieces))
         return last
@@ -189,7 +187,8 @@ class Renderer:
         return [*self._pieces(before), shown, *self._pieces(after)]
 
     def _block(self, role: str, pieces: Sequence[Piece]) -> tuple[int, ...]:
-        return self._codec.encode((*self._pieces(self.format.header.replace("{role}", role)), *pieces, *self._close))
+        header, close = self._pieces(self.format.header_of(role)), self._pieces(self.format.close_of(role))
+        return self._codec.encode((*header, *pieces, *close))
 
     def _reply(self, tape: Tape, message: Message) -> None:
         speaker = message.speaker or "assistant"
@@ -205,7 +204,8 @@ class Renderer:
 
     def _make_header_ids(self, speaker: str) -> tuple[int, ...]:
         if speaker == "assistant":
-            return self._codec.encode(self._codec.template(self.format.header.replace("{role}", self.format.assistant)))
+            header = self.format.header_of(self.format.assistant)
+            return self._codec.encode(self._codec.template(header + self.format.reply_lead))
         taken = {"system", "user", "tool", self.format.assistant, self.format.results.role}
         if speaker in taken or not _SPEAKER.fullmatch(speaker):
             raise DataError(
@@ -213,29 +213,30 @@ class Renderer:
                 f"and none of {', '.join(sorted(taken))}"
             )
         header = self.format.speaker_header or self.format.header.replace("{role}", "{speaker}")
-        return self._codec.encode(self._codec.template(header.replace("{speaker}", speaker)))
+        return self._codec.encode(self._codec.template(header.replace("{speaker}", speaker) + self.format.reply_lead))
 
-    def _body_texts(self, message: Message) -> list[str]:
-        """Return the reply's text in the order content, then (opening, JSON, closing) of each call, then unparsed."""
+    def _body_texts(self, message: Message) -> list[tuple[str, Sequence[str]]]:
+        """Return the reply's text in parts, each with the markers that count in it."""
         syntax = self.format.calls
-        texts = [message.content]
+        parts: list[tuple[str, Sequence[str]]] = [(message.content, REASONING_TAGS)]
+        gap = syntax.after_text if message.content else ""
+        opening, closing = ("[", "]") if syntax.listed else ("", "")
         for number, call in enumerate(message.tool_calls):
-            gap = syntax.between if number else "\n" if message.content else ""
-            texts += [gap + syntax.open, self.shielded(write_call(call, syntax)), syntax.close]
+            begins, ends = number == 0, number == len(message.tool_calls) - 1
+            if begins or not syntax.listed:
+                parts.append(((gap if begins else syntax.between) + syntax.open, syntax.tags))
+            lead = opening if begins else syntax.between if syntax.listed else ""
+            parts.append((lead + self.shielded(write_call(call, syntax)) + (closing if ends else ""), ()))
+            if ends or not syntax.listed:
+                parts.append((syntax.close, syntax.tags))
         if message.unparsed is not None:
-            gap = syntax.between if message.tool_calls else "\n" if message.content else ""
-            texts += [gap + message.unparsed]
-        return texts
+            apart = "\n" if syntax.listed else syntax.between
+            parts.append(((apart if message.tool_calls else gap) + message.unparsed, syntax.tags))
+        return parts
 
     def _body(self, message: Message) -> list[Piece]:
-        content, *rest = self._body_texts(message)
-        pieces = [*self._codec.template(content, only=REASONING_TAGS)]
-        calls, unparsed = rest[: 3 * len(message.tool_calls)], rest[3 * len(message.tool_calls) :]
-        for number, text in enumerate(calls):
-            pieces += [text] if number % 3 == 1 else self.written_pieces(text)
-        for text in unparsed:
-            pieces += self.written_pieces(text)
-        return pieces
+        parts = self._body_texts(message)
+        return [piece for text, tags in parts for piece in self._codec.template(text, only=tags)]
 
     def shielded(self, text: str) -> str:
         """Return a call's JSON such that it holds no tag."""

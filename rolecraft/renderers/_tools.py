@@ -18,7 +18,7 @@ def describe_tool(tool: ToolSpec, style: ToolStyle) -> str:
     if style == "signature":
         return f"{' '.join(tool.description.split())}:{signature(tool)}"
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    data = {"type": "function", "function": function}
+    data = function if style == "function" else {"type": "function", "function": function}
     return json.dumps(data, ensure_ascii=False, indent=4 if style == "indented" else None)
 
 

@@ -173,6 +173,8 @@ class _Work:
 def _prepare(recipe: Recipe, output_dir: Path, arguments: TrainingArguments) -> _Work:
     """Load the base and make the examples; raises DataError for what must not be trained."""
     loaded = model.load(recipe.model.base, dtype=recipe.model.dtype, renderer=recipe.model.renderer)
+    if loaded.chat:
+        print(f"chat format {loaded.chat}")
     chosen = team.find(recipe.team.preset, instructions=recipe.team.instructions)
     gate = adapters.find(recipe.adapter.name).gate(recipe.adapter.settings)
     if gate is not None:

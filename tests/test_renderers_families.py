@@ -1,0 +1,160 @@
+"""Each family's format beside the family's own template: equal ids on 200 conversations, and what is not equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import families
+import pytest
+from families import FAMILIES, TOOLS, Family, as_json, conversations, official
+
+from rolecraft import catalog, contract, wire
+from rolecraft.renderers import Renderer, describe, find, recognize
+from rolecraft.types import Message, ToolCall
+
+ASKED = Message("user", "q")
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=str)
+
+
+def family(name: str) -> Family:
+    return next(one for one in FAMILIES if str(one) == name)
+
+
+@each_family
+def test_a_family_s_ids_are_its_own_template_s(family: Family) -> None:
+    tokenizer = families.tokenizer(family)
+    renderer = find(tokenizer, family.format)
+    for messages, tools in conversations(family):
+        told = as_json(tools)
+        if messages[-1].role == "assistant" and not family.whole:
+            messages = messages[:-1]
+        if messages[-1].role == "assistant":
+            assert renderer.render(messages, tools).ids == official(tokenizer, family, messages, told, prompt=False)
+        else:
+            prompt = renderer.prompt(messages, tools, "assistant")
+            assert prompt == official(tokenizer, family, messages, told, prompt=True)
+
+
+@each_family
+def test_a_family_is_told_by_its_own_template(family: Family) -> None:
+    found = recognize(families.tokenizer(family))
+    expected = family.format.removesuffix("_nothink")
+    assert describe(found.renderer.format) == describe(catalog.find("renderers", expected).FORMAT)
+    assert "own template" in found.why
+    assert ("tells no tools" in found.why) == (not family.tools)
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("nano", "0a27767e4de8f97d"),
+        ("hermes", "e9d87d4757f14a15"),
+        ("llama3", "1d097fc5fa60c567"),
+        ("phi3", "931eca2892184882"),
+    ],
+)
+def test_contracts_of_adapters_hold_whatever_formats_were_added(name: str, digest: str) -> None:
+    assert contract.digest(describe(catalog.find("renderers", name).FORMAT)) == digest
+
+
+def test_no_two_formats_are_the_same() -> None:
+    formats = [catalog.find("renderers", name).FORMAT for name in catalog.names("renderers")]
+    assert len(set(formats)) == len(formats)
+
+
+# ---- what is not equal
+
+
+def texts(name: str, messages: Sequence[Message], tools: Sequence = (), *, prompt: bool = False) -> tuple[str, str]:
+    one = family(name)
+    tokenizer = families.tokenizer(one)
+    renderer = find(tokenizer, one.format)
+    ids = renderer.prompt(messages, tools, "assistant") if prompt else renderer.render(messages, tools).ids
+    return renderer.text(ids), renderer.text(official(tokenizer, one, messages, as_json(tools), prompt=prompt))
+
+
+def test_qwen3_keeps_the_thoughts_that_the_template_drops() -> None:
+    thought = Message("assistant", "<think>\nhm\n</think>\n\nyes")
+    ours, theirs = texts("qwen3-qwen3", (ASKED, thought, ASKED), prompt=True)
+    assert ours.replace("<think>\nhm\n</think>\n\n", "") == theirs
+
+
+def test_qwen3_adds_no_empty_thought_to_a_last_reply_without_one() -> None:
+    ours, theirs = texts("qwen3-qwen3", (ASKED, Message("assistant", "yes")))
+    assert theirs.replace("<think>\n\n</think>\n\n", "") == ours
+
+
+def test_qwen3_leaves_an_empty_system_message_out() -> None:
+    ours, theirs = texts("qwen3-qwen3", (Message("system", ""), ASKED))
+    assert theirs == "<|im_start|>system\n<|im_end|>\n" + ours
+
+
+def test_qwen3_not_thinking_keeps_the_empty_thought_of_earlier_replies() -> None:
+    said = (ASKED, Message("assistant", "yes"), ASKED)
+    ours, theirs = texts("qwen3_nothink-qwen3", said, prompt=True)
+    assert ours.replace("<think>\n\n</think>\n\nyes", "yes") == theirs
+
+
+def test_smollm3_does_not_obey_a_word_in_a_system_text() -> None:
+    ours, theirs = texts("smollm3-HuggingFaceTB-SmolLM3-3B", (Message("system", "Be brief. /no_think"), ASKED))
+    assert "Reasoning Mode: /think" in ours
+    assert "Reasoning Mode: /no_think" in theirs
+
+
+@pytest.mark.parametrize("name", ["smollm2-smollm2", "smollm3-HuggingFaceTB-SmolLM3-3B", "gemma3-gemma3"])
+def test_a_family_that_tells_no_tools_is_told_them_as_hermes_does(name: str) -> None:
+    ours, theirs = texts(name, (Message("system", "Be brief."), ASKED), TOOLS, prompt=True)
+    assert "weather" not in theirs
+    assert all(part in ours for part in ('"weather"', "<tool_call>\n{", "</tool_call>"))
+
+
+def test_granite_takes_an_empty_system_message_as_it_is() -> None:
+    ours, theirs = texts("granite-ibm-granite-granite-4.0", (Message("system", ""), ASKED))
+    assert "You are a helpful assistant" in theirs
+    assert "You are a helpful assistant" not in ours
+
+
+def test_a_reply_after_an_empty_thought_is_learned_without_it() -> None:
+    one = family("qwen3_nothink-qwen3")
+    renderer = find(families.tokenizer(one), one.format)
+    rendered = renderer.render((ASKED, Message("assistant", "yes")))
+    learned = [i for i, weight in zip(rendered.ids, rendered.weights, strict=True) if weight]
+    assert renderer.text(learned) == "yes<|im_end|>"
+
+
+SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}}
+FULL = {"name": "f", "description": "d", "parameters": SCHEMA}
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (FULL, FULL),
+        ({"name": "f", "parameters": SCHEMA}, {**FULL, "description": ""}),
+        ({"name": "f", "description": "d"}, {**FULL, "parameters": {"type": "object", "properties": {}}}),
+        ({"description": "d", "parameters": SCHEMA, "name": "f"}, FULL),
+        ({**FULL, "strict": True}, FULL),
+    ],
+    ids=["whole", "no description", "no parameters", "another order", "strict"],
+)
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one.tools], ids=str)
+def test_a_tool_is_told_whole_and_in_one_order(family: Family, function: dict, told: dict) -> None:
+    tokenizer = families.tokenizer(family)
+    renderer: Renderer = find(tokenizer, family.format)
+    tool = {"type": "function", "function": function}
+    ours = renderer.prompt((ASKED,), wire.tools_from_json([tool]), "assistant")
+    assert ours == official(tokenizer, family, (ASKED,), [{"type": "function", "function": told}], prompt=True)
+
+
+# ---- reading
+
+
+@each_family
+def test_what_a_family_writes_is_read_back(family: Family) -> None:
+    renderer = find(families.tokenizer(family), family.format)
+    for messages, _ in conversations(family, 40):
+        for message in messages:
+            if message.role == "assistant":
+                read = renderer.parse(renderer.reply(message), "assistant")
+                calls = tuple(ToolCall(call.name, call.arguments) for call in message.tool_calls)
+                assert (read.content, read.tool_calls, read.unparsed) == (message.content, calls, None)
