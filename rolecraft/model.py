@@ -5,6 +5,7 @@ Not covered: downloading with credentials, quantised weights, and code that come
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -26,6 +27,7 @@ from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.renderers import Found, Renderer
+from rolecraft.team import Team
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -130,6 +132,18 @@ def make_contract(
     """Return the contract of an adapter trained on `loaded`."""
     base = (loaded.name, loaded.config, loaded.weights)
     return contract.make(base, loaded.renderer, team=team, instructions=instructions, gate=gate)
+
+
+def save_tokenizer(loaded: Loaded, players: Team, folder: Path) -> None:
+    """Save the tokenizer with a template that prompts the first of `players` as the renderer does."""
+    tokenizer, renderer = copy.deepcopy(loaded.tokenizer), loaded.renderer
+    told = players.role(players.first).instructions
+    tokenizer.chat_template = renderers.write_template(
+        renderer.format, players.first, told, tags_are_tokens=renderer.tags_are_tokens
+    )
+    if (name := contract.name_of(renderer)) != contract.OWN:
+        tokenizer.init_kwargs["rolecraft_renderer"] = name
+    tokenizer.save_pretrained(str(folder))
 
 
 def _load_tokenizer(base: str, place: str) -> Any:

@@ -13,6 +13,7 @@ FACTS = card.Facts(
     folder="runs/x",
     renderer="nano",
     speakers=("reasoner", "executor"),
+    first="reasoner",
     trajectories=1200,
     examples=1100,
     dropped=3,

@@ -15,6 +15,7 @@ from rolecraft.renderers._lenient import reread, settled_length, why_unread
 from rolecraft.renderers._plain import reply_as_text, reply_from_text, result_as_text, tools_as_text
 from rolecraft.renderers._rendered import Rendered
 from rolecraft.renderers._renderer import Renderer
+from rolecraft.renderers._template import write_template
 from rolecraft.renderers._text import Tokenizer
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "tools_as_text",
     "why_unparsed",
     "why_unread",
+    "write_template",
 ]

@@ -102,8 +102,8 @@ class Format:
     `header` has `{role}`; `speaker_header`, for speakers other than the assistant, has `{speaker}` and defaults to
     `header`. `stops` also end a reply, where the tokenizer has them. A tokenizer that has all of `detect` is taken to
     be of this family. `trim`: outer white space of what no model wrote is cut. `lenient`: calls that are written in
-    another way than `calls` may be read too. `reply_lead` follows the header of each reply, unlearned: a family told not
-    to think begins with an empty thought. `marks` are of roles whose blocks differ.
+    another way than `calls` may be read too. `reply_lead` follows the header of each reply, unlearned: a family told
+    not to think begins with an empty thought. `marks` are of roles whose blocks differ.
     """
 
     header: str

@@ -255,7 +255,7 @@ def _choose_attention(base: Any, recipe: Recipe, arguments: TrainingArguments, l
 
 def _accompany(work: _Work, folder: Path) -> None:
     """Put beside an adapter what it takes to load and check it anywhere."""
-    work.loaded.tokenizer.save_pretrained(str(folder))
+    model.save_tokenizer(work.loaded, work.team, folder)
     told = work.recipe.team
     made = model.make_contract(work.loaded, team=told.preset, instructions=told.instructions, gate=work.gate)
     contract.save(made, folder)
@@ -285,6 +285,7 @@ def _facts(trainer: RoleTrainer, work: _Work, output_dir: Path) -> card.Facts:
         folder=str(output_dir),
         renderer=model.make_contract(work.loaded).renderer,
         speakers=work.team.speakers,
+        first=work.team.first,
         trajectories=work.data.trajectories,
         examples=len(work.data.examples),
         dropped=work.data.dropped,

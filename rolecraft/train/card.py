@@ -27,9 +27,15 @@ The adapter was trained on prompts of the renderer `{renderer}`, and `contract.j
 
 ```python
 {imports}from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
 
 model = AutoPeftModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+prompt = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, return_tensors="pt")
 ```
+
+`chat_template.jinja` writes the prompts it was trained on, as `{first}` sees them: take the tokenizer from this folder,
+not from the base.{served}
 
 ## Training data
 
@@ -59,6 +65,14 @@ on it. It calls tools with arguments that can be wrong; let it call only what ma
 
 
 _ELSEWHERE = {"lora": "Without Rolecraft, it loads as any PEFT adapter:"}
+_SERVED = """ vLLM takes both:
+
+```bash
+vllm serve {base} --enable-lora --lora-modules agent={folder} --chat-template {folder}/chat_template.jinja
+```
+
+Text Generation Inference takes a template from the model's folder alone (not tested here), as does whatever knows no
+adapters: `rolecraft merge {folder} OUT` writes a whole model with the template and the weights folded in."""
 _OWN_METHOD = "PEFT loads it once it knows the method, by the import below; a call takes `role_ids`, each token's role:"
 
 
@@ -69,6 +83,7 @@ class Facts:
     folder: str
     renderer: str
     speakers: tuple[str, ...]
+    first: str
     trajectories: int
     examples: int
     dropped: int
@@ -97,6 +112,8 @@ def write(recipe: Recipe, facts: Facts) -> str:
         folder=facts.folder,
         renderer=facts.renderer,
         elsewhere=_ELSEWHERE.get(method, _OWN_METHOD),
+        first=facts.first,
+        served=_SERVED.format(base=recipe.model.base, folder=facts.folder) if method in _ELSEWHERE else "",
         imports="" if method in _ELSEWHERE else f"import rolecraft.adapters.{method}\n",
         data=_data(recipe),
         trajectories=facts.trajectories,
