@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import families
@@ -60,6 +61,22 @@ def test_contracts_of_adapters_hold_whatever_formats_were_added(name: str, diges
 def test_no_two_formats_are_the_same() -> None:
     formats = [catalog.find("renderers", name).FORMAT for name in catalog.names("renderers")]
     assert len(set(formats)) == len(formats)
+
+
+def test_a_template_of_no_known_family_is_told_with_its_first_difference(hermes_tokenizer) -> None:
+    tokenizer = copy.deepcopy(hermes_tokenizer)
+    tokenizer.init_kwargs.pop("rolecraft_renderer")
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    found = recognize(tokenizer)
+    assert found.name == "chatml"
+    assert "own template differs: after '<|im_start|>user' it has ': What is 2" in found.why
+
+
+def test_a_template_that_fails_is_no_reason_to_fail(hermes_tokenizer) -> None:
+    tokenizer = copy.deepcopy(hermes_tokenizer)
+    tokenizer.init_kwargs.pop("rolecraft_renderer")
+    tokenizer.chat_template = "{{ messages.nothing.here }}"
+    assert "it fails on a plain conversation" in recognize(tokenizer).why
 
 
 # ---- what is not equal

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from rolecraft.renderers._explaining import why_unparsed
 from rolecraft.renderers._finding import Found, find, recognize
-from rolecraft.renderers._format import CallSyntax, Format, Marks, Results, SystemBlock, ToolList, describe
+from rolecraft.renderers._format import CallSyntax, Format, Results, SystemBlock, ToolList, describe
 from rolecraft.renderers._lenient import reread, settled_length, why_unread
 from rolecraft.renderers._plain import reply_as_text, reply_from_text, result_as_text, tools_as_text
 from rolecraft.renderers._rendered import Rendered
@@ -22,7 +22,6 @@ __all__ = [
     "CallSyntax",
     "Format",
     "Found",
-    "Marks",
     "Rendered",
     "Renderer",
     "Results",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from rolecraft.errors import ContractError
 from rolecraft.renderers._format import Format
 from rolecraft.renderers._probing import CHATS, OTHERS, Probe, knows_tools, own_text, text_of
 from rolecraft.renderers._renderer import Renderer
+
+_SHOWN = 24  # characters of a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ def recognize(tokenizer: Any, name: str | Path | None = None) -> Found:
     """Return the format called `name` (or in that file), else the one that the tokenizer asks for or looks like.
 
     A tokenizer asks by `rolecraft_renderer` in its config, for a member alone. Else the member is taken that renders
-    as the tokenizer's own template does, and without a template the one whose tokens it has. Raises NotFound for an
+    as the tokenizer's own template does, and where none does the one whose tokens it has. Raises NotFound for an
     unknown name, ContractError if no format fits the tokenizer or the named one does not.
     """
     name = name or tokenizer.init_kwargs.get("rolecraft_renderer")
@@ -46,7 +48,29 @@ def recognize(tokenizer: Any, name: str | Path | None = None) -> Found:
             if not knows_tools(tokenizer):
                 why += ", which tells no tools: they are told in Hermes' format"
             return Found(Renderer(formats[alike], tokenizer), alike, why)
-    return _by_tokens(tokenizer, formats)
+    found = _by_tokens(tokenizer, formats)
+    if not getattr(tokenizer, "chat_template", None):
+        return found
+    return replace(found, why=f"{found.why}; the model's own template differs: {_difference(tokenizer, found)}")
+
+
+def _difference(tokenizer: Any, found: Found) -> str:
+    """Return in words where the model's own template first writes something else than the format that was found."""
+    for messages, tools in CHATS:
+        own, ours = own_text(tokenizer, messages, tools), text_of(found.renderer.format, tokenizer, messages, tools)
+        if own is None or ours is None:
+            return "it fails on a plain conversation"
+        if own != ours:
+            place = _alike(own, ours)
+            before = own[max(0, place - _SHOWN) : place]
+            return f"after {before!r} it has {own[place : place + _SHOWN]!r}, not {ours[place : place + _SHOWN]!r}"
+    return "nowhere"
+
+
+def _alike(one: str, other: str) -> int:
+    """Return how many characters the texts have in common before they differ."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _by_template(tokenizer: Any, formats: Mapping[str, Format]) -> str | None:

@@ -18,8 +18,8 @@ class CallSyntax:
 
     Without an `open`, a call is whatever starts a line and matches the regular expression `begins`. Keys in `ignored`
     may stand in the object and say nothing. `compact` JSON has no space after its separators. `listed`: all calls of a
-    reply stand in one list between `open` and `close`, an empty `close` being the reply's end. `python`: a call is
-    `name(key='text', other=1)`. `after_text` parts the calls from text before them.
+    reply stand in one list between `open` and `close`. `after_text` parts the calls from text before
+    them.
     """
 
     open: str = ""
@@ -31,7 +31,6 @@ class CallSyntax:
     begins: str = r"\{"
     ignored: tuple[str, ...] = ()
     listed: bool = field(default=False, metadata=_UNTOLD)
-    python: bool = field(default=False, metadata=_UNTOLD)
     after_text: str = field(default="\n", metadata=_UNTOLD)
 
     @property
@@ -87,15 +86,6 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What stands around the blocks of one role, where a family has no header and end that all roles share."""
-
-    role: str
-    header: str
-    close: str
-
-
-@dataclass(frozen=True, slots=True)
 class Format:
     """A chat format. A block is a header, its text, `end` and `gap`; `begin` opens the whole.
 
@@ -103,7 +93,7 @@ class Format:
     `header`. `stops` also end a reply, where the tokenizer has them. A tokenizer that has all of `detect` is taken to
     be of this family. `trim`: outer white space of what no model wrote is cut. `lenient`: calls that are written in
     another way than `calls` may be read too. `reply_lead` follows the header of each reply, unlearned: a family told
-    not to think begins with an empty thought. `marks` are of roles whose blocks differ.
+    not to think begins with an empty thought.
     """
 
     header: str
@@ -121,15 +111,6 @@ class Format:
     trim: bool = False
     lenient: bool = field(default=True, metadata=_NEVER_TOLD)
     reply_lead: str = field(default="", metadata=_UNTOLD)
-    marks: tuple[Marks, ...] = field(default=(), metadata=_UNTOLD)
-
-    def header_of(self, role: str) -> str:
-        """Return what opens a block of `role`."""
-        return next((one.header for one in self.marks if one.role == role), self.header.replace("{role}", role))
-
-    def close_of(self, role: str) -> str:
-        """Return what closes a block of `role`."""
-        return next((one.close for one in self.marks if one.role == role), self.end + self.gap)
 
 
 def describe(part: Any) -> Any:

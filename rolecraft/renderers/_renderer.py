@@ -27,7 +27,8 @@ class Renderer:
         self._codec = Codec(tokenizer)
         self._require_control_tokens()
         self._end_id = self._codec.control[format.end]
-        self._gap_ids = self._codec.encode((self._end_id, *self._codec.template(format.gap)))[1:]
+        self._close = (self._end_id, *self._codec.template(format.gap))
+        self._gap_ids = self._codec.encode(self._close)[1:]
         self.tags_are_tokens = all(tag in self._codec.control for tag in format.calls.tags)
         self._pieces = functools.lru_cache(maxsize=64)(self._codec.template)
         self._header_ids = functools.lru_cache(maxsize=64)(self._make_header_ids)
@@ -109,7 +110,7 @@ class Renderer:
 
     def _require_control_tokens(self) -> None:
         roles = ("system", "user", self.format.assistant, self.format.results.role)
-        headers = [self.format.header_of(role) for role in roles]
+        headers = [self.format.header.replace("{role}", role) for role in roles]
         needed = dict.fromkeys([*_MARKER.findall("".join([self.format.begin, *headers])), self.format.end])
         missing = [token for token in needed if token not in self._codec.control]
         if missing:
@@ -187,8 +188,7 @@ class Renderer:
         return [*self._pieces(before), shown, *self._pieces(after)]
 
     def _block(self, role: str, pieces: Sequence[Piece]) -> tuple[int, ...]:
-        header, close = self._pieces(self.format.header_of(role)), self._pieces(self.format.close_of(role))
-        return self._codec.encode((*header, *pieces, *close))
+        return self._codec.encode((*self._pieces(self.format.header.replace("{role}", role)), *pieces, *self._close))
 
     def _reply(self, tape: Tape, message: Message) -> None:
         speaker = message.speaker or "assistant"
@@ -204,7 +204,7 @@ class Renderer:
 
     def _make_header_ids(self, speaker: str) -> tuple[int, ...]:
         if speaker == "assistant":
-            header = self.format.header_of(self.format.assistant)
+            header = self.format.header.replace("{role}", self.format.assistant)
             return self._codec.encode(self._codec.template(header + self.format.reply_lead))
         taken = {"system", "user", "tool", self.format.assistant, self.format.results.role}
         if speaker in taken or not _SPEAKER.fullmatch(speaker):

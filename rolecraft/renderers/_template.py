@@ -129,11 +129,12 @@ def _opening(format: Format) -> str:
     style, tools = format.system, format.tools
     gap = _if("system != ''", _out(tools.gap)) if tools.gap else ""
     block = (
-        _out(format.header_of(style.place))
+        _out(format.header.replace("{role}", style.place))
         + (_if("tools", _out(style.lead_with_tools)) if style.lead_with_tools else "")
         + f"{_out(style.lead)}{{{{- system -}}}}"
         + _if("here", gap + "{{- tool_list() -}}")
-        + _out(style.tail + format.close_of(style.place))
+        + _out(style.tail)
+        + _close(format)
     )
     to_user = "opens" if "user" in (style.place, tools.place) else "false"
     lead, needed = _if("tools and not here", "{{- tool_list() -}}"), "here or has_block"
@@ -156,7 +157,7 @@ def _reply(format: Format) -> str:
     calls = _if("message.tool_calls", after + "{{- calls_of(message) -}}")
     return (
         f"{{%- if message.role == 'assistant' -%}}\n{header}\n{{{{- message.content or '' -}}}}\n{calls}\n"
-        f"{_out(format.close_of(format.assistant))}\n"
+        f"{_close(format)}\n"
     )
 
 
@@ -167,7 +168,7 @@ def _results(format: Format) -> str:
     before, _, after = style.item.partition(slot)
     content = "message.content | tojson" if slot == "{json}" else "message.content"
     item = f"{_out(before)}{{{{- {content} -}}}}{_out(after)}"
-    head, close = _out(format.header_of(style.role)), _out(format.close_of(style.role))
+    head, close = _out(format.header.replace("{role}", style.role)), _close(format)
     if style.merged:
         head = _if("loop.first or loop.previtem.role != 'tool'", head, _out(style.between))
         close = _if("loop.last or loop.nextitem.role != 'tool'", close)
@@ -177,20 +178,21 @@ def _results(format: Format) -> str:
 def _context(format: Format) -> str:
     """Return the branches for a user's and a later system message."""
     trim = " | trim" if format.trim else ""
-    lead = "{%- if loop.first and opens -%}{{- lead -}}{%- endif -%}"
-    blocks = {
-        role: f"{_out(format.header_of(role))}{lead}{{{{- message.content{trim} -}}}}{_out(format.close_of(role))}"
-        for role in ("user", "system")
-    }
+    text = _if("loop.first and opens", "{{- lead -}}") + f"{{{{- message.content{trim} -}}}}{_close(format)}"
+    blocks = {role: _out(format.header.replace("{role}", role)) + text for role in ("user", "system")}
     return (
         f"{{%- elif message.role == 'user' -%}}\n{blocks['user']}\n"
         f"{{%- else -%}}\n{blocks['system']}\n{{%- endif -%}}\n"
     )
 
 
+def _close(format: Format) -> str:
+    return _out(format.end + format.gap)
+
+
 def _header(format: Format, speaker: str) -> str:
     if speaker == "assistant":
-        return format.header_of(format.assistant) + format.reply_lead
+        return format.header.replace("{role}", format.assistant) + format.reply_lead
     header = format.speaker_header or format.header.replace("{role}", "{speaker}")
     return header.replace("{speaker}", speaker) + format.reply_lead
 
