@@ -77,3 +77,11 @@ def phi3_tokenizer() -> PreTrainedTokenizerFast:
     """Phi-3's kind: a token for each role, and no token for call tags."""
     special = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
     return train(LLAMA_SPLIT, special, eos_token=special[0], pad_token=special[0])
+
+
+@pytest.fixture(scope="session")
+def phi4_mini_tokenizer() -> PreTrainedTokenizerFast:
+    """Phi-4-mini's kind: a token for each role, and tokens around the list of tools and of calls."""
+    roles = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>", "<|/tool|>"]
+    marks = ("<|tool_call|>", "<|/tool_call|>")
+    return train(LLAMA_SPLIT, roles, marks, eos_token=roles[0], pad_token=roles[0], rolecraft_renderer="phi4_mini")

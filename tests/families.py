@@ -1,19 +1,22 @@
 """The families whose chat formats are there: where each one's own template is found, its tokens, and conversations.
 
 Templates are read where they are published and checked by sha256; none is kept here. Those of llama.cpp come in the
-source package of llama-cpp-python: `python tests/families.py` downloads it, 77 MB, and unpacks them.
+source package of llama-cpp-python, Phi-4-mini's in a docstring of bfcl-eval, indented: `python tests/families.py`
+downloads both, 79 MB, and unpacks them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import random
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +29,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from rolecraft.store import cache
 from rolecraft.types import Message, ToolCall, ToolSpec
 
-_PACKAGE = "llama-cpp-python==0.3.36"
+_LLAMA_CPP, _BFCL = "llama-cpp-python==0.3.36", "bfcl-eval==2026.3.23"
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _THINK = ("<think>", "</think>")
 _CALLS = ("<tool_call>", "</tool_call>")
@@ -36,8 +39,9 @@ _CALLS = ("<tool_call>", "</tool_call>")
 class Family:
     """A template and what of it `format` equals.
 
-    `source` is `trl` (its wheel), `llama.cpp` (see above) or `gguf` (a base's file, dequantised before, whose tokenizer
-    is the real one); others are byte-level, with the family's `special` and `marks` tokens.
+    `source` is `trl` (its wheel), `llama.cpp` or `bfcl` (see above), or `gguf`: a base's file, dequantised before, its
+    tokenizer the real one. Others are byte-level, with the family's `special` and `marks` tokens. `in_system`: the
+    template takes tools as JSON beside the system text.
     """
 
     format: str
@@ -58,6 +62,7 @@ class Family:
     system: bool = True
     whole: bool = True
     turns: int = 3
+    in_system: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -77,6 +82,7 @@ def template(family: Family) -> str:
 _REMEDIES = {
     "trl": "pip install --no-deps trl",
     "llama.cpp": "python tests/families.py",
+    "bfcl": "python tests/families.py",
     "gguf": "load the base once",
 }
 
@@ -85,7 +91,7 @@ def _place(family: Family) -> Path | None:
     if family.source == "trl":
         found = importlib.util.find_spec("trl")
         return Path(found.origin).parent / "chat_templates" / family.file if found and found.origin else None
-    if family.source == "llama.cpp":
+    if family.source in ("llama.cpp", "bfcl"):
         return _unpacked() / family.file
     return next(iter(sorted((cache() / "gguf").glob(f"{family.file}-*/chat_template.jinja"))), None)
 
@@ -114,8 +120,11 @@ def official(
 ) -> tuple[int, ...]:
     """Return the ids that the family's own template makes of a conversation, of `tools` as a caller wrote them."""
     options = {"date_string": "26 Jul 2024", **family.options}
+    rows = [row(message) for message in messages]
+    if tools and family.in_system:
+        rows[0]["tools"] = json.dumps([tool["function"] for tool in tools], ensure_ascii=False)
     text = tokenizer.apply_chat_template(
-        [row(message) for message in messages],
+        rows,
         tools=list(tools) or None,
         tokenize=False,
         add_generation_prompt=prompt,
@@ -166,7 +175,8 @@ def conversations(family: Family, count: int = 200, seed: int = 0) -> list[tuple
 
 def _conversation(family: Family, draw: random.Random) -> tuple[tuple[Message, ...], tuple]:
     tools = TOOLS if family.tools and draw.random() < 0.6 else ()
-    head = [Message("system", _text(draw))] if family.system and draw.random() < 0.5 else []
+    always = bool(tools) and family.in_system
+    head = [Message("system", _text(draw))] if always or (family.system and draw.random() < 0.5) else []
     messages = [*head, Message("user", _text(draw))]
     for _ in range(draw.randint(0, family.turns)):
         if family.calls and draw.random() < 0.5:
@@ -221,6 +231,7 @@ _LLAMA = tuple("<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_head
 _GRANITE = ("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>")
 _PHI = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>")
 
+_PHI4 = (*_PHI, "<|/tool|>", "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>")
 _SMOLLM3_SPECIAL = (*_CHATML, "<|end_of_text|>")
 
 FAMILIES = (
@@ -319,6 +330,18 @@ FAMILIES = (
         )
     ),
     Family(
+        "phi4_mini",
+        "bfcl",
+        "phi-4-mini.jinja",
+        "febf589225c9728ab791f52e8897d7607a823d45368f0a4c92fa68997b40cce9",
+        _PHI4,
+        split=LLAMA_SPLIT,
+        eos="<|endoftext|>",
+        calls=0,
+        whole=False,
+        in_system=True,
+    ),
+    Family(
         "gemma3",
         "trl",
         "gemma3.jinja",
@@ -351,18 +374,22 @@ FAMILIES = (
 
 
 def fetch() -> None:
-    """Download the package of llama.cpp's templates and unpack them."""
+    """Download the packages that hold templates, and unpack these; nothing of the packages is installed or run."""
+    _unpacked().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        name = _PACKAGE.partition("==")[0]
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", name, "-d", folder]
-        subprocess.run([*command, _PACKAGE], check=True)
-        _unpacked().mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder]
+        subprocess.run([*command, "--no-binary", _LLAMA_CPP.partition("==")[0], _LLAMA_CPP], check=True)
+        subprocess.run([*command, _BFCL], check=True)
         with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as packed:
             for member in packed:
                 if "/models/templates/" in member.name and member.name.endswith(".jinja"):
                     file = packed.extractfile(member)
                     assert file is not None
                     (_unpacked() / Path(member.name).name).write_bytes(file.read())
+        with zipfile.ZipFile(next(Path(folder).glob("bfcl*.whl"))) as wheel:
+            code = wheel.read("bfcl_eval/model_handler/local_inference/phi_fc.py").decode()
+    lines = code.partition('"chat_template":')[2].partition('"""')[0].splitlines()
+    (_unpacked() / "phi-4-mini.jinja").write_text("".join(map(str.strip, lines)), encoding="utf-8")
 
 
 if __name__ == "__main__":

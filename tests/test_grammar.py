@@ -15,7 +15,7 @@ from rolecraft.renderers import CallSyntax, Renderer
 from rolecraft.team import called_next
 from rolecraft.types import Message, ToolCall, ToolSpec
 
-FORMATS = ("nano", "hermes", "llama3", "phi3")
+FORMATS = ("nano", "hermes", "llama3", "phi3", "phi4_mini")
 DEBT = ToolSpec("read_debt", "debt", {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]})
 NOOP = ToolSpec("noop", "nothing")
 TOOLS = (DEBT, NOOP)

@@ -33,7 +33,7 @@ HOSTILE = (
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(scope="session", params=["nano", "hermes", "llama3", "phi3"])
+@pytest.fixture(scope="session", params=["nano", "hermes", "llama3", "phi3", "phi4_mini"])
 def renderer(request: pytest.FixtureRequest) -> Renderer:
     return find(request.getfixturevalue(f"{request.param}_tokenizer"), request.param)
 

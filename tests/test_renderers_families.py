@@ -154,7 +154,7 @@ FULL = {"name": "f", "description": "d", "parameters": SCHEMA}
     ],
     ids=["whole", "no description", "no parameters", "another order", "strict"],
 )
-@pytest.mark.parametrize("family", [one for one in FAMILIES if one.tools], ids=str)
+@pytest.mark.parametrize("family", [one for one in FAMILIES if one.tools and not one.in_system], ids=str)
 def test_a_tool_is_told_whole_and_in_one_order(family: Family, function: dict, told: dict) -> None:
     tokenizer = families.tokenizer(family)
     renderer: Renderer = find(tokenizer, family.format)
@@ -175,3 +175,22 @@ def test_what_a_family_writes_is_read_back(family: Family) -> None:
                 read = renderer.parse(renderer.reply(message), "assistant")
                 calls = tuple(ToolCall(call.name, call.arguments) for call in message.tool_calls)
                 assert (read.content, read.tool_calls, read.unparsed) == (message.content, calls, None)
+
+
+def test_phi4_mini_writes_and_reads_several_calls_as_one_list() -> None:
+    renderer = find(families.tokenizer(family("phi4_mini-phi-4-mini")), "phi4_mini")
+    calls = (ToolCall("now", {}), ToolCall("weather", {"city": "<|/tool_call|>]"}))
+    message = Message("assistant", "so\n", tool_calls=calls, speaker="assistant")
+    expected = (
+        'so\n<|tool_call|>[{"name": "now", "arguments": {}}, '
+        '{"name": "weather", "arguments": {"city": "<|/tool_call|>]"}}]<|/tool_call|>'
+    )
+    assert renderer.reply_text(message) == expected
+    assert renderer.parse(renderer.reply(message), "assistant") == message
+
+
+def test_a_list_with_one_malformed_call_is_unparsed_whole() -> None:
+    renderer = find(families.tokenizer(family("phi4_mini-phi-4-mini")), "phi4_mini")
+    text = '<|tool_call|>[{"name": "now", "arguments": {}}, {"name": 3}]<|/tool_call|>'
+    read = renderer.parse(renderer.reply(Message("assistant", unparsed=text)), "assistant")
+    assert (read.tool_calls, read.unparsed) == ((), text)

@@ -155,7 +155,8 @@ class _Writer:
 
     def text_and(self, calls: str) -> str:
         """Return a rule for text, `calls`, or the one and on a new line the other."""
-        return rf'({self.text()} ("\n" {calls.removeprefix(self._lead)})? | {calls})'
+        apart = _quoted(self._syntax.after_text)
+        return rf"({self.text()} ({apart} {calls.removeprefix(self._lead)})? | {calls})"
 
     def content(self, schema: Mapping[str, Json]) -> str:
         """Return a rule for a text that is JSON of `schema`."""
@@ -189,11 +190,17 @@ class _Writer:
             heads.append(f"{' '.join(map(_quoted, head))} {self._name(reading.place)} " + '"}"')
         body = f"({' | '.join(heads)})"
         between = _quoted(self._syntax.between)
+        most = self._limits.calls if parallel else 1
+        if self._syntax.listed:
+            self._rule("call", body)
+            listed = f'"[" {_listed("call", between, 1, most)} "]"'
+            self._rule("calls", f"{self._tag(self._syntax.open)} {listed} {self._tag(self._syntax.close)}")
+            return "calls" if self._renderer.tags_are_tokens else f"{self._lead}calls"
         if self._syntax.open:
             body = f"{self._tag(self._syntax.open)} {body} {self._tag(self._syntax.close)}"
             between = f"{self._lead if self._renderer.tags_are_tokens else ''}{between}"
         self._rule("call", body)
-        self._rule("calls", _listed("call", between, 1, self._limits.calls if parallel else 1))
+        self._rule("calls", _listed("call", between, 1, most))
         return "calls" if self._renderer.tags_are_tokens and self._syntax.open else f"{self._lead}calls"
 
     def _tag(self, text: str) -> str:

@@ -49,6 +49,20 @@ def read_call(text: str, syntax: CallSyntax) -> ToolCall | str:
     return call_of(data, (syntax.arguments_key,), syntax)
 
 
+def read_calls(text: str, syntax: CallSyntax) -> tuple[ToolCall, ...] | str:
+    """Return the calls between an opening and a closing tag, one or a list, or why the text makes none."""
+    if not syntax.listed:
+        answer = read_call(text, syntax)
+        return answer if isinstance(answer, str) else (answer,)
+    try:
+        items = load(text)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    made = [call_of(item, (syntax.arguments_key,), syntax) for item in (items if isinstance(items, list) else [items])]
+    calls = tuple(one for one in made if isinstance(one, ToolCall))
+    return calls if len(calls) == len(made) else next(one for one in made if isinstance(one, str))
+
+
 def parse(segments: Iterable[tuple[str, bool]], syntax: CallSyntax, *, tags_are_tokens: bool) -> Reply:
     """Take a reply apart; `segments` are runs of (text, whether it is one control token). Never raises.
 
@@ -87,11 +101,11 @@ def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax) -> R
 
     def finish(raw_end: str) -> None:
         assert inner is not None
-        answer = read_call(inner.strip(), syntax) if raw_end else ""
-        if isinstance(answer, ToolCall):
-            calls.append(answer)
-        else:
+        answer = read_calls(inner.strip(), syntax) if raw_end else ""
+        if isinstance(answer, str):
             bad.append((opening + inner + raw_end).rstrip("\n"))
+        else:
+            calls.extend(answer)
         texts.append("")
 
     for text, control in segments:
@@ -108,7 +122,7 @@ def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax) -> R
             texts[-1] += text
     if inner is not None:
         finish("")
-    return _reply(texts, calls, bad)
+    return _reply(texts, calls, bad, syntax.after_text)
 
 
 def _parse_lines(text: str, syntax: CallSyntax) -> Reply:
@@ -134,9 +148,9 @@ def _parse_lines(text: str, syntax: CallSyntax) -> Reply:
     return _reply(texts, calls, bad)
 
 
-def _reply(texts: list[str], calls: list[ToolCall], bad: list[str]) -> Reply:
+def _reply(texts: list[str], calls: list[ToolCall], bad: list[str], after_text: str = "\n") -> Reply:
     """Join what is left; the first text is exact, later ones are kept where they say something."""
-    lead = texts[0].removesuffix("\n") if calls or bad else texts[0]
+    lead = texts[0].removesuffix(after_text) if calls or bad else texts[0]
     later = [text.strip() for text in texts[1:] if text.strip()]
     content = "\n".join([lead, *later]) if lead else "\n".join(later)
     return Reply(content, tuple(calls), "\n".join(bad) if bad else None)

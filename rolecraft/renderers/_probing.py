@@ -5,6 +5,7 @@ Not covered: whether the tokenizer splits that text alike; templates that change
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,6 +52,9 @@ class Templated(Protocol):
 def own_text(tokenizer: Templated, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> str | None:
     """Return the prompt that the tokenizer's own template writes, or None where it fails, as templates may."""
     rows = [_row(message) for message in messages]
+    if tools and rows[0]["role"] == "system":  # where Phi-4 looks for them
+        functions = ({"name": t.name, "description": t.description, "parameters": t.parameters} for t in tools)
+        rows[0]["tools"] = json.dumps(list(functions), ensure_ascii=False)
     listed = [
         {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
         for t in tools
@@ -73,7 +77,7 @@ def text_of(format: Format, tokenizer: Tokenizer, messages: Sequence[Message], t
 
 def knows_tools(tokenizer: Templated) -> bool:
     """Tell whether the tokenizer's own template tells a model of its tools."""
-    return all(tool.name in (own_text(tokenizer, (_ASKED,), _TOOLS) or "") for tool in _TOOLS)
+    return all(tool.name in (own_text(tokenizer, (_SYSTEM, _ASKED), _TOOLS) or "") for tool in _TOOLS)
 
 
 def _row(message: Message) -> dict[str, Any]:
