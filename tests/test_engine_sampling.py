@@ -90,3 +90,16 @@ def test_the_likeliest_tokens_come_in_order():
     assert (first, second) == (0, 1)
     assert chance == pytest.approx(float(LOGITS.log_softmax(-1)[0, 0]))
     assert len(likeliest(LOGITS[0], 20)) == 4
+
+
+def test_tokens_that_mean_the_same_are_drawn_as_one_and_as_often_as_they_are_likely_together():
+    logits = torch.tensor([[1.0, 0.9, 0.9, -9.0]])
+    meant = torch.tensor([False, True, True, True])
+    allowed = torch.tensor([[True, False, False, True]])
+    assert sample(logits, [Draw()], allowed)[0] == [0]
+    (token,), (logprob,) = sample(logits, [Draw()], allowed, {0: (3, meant)})
+    assert token == 3
+    assert logprob == pytest.approx(float(logits.log_softmax(-1)[0, 3]), abs=1e-5)
+    likely = float(logits.softmax(-1)[0, 0])
+    drawn = [sample(logits, [Draw(1.0, point=i / 400)], allowed, {0: (3, meant)})[0][0] for i in range(400)]
+    assert drawn.count(0) / 400 == pytest.approx(likely, abs=0.01)

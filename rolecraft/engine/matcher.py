@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from rolecraft import grammar, wire
+from rolecraft.engine.ending import Ending, Whole
 from rolecraft.errors import DataError, EngineError
 from rolecraft.grammar import LONGEST_FREE_KEY, OnUnsupported, Wanted
 from rolecraft.grammar.shapes import Limits
@@ -68,7 +69,8 @@ class Grammars:
         with self._lock:
             endings = [self._words.plain(f" Next: {role}.".encode()) for role in wanted.next_roles]
             ends = tuple((*ending, self._renderer.end_id) for ending in endings)
-            matcher = Matcher(self._words, found.matcher.deep_copy(), _Scan() if found.open_keys else None, ends)
+            whole = Whole.of(self._renderer, any(tool.repeatable for tool in wanted.tools))
+            matcher = Matcher(self._words, found.matcher.deep_copy(), _Scan() if found.open_keys else None, ends, whole)
         try:
             for token in begun:
                 matcher.accept(token)
@@ -134,8 +136,15 @@ class _Compiled:
 class Matcher:
     """One reply's way through its grammar, up to and including the end token."""
 
-    def __init__(self, words: _Words, compiled: Any, scan: _Scan | None, endings: tuple[tuple[int, ...], ...]) -> None:
-        self._words, self._compiled, self._endings = words, compiled, endings
+    def __init__(
+        self,
+        words: _Words,
+        compiled: Any,
+        scan: _Scan | None,
+        endings: tuple[tuple[int, ...], ...],
+        whole: Whole,
+    ) -> None:
+        self._words, self._compiled, self._endings, self._whole = words, compiled, endings, whole
         self._scans = [scan] if scan is not None else []
         self._written: list[int] = []
         self._closing_from: int | None = None
@@ -168,6 +177,21 @@ class Matcher:
             )
         return torch.from_numpy(mask)
 
+    def ending(self, allowed: torch.Tensor) -> Ending | None:
+        """Return which tokens mean the end where `allowed` ones may come next; None if the reply cannot end here."""
+        whole = self._whole
+        if not allowed[whole.end_id]:
+            return None
+        meant = torch.zeros_like(allowed)
+        meant[whole.stop_ids] = True
+        if whole.ends_in_call(self._tail(2 * len(whole.close) + 1)):
+            meant |= whole.ends_in_twin(self._tail(len(self._written)))
+        return Ending(whole.end_id, meant)
+
+    def _tail(self, count: int) -> bytes:
+        """Return what the last `count` tokens say."""
+        return b"".join(map(self._words.tokens.__getitem__, self._written[len(self._written) - count :]))
+
     def forced(self, left: int | None = None) -> list[int]:
         """Return the tokens that come next whatever the model says; none where there is a choice."""
         if closing := self._closing(left):
@@ -196,7 +220,7 @@ class Matcher:
 
     def copy(self) -> Matcher:
         """Return a matcher at the same point, which goes its own way."""
-        matcher = Matcher(self._words, self._compiled.deep_copy(), None, self._endings)
+        matcher = Matcher(self._words, self._compiled.deep_copy(), None, self._endings, self._whole)
         matcher._scans, matcher._written = self._scans.copy(), self._written.copy()
         matcher._closing_from = self._closing_from
         return matcher

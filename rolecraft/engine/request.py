@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from rolecraft.engine.ending import Ending
 from rolecraft.engine.matcher import Matcher
 from rolecraft.engine.model_runner import cache_keys
 from rolecraft.engine.reply import has_stop
@@ -36,10 +37,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Which tokens may come next: `mask`, (V,) booleans (None: any); `forced` if it is but one."""
+    """Which tokens may come next: `mask`, (V,) booleans (None: any); `forced` if it is but one.
+
+    `ending`: which of all tokens mean the end, where that may come.
+    """
 
     mask: torch.Tensor | None = None
     forced: bool = False
+    ending: Ending | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -120,7 +125,8 @@ class Request:
         if forced:
             return Allowed(torch.zeros(vocabulary, dtype=torch.bool).index_fill_(0, torch.tensor(forced), True), True)
         mask = self.matcher.allowed(self.remaining)
-        return Allowed(mask, forced=int(mask.count_nonzero()) == 1)
+        forced_here = int(mask.count_nonzero()) == 1
+        return Allowed(mask, forced_here, None if forced_here else self.matcher.ending(mask))
 
     def logits_needed(self, new: int, computed: int) -> int:
         """Return after how many of the last `new` of `computed` tokens the model's logits are needed."""
@@ -187,4 +193,6 @@ def sample_each(requests: Sequence[tuple[Request, Allowed]], logits_BV: torch.Te
         allowed_BV = torch.stack([anything if allowed.mask is None else allowed.mask for _, allowed in requests])
     for b, (request, _) in enumerate(requests):
         request.record_likeliest(logits_BV[b : b + 1])
-    return sample(logits_BV, [request.draw(allowed.forced) for request, allowed in requests], allowed_BV)
+    draws = [request.draw(allowed.forced) for request, allowed in requests]
+    endings = {b: (one.ending.end_id, one.ending.meant) for b, (_, one) in enumerate(requests) if one.ending}
+    return sample(logits_BV, draws, allowed_BV, endings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,18 +27,24 @@ class Draw:
 
 
 def sample(
-    logits_BV: torch.Tensor, draws: Sequence[Draw], allowed_BV: torch.Tensor | None = None
+    logits_BV: torch.Tensor,
+    draws: Sequence[Draw],
+    allowed_BV: torch.Tensor | None = None,
+    merged: Mapping[int, tuple[int, torch.Tensor]] | None = None,
 ) -> tuple[list[int], list[float]]:
     """Draw a token from each row; return the tokens and their log-probabilities at temperature 1, nothing cut off.
 
     Temperature 0 takes the likeliest. Else the token is where the row's point falls in its cumulative distribution, so
     a row's draw depends on nothing but its own logits and its own `Draw`. Only tokens in `allowed_BV` are drawn; the
-    log-probabilities are the model's own, whatever is penalised or not allowed.
+    log-probabilities are the model's own, whatever is penalised or not allowed. In the rows `merged` one token is drawn
+    for all of some tokens (V,), itself among them, with their chances together.
     """
     free_BV = logits_BV
-    logits_BV = _penalised(logits_BV, draws)
+    logits_BV = open_BV = _penalised(logits_BV, draws)
     if allowed_BV is not None:
         logits_BV = logits_BV.masked_fill(~allowed_BV.to(logits_BV.device), float("-inf"))
+    if merged:
+        logits_BV = _merged(logits_BV, open_BV, merged)
     ids_B = logits_BV.argmax(-1)
     warm = [b for b, draw in enumerate(draws) if draw.temperature > 0]
     if warm:
@@ -51,6 +57,18 @@ def likeliest(logits_V: torch.Tensor, count: int) -> tuple[tuple[int, float], ..
     """Return the `count` likeliest tokens, each with its log-probability, the likeliest first."""
     logprobs, ids = logits_V.log_softmax(-1).topk(min(count, logits_V.shape[-1]))
     return tuple(zip(ids.tolist(), logprobs.tolist(), strict=True))
+
+
+def _merged(
+    logits_BV: torch.Tensor, open_BV: torch.Tensor, merged: Mapping[int, tuple[int, torch.Tensor]]
+) -> torch.Tensor:
+    """Return logits in which some rows' tokens are one: what they are likely together is that of the one."""
+    logits_BV = logits_BV.clone()
+    for b, (token, others_V) in merged.items():
+        others_V = others_V.to(logits_BV.device)
+        logits_BV[b, others_V] = float("-inf")
+        logits_BV[b, token] = open_BV[b, others_V].logsumexp(-1)
+    return logits_BV
 
 
 def _penalised(logits_BV: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:

@@ -91,6 +91,8 @@ def write(
 def _calls_or_text(writer: _Writer, wanted: Wanted, chosen: Sequence[tuple[int, ToolSpec]]) -> str:
     """Return a rule for calls of the chosen tools, for text or for both, as `wanted.choice` says."""
     calls = writer.calls(chosen, wanted.parallel, apart=wanted.schema is not None) if chosen else ""
+    if calls and wanted.parallel:
+        calls = writer.broken(calls)
     if calls and wanted.choice != "auto":
         return calls
     if wanted.schema is not None:
@@ -202,6 +204,10 @@ class _Writer:
         self._rule("call", body)
         self._rule("calls", _listed("call", between, 1, most))
         return "calls" if self._renderer.tags_are_tokens and self._syntax.open else f"{self._lead}calls"
+
+    def broken(self, calls: str) -> str:
+        """Return a rule for `calls` after which the line may end: there a model decides that no further call comes."""
+        return f'{calls} "\\n"?' if self._syntax.open else calls
 
     def _tag(self, text: str) -> str:
         """Return what opens or closes a call, with the space that belongs to it."""
