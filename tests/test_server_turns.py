@@ -139,6 +139,30 @@ def test_a_role_alone_is_heard_as_it_wrote(nano_tokenizer):
         assert "".join(event.text for event in heard) in ("", played.content)
 
 
+@pytest.mark.parametrize("listen", [False, True])
+@pytest.mark.parametrize(("said", "calls"), [("Look.", 0), (CALL, 1)])
+def test_a_cut_call_is_no_content_and_the_round_ends_by_length(nano_tokenizer, said, calls, listen):
+    engine = scripted(nano_tokenizer, lambda prompt: f"{said}\n{CALL}")
+    whole = len(play(engine, model="nano:executor")[0].turns[0].token_ids)
+    played, heard = play(engine, replace(ASKED, max_tokens=whole - 4), model="nano:executor", listen=listen)
+    assert (played.content, played.finish, len(played.calls)) == ("" if calls else said, "length", calls)
+    assert "read_debt" not in "".join(event.text for event in heard if isinstance(event, TextDelta))
+
+
+def test_where_no_call_may_be_made_text_that_looks_like_one_is_cut_like_any_text(nano_tokenizer):
+    engine = scripted(nano_tokenizer, lambda prompt: CALL)
+    played, _ = play(engine, replace(ASKED, tools=(), max_tokens=8), model="nano:executor")
+    assert (played.finish, CALL.startswith(played.content), bool(played.content)) == ("length", True, True)
+
+
+def test_a_call_that_a_message_has_twice_is_sent_once_where_that_is_asked_for(nano_tokenizer):
+    engine = scripted(nano_tokenizer, lambda prompt: f"{CALL}\n{CALL}")
+    assert len(play(engine, model="nano:executor")[0].calls) == 2
+    played, _ = play(engine, model="nano:executor", settings=Settings(skip_repeats=True))
+    assert len(played.calls) == 1
+    assert "stood in the reply once more" in played.trailing[0].content
+
+
 def test_the_limit_is_of_all_roles_together(nano_tokenizer):
     engine = scripted(nano_tokenizer)
     whole = sum(len(turn.token_ids) for turn in play(engine)[0].turns)

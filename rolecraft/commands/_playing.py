@@ -101,7 +101,7 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     return base, players
 
 
-def _skips_repeats(player: str | remote.Settings, options: argparse.Namespace) -> bool:
+def skips_repeats(player: str | remote.Settings, options: argparse.Namespace) -> bool:
     """Return whether calls made again are skipped; what is known of the base nano was measured with all of them run."""
     return bool(options.repeats == "skip" if options.repeats else player != "nano")
 
@@ -157,6 +157,6 @@ def episode_settings(player: str | remote.Settings, options: argparse.Namespace)
         max_turns=options.max_turns,
         sampling=sampling,
         constrained=options.constrain,
-        skip_repeats=_skips_repeats(player, options),
+        skip_repeats=skips_repeats(player, options),
         strict_calls=options.strict_calls,
     )

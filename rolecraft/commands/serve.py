@@ -30,6 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _add_limits(parser)
     _playing.add_model(parser, max_context=4096, max_tokens=1024, max_tokens_of="an answer, all roles together,")
     _playing.add_constrain(parser)
+    _playing.add_repeats(parser)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -57,12 +58,14 @@ def run(options: argparse.Namespace) -> None:
     from rolecraft import server
     from rolecraft.server import models, service, turns
 
+    base, players = _playing.base_and_team(options)
     playing = turns.Settings(
         temperature=options.temperature,
         max_tokens=options.max_tokens,
         max_thought=options.max_thought,
         max_turns=options.max_turns,
         constrained=not options.unconstrained,
+        skip_repeats=_playing.skips_repeats(base, options),
         strict_calls=options.strict_calls,
     )
     limits = service.Limits(options.concurrency, options.waiting, options.seconds, options.max_messages)
@@ -70,7 +73,6 @@ def run(options: argparse.Namespace) -> None:
         options.host, options.port, options.max_body, options.stall, options.grace, options.keyless, limits, playing
     )
     key = server.read_key(options.api_key_file)
-    base, players = _playing.base_and_team(options)
     # The address is taken before the models are loaded: that it cannot be had is told at once.
     with server.bind(settings, key) as bound, open_models(base, players, options) as served:
         told = f"{models.describe(served)}: {'with' if key else 'without'} a key at "

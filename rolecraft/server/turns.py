@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rolecraft import repeats
 from rolecraft.agent import remarks
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.renderers import why_unparsed
@@ -29,7 +30,7 @@ class Settings:
     `max_tokens` caps what all roles together write for one answer, `max_turns` how often they speak, `max_calls` how
     many calls of one message are kept, `max_thought` the tokens of a role that neither calls nor answers.
     `constrained`: each role is held to its part, and calls to their schemas. `strict_calls`: only calls in the model
-    family's own syntax are calls.
+    family's own syntax are calls. `skip_repeats`: a call that a message has twice is sent once.
     """
 
     temperature: float = 0.0
@@ -39,6 +40,7 @@ class Settings:
     max_thought: int = 160
     constrained: bool = True
     strict_calls: bool = False
+    skip_repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +179,17 @@ class _Choice:
             if not self.turns:
                 raise
             return "length"
-        message = self._named(completion.message, speaker)
+        message, dropped = completion.message, tuple[Message, ...]()
+        if self.settings.skip_repeats:
+            message, dropped = repeats.without_twins(message, self.request.tools)
+        message = self._named(message, speaker)
         self.turns.append(replace(completion.turn, message=message, speaker=speaker))
         self.messages.append(message)
         remarked = () if self.model.single_role else remarks(message, why_unparsed, self.request.tools)
         if message.tool_calls:
-            self.calls, self.trailing = message.tool_calls, remarked
+            self.calls, self.trailing = message.tool_calls, (*dropped, *remarked)
             await self.output.call(self.calls)
-            return "tool_calls"
+            return "length" if self._cuts_a_call(completion) else "tool_calls"
         if completion.turn.stop == "length" and not remarked:
             return "length"
         self.messages += remarked
@@ -268,10 +273,15 @@ class _Choice:
     def _text(self, completion: Completion) -> str:
         """Return what is sent of a reply as text; of a single role also an unreadable call, unless it was cut."""
         message = completion.message
-        if not self.model.single_role or message.unparsed is None or completion.turn.stop == "length":
+        if not self.model.single_role or message.unparsed is None or self._cuts_a_call(completion):
             return message.content
         message = message.strict or message
         return "\n".join(part for part in (message.content, message.unparsed) if part)
+
+    def _cuts_a_call(self, completion: Completion) -> bool:
+        """Tell whether a reply ran out of tokens within a call; where none may be made, what looks like one is text."""
+        cut = completion.turn.stop == "length" and completion.message.unparsed is not None
+        return cut and self.tool_choice != "none"
 
     def _named(self, message: Message, speaker: str) -> Message:
         """Give the calls ids that nobody can guess, and keep as many as are wanted."""
