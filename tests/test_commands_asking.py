@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -104,4 +105,43 @@ def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):
     code, out, _ = call(capsys, "chat", "--tools", tools, "--max-tokens", "8", "--max-turns", "2")
     assert code == 0
     assert next(questions, None) is None
+    assert "assistant" in out
+
+
+def test_run_says_by_how_much_a_context_is_too_small(capsys, tools):
+    code, _, err = call(capsys, "run", "What is the stock of Lamp? " * 9, "--tools", tools, "--max-context", "40")
+    assert code == 1
+    assert re.search(r"no answer: the context is full: the prompt .* has \d+ tokens and the context holds 40;", err)
+    assert "--max-context" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--max-tokens 3", "a reply was cut after 3 tokens; allow longer ones (--max-tokens)"),
+        ("--max-tokens 900 --max-context 80", "tokens, where the context ends; allow more (--max-context)"),
+        ("--max-turns 1 --max-tokens 80 --constrain --team mor --bare", "model calls have been made; allow more"),
+    ],
+)
+def test_run_says_why_there_is_no_answer(capsys, tools, words, why):
+    code, _, err = call(capsys, "run", "Why?", "--tools", tools, *words.split())
+    assert code == 1
+    assert why in err
+
+
+def test_a_chat_whose_context_is_full_goes_on_without_its_oldest_questions(capsys, monkeypatch):
+    questions = iter([*(f"What is the stock of Lamp number {i}? " * 2 for i in range(6)), ""])
+    monkeypatch.setattr("rich.console.Console.input", lambda *_: next(questions))
+    code, out, err = call(capsys, "chat", "--bare", "--max-context", "120", "--max-tokens", "8")
+    assert code == 0
+    assert "the oldest question is left out" in " ".join(out.split())
+    assert out.count("assistant") == 6
+    assert "the context is full" not in err
+
+
+def test_a_chat_says_that_a_question_is_too_long_and_goes_on(capsys, monkeypatch):
+    questions = iter(["What is the stock of Lamp? " * 20, "Hi.", ""])
+    monkeypatch.setattr("rich.console.Console.input", lambda *_: next(questions))
+    _, out, err = call(capsys, "chat", "--bare", "--max-context", "100", "--max-tokens", "8")
+    assert err.count("no answer: the context is full") == 1
     assert "assistant" in out

@@ -17,7 +17,7 @@ def test_what_plays_can_be_constrained(verb):
     assert (held.constrain, held.on_unsupported) == (True, "ignore")
 
 
-@pytest.mark.parametrize(("verb", "context"), [("eval", 1024), ("run hi", 1024), ("chat", 1024), ("serve", 4096)])
+@pytest.mark.parametrize(("verb", "context"), [("eval", None), ("run hi", None), ("chat", None), ("serve", 4096)])
 def test_what_opens_an_engine_can_be_bounded(verb, context):
     given = " --max-context 300 --memory-mb 64 --prefill-dtype auto"
     usual, bounded = (read(f"{verb}{flags}".split()) for flags in ("", given))
@@ -55,3 +55,12 @@ def test_keys_and_values_beyond_the_bound_are_refused_before_anything_is_answere
 )
 def test_calls_made_again_are_skipped_but_on_the_base_whose_scores_are_known(verb, base, flags, skips):
     assert _playing.episode_settings(base, read(f"{verb}{flags}".split())).skip_repeats is skips
+
+
+def test_a_team_that_nobody_tuned_the_model_for_is_told(capsys):
+    _playing.base_and_team(read(["run", "hi", "--team", "mor"]))
+    told = capsys.readouterr().err
+    assert "the base 'nano' was not tuned for the roles of team 'mor'" in told
+    assert "rolecraft train mor" in told
+    _playing.base_and_team(read(["run", "hi"]))
+    assert capsys.readouterr().err == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rolecraft import remote, team
+    from rolecraft.memory import Window
     from rolecraft.tools import Toolbox
-    from rolecraft.types import Engine, Message, Trajectory
+    from rolecraft.types import Message, Trajectory
 
 _COLOURS = {"reasoner": "cyan", "executor": "yellow", "summarizer": "green", "assistant": "green", "tool": "magenta"}
 
@@ -57,19 +59,19 @@ def opening(options: argparse.Namespace, question: str) -> tuple[Message, ...]:
 async def answer(
     options: argparse.Namespace,
     player: str | remote.Settings,
-    engine: Engine,
+    engine: Window,
     players: team.Team,
     box: Toolbox,
     messages: tuple[Message, ...],
     console: Console,
 ) -> Trajectory:
-    """Play one episode on the user's tools, showing each message as it comes."""
+    """Play one episode on the user's tools, showing each message as it comes, and at the end why there is no answer."""
     from rolecraft import agent
     from rolecraft.renderers import why_unparsed
     from rolecraft.types import Environment, Task, Verdict
 
     environment = Environment(Task("chat", messages, box.specs), box, lambda record: Verdict(0.0, "nobody judged it"))
-    return await agent.episode(
+    record = await agent.episode(
         environment,
         players,
         engine,
@@ -78,6 +80,25 @@ async def answer(
         explain=why_unparsed,
         watch=lambda message: show(message, console),
     )
+    if record.stop != "answered":
+        print(f"rolecraft: no answer: {why_not(record, options, engine.full)}", file=sys.stderr)
+    return record
+
+
+def why_not(record: Trajectory, options: argparse.Namespace, full: str) -> str:
+    """Return why an episode has no answer, and the remedy; `full` is what was said of a prompt that is too long."""
+    if record.stop == "max_turns":
+        return f"{len(record.turns)} model calls have been made; allow more (--max-turns)"
+    if record.stop == "repeated_call":
+        return "the model made the same call again and again"
+    if record.stop != "length":
+        return f"the episode ended by {record.stop}"
+    if full:
+        return f"the context is full: {full}"
+    written = record.turns[-1].usage.completion if record.turns else 0
+    if written >= options.max_tokens:
+        return f"a reply was cut after {written} tokens; allow longer ones (--max-tokens)"
+    return f"a reply was cut after {written} tokens, where the context ends; allow more (--max-context)"
 
 
 def show(message: Message, console: Console) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_model(
     parser: argparse.ArgumentParser,
     *,
-    max_context: int = 1024,
+    max_context: int | None = None,
     max_tokens: int = 160,
     max_tokens_of: str = "a reply",
     seed_of: str = "sampling",
@@ -41,7 +41,8 @@ def add_model(
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help=text)
     text = "the type in which prompts are computed; auto measures which is faster here (default: float32)"
     group.add_argument("--prefill-dtype", default="float32", choices=("auto", "float32", "bfloat16"), help=text)
-    text = f"the longest conversation, the reply included (default: {max_context})"
+    usual = max_context or "the model's own, at most 8192, and what half of the memory holds"
+    text = f"the longest conversation, the reply included (default: {usual})"
     group.add_argument("--max-context", type=count, default=max_context, metavar="TOKENS", help=text)
     text = "the most memory for keys and values; what could need more is refused (default: no limit)"
     group.add_argument("--memory-mb", type=count, metavar="MIB", help=text)
@@ -91,13 +92,21 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     if options.adapter:
         bases.require_adapter(options.adapter)
     contract = read(options.adapter) if options.adapter else None
-    name = options.team or (contract.team if contract else None) or "single"
+    taught = contract.team if contract else None
+    name = options.team or taught or "single"
     instructions = contract.instructions if contract else True
     players = team.find(name, instructions=instructions and not options.bare)
     if contract and contract.gate:
         contract.gate.check(players)
     base = options.base or (contract.base if contract else "nano")
     bases.find(base)
+    if len(players.roles) > 1 and taught != name:
+        who = f"the adapter in {str(options.adapter)!r}" if options.adapter else f"the base {base!r}"
+        print(
+            f"rolecraft: {who} was not tuned for the roles of team {name!r}, which are left to their instructions; "
+            f"tune an adapter for it (rolecraft train {name}), or leave out --team",
+            file=sys.stderr,
+        )
     return base, players
 
 

@@ -26,19 +26,32 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Answer question after question, until an empty line."""
+    """Answer question after question, until an empty line; the oldest are left out when the context is full."""
     import asyncio
 
     from rich.console import Console
 
+    from rolecraft import memory
+
     console = Console()
     player, players = _playing.player_and_team(options)
     with _asking.open_toolbox(options) as box, _playing.open_engine(player, options) as engine:
+        window = memory.Window(engine, lambda count: _tell_left_out(count, console))
         console.print("Ask; an empty line ends the chat.", style="dim")
         messages: tuple[Message, ...] = ()
         while question := _ask(console):
             messages = _continued(messages, question) if messages else _asking.opening(options, question)
-            messages = asyncio.run(_asking.answer(options, player, engine, players, box, messages, console)).messages
+            record = asyncio.run(_asking.answer(options, player, window, players, box, messages, console))
+            messages = memory.without_oldest(record.messages, window.left_out)
+            window.left_out = 0
+
+
+def _tell_left_out(count: int, console: Console) -> None:
+    which = "question is" if count == 1 else f"{count} questions are"
+    text = (
+        f"(the context is full: from now on the oldest {which} left out, with the answers; --max-context allows more)"
+    )
+    console.print(text, style="dim")
 
 
 def _continued(messages: tuple[Message, ...], question: str) -> tuple[Message, ...]:

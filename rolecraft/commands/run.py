@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from rolecraft.commands import _asking, _endpoint, _playing
 
@@ -30,15 +29,13 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from rolecraft import wire
+    from rolecraft.memory import Window
 
     console = Console(stderr=options.json)
     player, players = _playing.player_and_team(options)
     with _asking.open_toolbox(options) as box, _playing.open_engine(player, options) as engine:
         messages = _asking.opening(options, options.question)
-        record = asyncio.run(_asking.answer(options, player, engine, players, box, messages, console))
+        record = asyncio.run(_asking.answer(options, player, Window(engine), players, box, messages, console))
     if options.json:
         print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
-    if record.stop != "answered":
-        print(f"rolecraft: no answer: the episode ended by {record.stop}", file=sys.stderr)
-        return 1
-    return 0
+    return int(record.stop != "answered")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from rolecraft.engine.context import own_context
 from rolecraft.engine.matcher import Grammars, Matcher
 from rolecraft.engine.memory import return_freed
 from rolecraft.engine.model_runner import ModelRunner, cache_keys
@@ -44,7 +45,7 @@ class LocalEngine:
         self._runner = ModelRunner(
             loaded,
             settings.max_requests,
-            settings.max_context,
+            settings.max_context or own_context(loaded, settings.max_requests, settings.memory_mb),
             use_fused=settings.fused,
             prefill_dtype=settings.prefill_dtype,
         )

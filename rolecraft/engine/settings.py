@@ -21,7 +21,8 @@ class Settings:
     """How much the engine holds and computes at once.
 
     `max_requests`: how many replies are decoded together, and how many conversations stay cached; so play at most as
-    many episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it.
+    many episodes at once. `max_context`: tokens of a prompt with its reply; the model's own limit caps it. None: that
+    limit, at most 8192, and no more than `memory_mb`, or else half of the machine's memory, holds for all requests.
     `prefill_tokens`: how many prompt tokens are computed between two decoding steps. `seed` varies all sampling.
     `constrain`: which replies a grammar holds; `fast_forward`: tokens it leaves no choice for are computed at once.
     `fused`: Llama-like models run by calls of our own, which are fewer, and others by transformers' as ever.
@@ -31,7 +32,7 @@ class Settings:
     """
 
     max_requests: int = 16
-    max_context: int = 1024
+    max_context: int | None = 1024
     prefill_tokens: int = 1024
     seed: int = 0
     constrain: Constrain = "asked"
