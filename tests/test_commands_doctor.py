@@ -21,3 +21,28 @@ def test_the_doctor_names_the_command_that_installs_an_extra(capsys):
     _, out, _ = call(capsys, "doctor")
     assert "sandbox" in out
     assert "rolecraft[wandb]" in " ".join(out.split()) or "wandb" in out
+
+
+def test_the_doctor_tries_a_base_out(capsys):
+    code, out, _ = call(capsys, "doctor", "--base", "nano", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert (found["family"], found["parameters"]) == ("llama (LlamaForCausalLM)", 1_136_000)
+    assert found["format"] == {"name": "nano", "why": "the tokenizer's config asks for it (rolecraft_renderer)"}
+    assert found["context"] == {"model": 1024, "used": 1024}
+    assert 0 < found["memory"]["bfloat16"]["weights"] < found["memory"]["float32"]["weights"]
+    assert found["reply"]["tokens"] > 0
+
+
+def test_the_doctor_tells_of_a_base_what_may_be_read_of_it(capsys):
+    code, out, _ = call(capsys, "doctor", "--base", "nano")
+    said = " ".join(out.split())
+    assert code == 0
+    for text in ("family llama", "chat format nano:", "1,024 tokens", "to tune a LoRA", "worked out", "first reply"):
+        assert text in said
+
+
+def test_the_doctor_says_that_a_base_is_missing(capsys, tmp_path):
+    code, _, err = call(capsys, "doctor", "--base", str(tmp_path / "none"))
+    assert code == 2
+    assert "no folder" in err

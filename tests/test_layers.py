@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine",
     ),
     ("workers", "train", "rl"),
-    ("scores", "evaluate", "report", "server", "doctor", "nano", "reproduce"),
+    ("scores", "evaluate", "report", "server", "doctor", "tryout", "nano", "reproduce"),
     ("commands",),
     ("cli",),
 )

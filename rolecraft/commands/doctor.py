@@ -1,4 +1,4 @@
-"""Show versions, devices, sandbox layers and missing extras."""
+"""Show versions, devices, sandbox layers and missing extras, or try a base out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,32 @@ GROUP = "this machine and the embedded model"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
+    text = (
+        "try this base out (nano, smollm2, a folder, a GGUF file, a name on the hub): its family, chat format, "
+        "context, memory and a first reply"
+    )
+    parser.add_argument("--base", metavar="MODEL", help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print what is found here."""
+    """Print what is found here, or what a base is."""
     from rich.console import Console
 
-    from rolecraft import doctor
+    if options.base:
+        from rolecraft import bases
 
-    found = doctor.examine()
+        bases.find(options.base)
+        from rolecraft import tryout
+
+        found = tryout.examine(options.base)
+        show = tryout.show
+    else:
+        from rolecraft import doctor
+
+        found = doctor.examine()
+        show = doctor.show
     if options.json:
         print(json.dumps(found))
     else:
-        doctor.show(found, Console())
+        show(found, Console())

@@ -1,0 +1,144 @@
+"""Tries a base out: its family, chat format, context, the memory that it needs, and a first reply.
+
+Not covered: how well it calls tools (see `rolecraft eval`), and memory on an accelerator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from transformers import AutoModelForCausalLM
+
+from rolecraft import adapters, bases, contract, engine, model, recipe
+from rolecraft.engine.context import LONGEST, token_bytes
+from rolecraft.types import Message, Prompt, Sampling
+
+if sys.platform != "win32":
+    import resource
+
+_QUESTION = "Say hello in five words."
+_MIB = 2**20
+_ROW = 1024
+"""Tokens of the training row that the estimate is for."""
+_ADAM_BYTES = 16
+"""Of one trained parameter: itself, its gradient and Adam's two means, in float32."""
+
+
+def examine(base: str) -> dict[str, Any]:
+    """Return what was found of a base as JSON-ready data; raises what loading it raises.
+
+    Memory is in MiB. What it needs is worked out from the model's config and not measured, but for `peak`: what this
+    process came to, torch itself included.
+    """
+    place = bases.find(base)
+    config = model.load_config(base)
+    needs = estimate(config, recipe.load_recipe(recipe.find_recipe("lora"), ()))
+    begun = time.perf_counter()
+    loaded = model.load(base)
+    seconds = time.perf_counter() - begun
+    return {
+        "base": base,
+        "place": place,
+        "family": f"{config.model_type} ({type(loaded.model).__name__})",
+        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "format": _format(loaded),
+        "context": {"model": loaded.context, "used": min(loaded.context or LONGEST, LONGEST)},
+        "memory": needs,
+        "load_seconds": round(seconds, 2),
+        "reply": _reply(loaded),
+        "peak": _peak(),
+    }
+
+
+def estimate(config: Any, lora: recipe.Recipe) -> dict[str, Any]:
+    """Return the MiB that playing one conversation and tuning a LoRA on one row at a time need, by a model's config."""
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    parameters = sum(parameter.numel() for parameter in empty.parameters())
+    trained = adapters.count_trainable(adapters.find(lora.adapter.name).attach(empty, lora.adapter.settings))
+    context = min(getattr(config.get_text_config(), "max_position_embeddings", None) or LONGEST, LONGEST)
+    found: dict[str, Any] = {"play_tokens": context, "tune_tokens": _ROW, "trained": trained}
+    for name, width in (("float32", 4), ("bfloat16", 2)):
+        weights = parameters * width
+        found[name] = {
+            "weights": _mib(weights),
+            "play": _mib(weights + context * token_bytes(config, width)),
+            "tune": _mib(weights + trained * _ADAM_BYTES + _ROW * activation_bytes(config, width)),
+        }
+    return found
+
+
+def activation_bytes(config: Any, width: int) -> int:
+    """Return about how many bytes of one token a training step keeps for the way back, without checkpointing.
+
+    Per layer: the inputs of both norms and of what follows them, of each projection, and the three wide vectors of the
+    feed-forward part; and at the end the logits thrice in float32.
+    """
+    text = config.get_text_config()
+    layer = 8 * text.hidden_size + 4 * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
+    return int(text.num_hidden_layers * layer * width + 3 * 4 * text.vocab_size)
+
+
+def show(found: Mapping[str, Any], console: Console) -> None:
+    """Print what `examine` found."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    needs, reply, context = found["memory"], found["reply"], found["context"]
+    table.add_row("base", f"{found['base']}, at {found['place']}")
+    table.add_row("family", f"{found['family']}, {found['parameters'] / 1e6:,.1f} million parameters")
+    table.add_row("chat format", f"{found['format']['name']}: {found['format']['why']}")
+    limit = "its config names no limit" if context["model"] is None else f"{context['model']:,} tokens"
+    table.add_row("context", f"{limit}; {context['used']:,} are used unless --max-context says otherwise")
+    for width in ("float32", "bfloat16"):
+        one = needs[width]
+        table.add_row(
+            f"memory, {width}",
+            f"about {one['play']:,} MiB to play one conversation of {needs['play_tokens']:,} tokens (weights "
+            f"{one['weights']:,}), about {one['tune']:,} MiB to tune a LoRA of {needs['trained'] / 1e6:.1f} million "
+            f"parameters on rows of {needs['tune_tokens']:,} tokens, one at a time",
+        )
+    table.add_row("", "worked out from the config; torch itself takes some 300 MiB more")
+    peak = "" if found["peak"] is None else f"; this process came to {found['peak']:,} MiB at most"
+    table.add_row("loaded", f"in {found['load_seconds']:.1f} s, as float32{peak}")
+    table.add_row(
+        "first reply", f"{escape(repr(reply['text']))} ({reply['tokens']} tokens in {reply['seconds']:.1f} s)"
+    )
+    console.print(table, highlight=False)
+
+
+def _format(loaded: model.Loaded) -> dict[str, str]:
+    detect = " ".join(loaded.renderer.format.detect)
+    asked = loaded.tokenizer.init_kwargs.get("rolecraft_renderer")
+    why = "the tokenizer's config asks for it (rolecraft_renderer)" if asked else f"the tokenizer has {detect}"
+    return {"name": contract.name_of(loaded.renderer), "why": why}
+
+
+def _reply(loaded: model.Loaded) -> dict[str, Any]:
+    prompt = Prompt((Message("user", _QUESTION),), sampling=Sampling(max_tokens=24))
+    settings = engine.Settings(max_requests=1, max_context=min(loaded.context or _ROW, _ROW))
+    with engine.LocalEngine(loaded, settings) as local:
+        begun = time.perf_counter()
+        (made,) = asyncio.run(local.complete(prompt))
+        seconds = time.perf_counter() - begun
+    text = made.message.content if made.message.unparsed is None else made.message.unparsed
+    return {"question": _QUESTION, "text": text, "tokens": made.turn.usage.completion, "seconds": round(seconds, 2)}
+
+
+def _peak() -> int | None:
+    if sys.platform == "win32":
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most // _MIB if sys.platform == "darwin" else most // 1024
+
+
+def _mib(count: int) -> int:
+    return -(-count // _MIB)
