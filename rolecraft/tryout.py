@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import AutoModelForCausalLM
 
-from rolecraft import adapters, bases, contract, engine, model, recipe
+from rolecraft import adapters, bases, engine, model, recipe, renderers
 from rolecraft.engine.context import LONGEST, token_bytes
 from rolecraft.types import Message, Prompt, Sampling
 
@@ -116,10 +116,8 @@ def show(found: Mapping[str, Any], console: Console) -> None:
 
 
 def _format(loaded: model.Loaded) -> dict[str, str]:
-    detect = " ".join(loaded.renderer.format.detect)
-    asked = loaded.tokenizer.init_kwargs.get("rolecraft_renderer")
-    why = "the tokenizer's config asks for it (rolecraft_renderer)" if asked else f"the tokenizer has {detect}"
-    return {"name": contract.name_of(loaded.renderer), "why": why}
+    found = renderers.recognize(loaded.tokenizer)
+    return {"name": found.name, "why": found.why or "the tokenizer's config asks for it (rolecraft_renderer)"}
 
 
 def _reply(loaded: model.Loaded) -> dict[str, Any]:
