@@ -176,7 +176,7 @@ def test_messages_come_back_in_any_form_of_the_client(client):
         ({"model": "gpt-7"}, openai.NotFoundError, 404, "model"),
         ({"temperature": 3}, openai.BadRequestError, 400, "temperature"),
         ({"n": 17}, openai.BadRequestError, 400, "n"),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, 400, "response_format"),
+        ({"logit_bias": {"5": 1}}, openai.BadRequestError, 400, "logit_bias"),
         ({"tool_choice": "required", "tools": []}, openai.BadRequestError, 400, "tool_choice"),
         (
             {"messages": [{"role": "tool", "tool_call_id": "x", "content": ""}]},

@@ -164,7 +164,7 @@ def test_a_body_that_does_not_come_is_given_up(nano_tokenizer):
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/v1/completions", 404), ("/", 404), ("/v1/models", 405), ("/docs", 404), ("/v1/chat/%00", 404)],
+    [("/v1/embeddings", 404), ("/", 404), ("/v1/models", 405), ("/docs", 404), ("/v1/chat/%00", 404)],
 )
 def test_other_endpoints_are_told_apart(raw, path, status):
     raw.post(ASK, path)
