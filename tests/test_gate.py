@@ -55,7 +55,7 @@ def test_a_role_named_twice_is_refused():
 
 
 def test_a_contract_with_an_unknown_assignment_is_refused_by_its_path(tmp_path):
-    made = Contract("b", "c", "w", "chatml", "f", (1, 2), gate=Gate(ROLES, "stream"))
+    made = Contract("b", "c", "w", "hermes", "f", (1, 2), gate=Gate(ROLES, "stream"))
     contract.save(made, tmp_path)
     assert contract.read(tmp_path) == made
     path = tmp_path / contract.FILE

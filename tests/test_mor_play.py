@@ -255,7 +255,7 @@ def test_a_stream_is_not_trained_for_a_team_whose_views_do_not_only_append(place
 def test_a_stream_is_not_played_by_a_team_whose_views_do_not_only_append(place, tmp_path, secretive, capsys):
     mor.MoRConfig().save_pretrained(tmp_path)
     gate = Gate(ROLES, "stream", "reasoner")
-    contract.save(Contract(str(place / "base"), "", "", "chatml", "", (), team="mor", gate=gate), tmp_path)
+    contract.save(Contract(str(place / "base"), "", "", "hermes", "", (), team="mor", gate=gate), tmp_path)
     line = ["eval", "--adapter", str(tmp_path), "--team", secretive, "--output", str(tmp_path / "run")]
     assert cli.main(line) == 2
     assert "'secretive' see different texts" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rolecraft import arguments
+from rolecraft import commands
 from rolecraft.nano import quickstart
 
 
@@ -23,7 +23,7 @@ def test_the_quickstart_keeps_its_promise(tmp_path):
 
 
 def test_the_command_line_and_the_settings_have_the_same_defaults():
-    options, settings = arguments.read(["quickstart"]), quickstart.Settings()
+    (_, options), settings = commands.read(["quickstart"]), quickstart.Settings()
     asked = quickstart.Settings(options.recipe, options.n, options.seed, options.processes)
     assert asked == settings
 
