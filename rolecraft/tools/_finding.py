@@ -89,8 +89,12 @@ def _unwrapped(written: Any) -> Any:
 
 def _tool_names(kind: type) -> list[str]:
     """Return the names of the attributes of a class that are tools, those of its bases first."""
-    names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in vars(base))
-    return [name for name in names if isinstance(_unwrapped(inspect.getattr_static(kind, name)), Tool)]
+    if kind.__module__ == "builtins":  # what most values of a module are: functions, texts, numbers
+        return []
+    written = dict[str, Any]()
+    for base in reversed(kind.__mro__):
+        written.update(vars(base))
+    return [name for name, value in written.items() if isinstance(_unwrapped(value), Tool)]
 
 
 def _remedy(module: ModuleType) -> str:
