@@ -23,7 +23,7 @@ BOUNDARIES = {
     "tools/_toolbox.py": "a tool is someone else's code: its failure is an observation",
     "tools/_finding.py": "a user's own file may raise anything while it is loaded",
     "tools/_sql_worker.py": "functions that are loaded into a process of their own may raise anything",
-    "renderers/_probing.py": "a model's own template may raise anything",
+    "renderers/_jinja_worker.py": "a model's own template may raise anything",
     "sandbox/_runner.py": "a process that runs a model's code",
     "sandbox/_server.py": "the process that starts those",
     "sandbox/_keeper.py": "the same",

@@ -6,12 +6,14 @@ Not covered: whether the tokenizer splits that text alike; templates that change
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rolecraft.errors import ContractError
 from rolecraft.renderers._format import Format
+from rolecraft.renderers._jinja import TemplateFailed, templates
 from rolecraft.renderers._renderer import Renderer
 from rolecraft.renderers._text import Tokenizer
 from rolecraft.types import Message, ToolCall, ToolSpec
@@ -40,12 +42,12 @@ OTHERS: tuple[Probe, ...] = (
 
 
 class Templated(Protocol):
-    """What `transformers` offers to render with a tokenizer's own template."""
+    """What `transformers` offers of a tokenizer's own template."""
 
-    chat_template: Any
+    special_tokens_map: Mapping[str, Any]
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """Return the conversation as text."""
+    def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
+        """Return the template for a conversation with these tools."""
         ...
 
 
@@ -59,10 +61,12 @@ def own_text(tokenizer: Templated, messages: Sequence[Message], tools: Sequence[
         {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
         for t in tools
     ]
-    options = {"tokenize": False, "add_generation_prompt": True, "date_string": "26 Jul 2024"}
+    named = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    variables = {**named, "tools": listed or None, "add_generation_prompt": True, "date_string": "26 Jul 2024"}
     try:
-        return str(tokenizer.apply_chat_template(rows, tools=listed or None, **options))
-    except Exception:  # noqa: BLE001  # a template is somebody else's program
+        template = tokenizer.get_chat_template(None, listed or None)
+        return templates(os.getpid()).render(template, rows, **variables)
+    except (TemplateFailed, ValueError):
         return None
 
 
