@@ -8,7 +8,7 @@ from __future__ import annotations
 from rolecraft.store.files import atomic, cache, hash_file, write_jsonl
 from rolecraft.store.lock import lock
 from rolecraft.store.records import record_from_json, record_to_json
-from rolecraft.store.rows import BadRows, OnBadRow, read_jsonl, read_rows, read_trajectories
+from rolecraft.store.rows import BadRows, OnBadRow, objects, read_jsonl, read_rows, read_trajectories
 from rolecraft.store.run import Run
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cache",
     "hash_file",
     "lock",
+    "objects",
     "read_jsonl",
     "read_rows",
     "read_trajectories",

@@ -15,31 +15,42 @@ from types import ModuleType
 from typing import Literal, TextIO, TypeVar
 
 from rolecraft import catalog, wire
-from rolecraft.errors import DataError
+from rolecraft.errors import DataError, NotFound
 from rolecraft.store.files import require_file
 from rolecraft.types import Json, Trajectory
 
 OnBadRow = Literal["stop", "skip"]
 UnknownKeys = Literal["refuse", "drop"]
 _Row = TypeVar("_Row")
-_Rows = Iterator[tuple[str, int, str | bytes]]  # where it is, its number, its text
+_Rows = Iterator[tuple[str, int, Json]]  # where it is, its number, its text, or the object that an importer made of it
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _SHOWN = 5
+_REASONS = 200
+_PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 @dataclass(slots=True)
 class BadRows:
     """What was skipped: how many rows of how many, and the first reasons, each with file and line.
 
-    `unknown` counts the keys that were left out of rows, as `read_trajectories` does if asked.
+    `reasons` counts rows by what is wrong with them, names and numbers left out. `unknown` counts the keys that were
+    left out of rows, as `read_trajectories` does if asked.
     """
 
     count: int = 0
     total: int = 0
     first: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
+
+    def add(self, place: str, error: DataError) -> None:
+        """Count a skipped row."""
+        self.count += 1
+        self.first += [f"{place}: {error}"] if len(self.first) < _SHOWN else []
+        reason = _PARTICULARS.sub("...", str(error))
+        self.reasons[reason if len(self.reasons) < _REASONS or reason in self.reasons else "other reasons"] += 1
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -85,12 +96,17 @@ def read_trajectories(
 ) -> Iterator[Trajectory]:
     """Yield the trajectories of a data file: OpenAI JSONL, or the format of `importer` (see importers/).
 
+    An importer that lays out its source's rows itself (`rows`) may be given a folder.
+
     A row without an id gets `file:line`. Each is held to what `wire.settled` asks of a conversation. Bad rows are told
     as by `read_jsonl`; a file without one good row is a DataError in either case. `unknown_keys`: a row with keys that
     nothing reads is bad ("refuse"), or is read without them ("drop"), and `bad_rows` counts them.
     """
-    require_file(path)
     module = catalog.find("importers", importer or "openai")
+    if not hasattr(module, "rows"):
+        require_file(path)
+    elif not path.exists():
+        raise NotFound(f"no file or folder {str(path)!r}; give a path that exists")
     notes = BadRows() if bad_rows is None else bad_rows
 
     def read(row: dict[str, Json], number: int) -> Trajectory:
@@ -101,7 +117,26 @@ def read_trajectories(
         origin = () if importer is None else (f"{importer} {place}",)
         return dataclasses.replace(trajectory, id=identity, task=task, lineage=(*trajectory.lineage, *origin))
 
-    return _at_least_one(path, _read(path, read, on_bad_row, notes, tell=bad_rows is None))
+    laid_out = _laid_out(module.rows(path)) if hasattr(module, "rows") else None
+    return _at_least_one(path, _read(path, read, on_bad_row, notes, tell=bad_rows is None, rows=laid_out))
+
+
+def objects(path: Path) -> Iterator[tuple[str, Json]]:
+    """Yield each row of a data file after where it stands; one that is no object as its text, for a reader to refuse.
+
+    Raises DataError where the file cannot be read further.
+    """
+    require_file(path)
+    for place, _, text in _rows(path):
+        try:
+            yield place, to_object(text)
+        except DataError:
+            yield place, text
+
+
+def _laid_out(rows: Iterator[tuple[str, Json]]) -> _Rows:
+    for number, (place, row) in enumerate(rows, start=1):
+        yield place, number, row
 
 
 def _read_row(importer: ModuleType, row: dict[str, Json], notes: BadRows, unknown_keys: UnknownKeys) -> Trajectory:
@@ -141,17 +176,16 @@ def _read(
     *,
     tell: bool,
     remedy: str = "mend the row, or skip bad rows (--on-bad-row skip)",
+    rows: _Rows | None = None,
 ) -> Iterator[_Row]:
-    for place, number, text in _rows(path):
+    for place, number, text in _rows(path) if rows is None else rows:
         skipped.total += 1
         try:
             row = convert(to_object(text), number)
         except DataError as error:
-            reason = f"{place}: {error}"
             if on_bad_row == "stop":
-                raise DataError(f"{reason}. {remedy[0].upper()}{remedy[1:]}") from error
-            skipped.count += 1
-            skipped.first += [reason] if len(skipped.first) < _SHOWN else []
+                raise DataError(f"{place}: {error}. {remedy[0].upper()}{remedy[1:]}") from error
+            skipped.add(place, error)
         else:
             yield row
     if skipped.count and skipped.count == skipped.total:
@@ -160,10 +194,11 @@ def _read(
         _log.warning("%s", note)
 
 
-def to_object(text: str | bytes) -> dict[str, Json]:
-    """Return the JSON object that `text` is; raises DataError."""
+def to_object(text: Json) -> dict[str, Json]:
+    """Return the JSON object that `text` writes, or already is; raises DataError."""
     try:
-        value = wire.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        value = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = wire.loads(value) if isinstance(value, str) else value
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     if not isinstance(value, dict):
