@@ -80,6 +80,23 @@ def phi3_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def mistral_tokenizer() -> PreTrainedTokenizerFast:
+    """Mistral's kind since v13: a token for each part of a conversation."""
+    return _mistral("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[ARGS]", rolecraft_renderer="mistral")
+
+
+@pytest.fixture(scope="session")
+def mistral_nemo_tokenizer() -> PreTrainedTokenizerFast:
+    """Mistral's kind of v3: no system block."""
+    return _mistral(rolecraft_renderer="mistral_nemo")
+
+
+def _mistral(*special: str, **named: str) -> PreTrainedTokenizerFast:
+    parts = "<s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS]"
+    return train(QWEN_SPLIT, [*parts.split(), *special], eos_token="</s>", pad_token="<s>", **named)
+
+
+@pytest.fixture(scope="session")
 def phi4_mini_tokenizer() -> PreTrainedTokenizerFast:
     """Phi-4-mini's kind: a token for each role, and tokens around the list of tools and of calls."""
     roles = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>", "<|/tool|>"]

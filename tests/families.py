@@ -19,6 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Family:
 
     `source` is `trl` (its wheel), `llama.cpp` or `bfcl` (see above), or `gguf`: a base's file, dequantised before, its
     tokenizer the real one. Others are byte-level, with the family's `special` and `marks` tokens. `in_system`: the
-    template takes tools as JSON beside the system text.
+    template takes tools as JSON beside the system text. `moves`: it puts tools and system text to the last question.
     """
 
     format: str
@@ -63,6 +64,7 @@ class Family:
     whole: bool = True
     turns: int = 3
     in_system: bool = False
+    moves: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -130,6 +132,7 @@ def official(
         add_generation_prompt=prompt,
         **options,
     )
+    text = text.replace(f"Today's Date: {date.today():%B %d, %Y}", "Today's Date: July 26, 2024")
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
@@ -178,17 +181,18 @@ def _conversation(family: Family, draw: random.Random) -> tuple[tuple[Message, .
     always = bool(tools) and family.in_system
     head = [Message("system", _text(draw))] if always or (family.system and draw.random() < 0.5) else []
     messages = [*head, Message("user", _text(draw))]
-    for _ in range(draw.randint(0, family.turns)):
-        if family.calls and draw.random() < 0.5:
+    asks, ends = not (family.moves and (tools or head)), not (family.moves and head)
+    for left in reversed(range(draw.randint(0, family.turns) if ends else 0)):
+        if family.calls and (not asks or draw.random() < 0.5):
             messages += _acted(family, draw)
-            if family.alternates and messages[-1].role != "user":
-                messages.append(Message("assistant", _text(draw)))
+            if family.alternates and left and asks:
+                messages += [Message("assistant", _text(draw)), Message("user", _text(draw))]
         elif messages[-1].role != "assistant":
             messages += [Message("assistant", _text(draw)), Message("user", _text(draw))]
     if family.thoughts:
         last = max(place for place, message in enumerate(messages) if message.role == "user")
         messages[last + 1 :] = [_thinking(message, draw) for message in messages[last + 1 :]]
-    if messages[-1].role != "assistant" and draw.random() < 0.4:
+    if messages[-1].role != "assistant" and ends and draw.random() < 0.4:
         thought = f"<think>\n{_text(draw)}\n</think>\n\n" if family.thoughts else ""
         messages.append(Message("assistant", thought + _text(draw)))
     return tuple(messages), tools
@@ -232,6 +236,14 @@ _GRANITE = ("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>")
 _PHI = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>")
 
 _PHI4 = (*_PHI, "<|/tool|>", "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>")
+_LFM = (
+    *("<|startoftext|>", *_CHATML, "<|tool_list_start|>", "<|tool_list_end|>", "<|tool_call_start|>"),
+    *("<|tool_call_end|>", "<|tool_response_start|>", "<|tool_response_end|>"),
+)
+_MISTRAL = tuple(
+    "<s> </s> [INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] "
+    "[TOOL_CALLS] [ARGS] [CALL_ID] [TOOL_RESULTS] [TOOL_CONTENT] [/TOOL_RESULTS] [THINK] [/THINK]".split()
+)
 _SMOLLM3_SPECIAL = (*_CHATML, "<|end_of_text|>")
 
 FAMILIES = (
@@ -369,6 +381,77 @@ FAMILIES = (
         _GRANITE,
         _CALLS,
         eos="<|end_of_text|>",
+    ),
+    Family(
+        "granite_3",
+        "llama.cpp",
+        "ibm-granite-granite-3.3-2B-Instruct.jinja",
+        "3c71df5f659987462c882bf9e295b597dc19902467a7312ea382c5896681bc02",
+        (*_GRANITE, "<|tool_call|>"),
+        eos="<|end_of_text|>",
+        calls=0,
+    ),
+    *(
+        Family(
+            format, source, file, sha256, _LFM, _THINK, LLAMA_SPLIT, bos="<|startoftext|>", calls=calls, thoughts=own
+        )
+        for format, source, file, sha256, calls, own in (
+            ("lfm2", "trl", "lfm2.jinja", "cef187400d62a59507aab3a642ea9a8d2a2ef263562bc3430560e116945273cf", 0, False),
+            (
+                "lfm2",
+                "trl",
+                "lfm2_v2.jinja",
+                "5504d163d879bfb6fd4135b7fa3d56768b2e69dd718338f7b146750289f46ab0",
+                3,
+                False,
+            ),
+            (
+                "lfm2_5",
+                "trl",
+                "lfm2_2_5_vl.jinja",
+                "86f4770449a4797c9b4212d110b0cc70fb993c1ce960095bcfb12eea22f61cca",
+                3,
+                True,
+            ),
+            (
+                "lfm2_5",
+                "trl",
+                "lfm2_2_5_v2.jinja",
+                "c5b67247c9f736f6c40eaa91ae1ef27dc67f5b041eedaadb97a1bea5030fb0ff",
+                0,
+                True,
+            ),
+            (
+                "lfm2_5",
+                "llama.cpp",
+                "LFM2.5-Instruct.jinja",
+                "f05bf4b967dc993bdc7a2fe6e43759ee218eb0eb340d68b063e1c4f8ad148176",
+                0,
+                False,
+            ),
+        )
+    ),
+    Family(
+        "mistral",
+        "llama.cpp",
+        "mistralai-Ministral-3-14B-Reasoning-2512.jinja",
+        "39f03c383413f531fd302c06c7e982ad98c83f0657a8339ae25478ccb81fdcda",
+        _MISTRAL,
+        eos="</s>",
+        bos="<s>",
+        alternates=True,
+    ),
+    Family(
+        "mistral_nemo",
+        "llama.cpp",
+        "mistralai-Mistral-Nemo-Instruct-2407.jinja",
+        "e4676cb56dffea7782fd3e2b577cfaf1e123537e6ef49b3ec7caa6c095c62272",
+        _MISTRAL,
+        eos="</s>",
+        bos="<s>",
+        beside=False,
+        alternates=True,
+        moves=True,
     ),
 )
 

@@ -552,7 +552,7 @@ def judged(name: str, trajectory: Trajectory) -> Verdict:
 
 # renderers: `FORMAT`
 
-_MARKER = re.compile(r"<[^<>\s]+>")
+_MARKER = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 
 
 def tokenizer_for(chat: Format) -> Any:
@@ -563,6 +563,7 @@ def tokenizer_for(chat: Format) -> Any:
     spelled = "".join((chat.begin, chat.header, chat.speaker_header, chat.end, chat.gap, *chat.stops, *chat.detect))
     for role in ("system", "user", chat.assistant, chat.results.role):
         spelled += chat.header.replace("{role}", role)
+    spelled += "".join(block.open + block.close for block in chat.blocks)
     markers = [marker for marker in dict.fromkeys(_MARKER.findall(spelled)) if "{" not in marker]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

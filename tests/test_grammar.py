@@ -15,7 +15,7 @@ from rolecraft.renderers import CallSyntax, Renderer
 from rolecraft.team import called_next
 from rolecraft.types import Message, ToolCall, ToolSpec
 
-FORMATS = ("nano", "hermes", "llama3", "phi3", "phi4_mini")
+FORMATS = ("nano", "hermes", "llama3", "phi3", "phi4_mini", "mistral", "mistral_nemo")
 DEBT = ToolSpec("read_debt", "debt", {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]})
 NOOP = ToolSpec("noop", "nothing")
 TOOLS = (DEBT, NOOP)
@@ -67,6 +67,16 @@ def said(content="", *calls):
 )
 def test_a_reply_is_what_was_asked_for(spoken, choice, message, fit):
     assert fits(spoken, Wanted(TOOLS, choice), message) is fit
+
+
+def test_a_held_reply_of_a_family_whose_calls_are_python_is_json_that_it_reads(phi4_mini_tokenizer):
+    calls = replace(renderers.find(phi4_mini_tokenizer).format.calls, style="python")
+    renderer = Renderer(replace(renderers.find(phi4_mini_tokenizer).format, calls=calls), phi4_mini_tokenizer)
+    grammars = Grammars(renderer, phi4_mini_tokenizer, len(phi4_mini_tokenizer), Settings(Limits(text=12)))
+    text = '<|tool_call|>[{"name": "read_debt", "arguments": {"key": "a\'b"}}]<|/tool_call|>'
+    reply = renderer.reply(Message("assistant", unparsed=text))
+    assert any_schema.follows(grammars.start(Wanted(TOOLS, "required")), reply)
+    assert renderer.parse(reply, "assistant").tool_calls == (ToolCall("read_debt", {"key": "a'b"}),)
 
 
 def test_parallel_calls_can_be_off(spoken):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 
 import families
@@ -10,7 +11,8 @@ import pytest
 from families import FAMILIES, TOOLS, Family, as_json, conversations, official
 
 from rolecraft import catalog, contract, wire
-from rolecraft.renderers import Renderer, describe, find, recognize
+from rolecraft.errors import DataError
+from rolecraft.renderers import Renderer, describe, find, recognize, why_unparsed
 from rolecraft.types import Message, ToolCall
 
 ASKED = Message("user", "q")
@@ -173,7 +175,8 @@ def test_what_a_family_writes_is_read_back(family: Family) -> None:
         for message in messages:
             if message.role == "assistant":
                 read = renderer.parse(renderer.reply(message), "assistant")
-                calls = tuple(ToolCall(call.name, call.arguments) for call in message.tool_calls)
+                told = bool(renderer.call_syntax.id_key)
+                calls = tuple(ToolCall(one.name, one.arguments, one.id if told else "") for one in message.tool_calls)
                 assert (read.content, read.tool_calls, read.unparsed) == (message.content, calls, None)
 
 
@@ -194,3 +197,66 @@ def test_a_list_with_one_malformed_call_is_unparsed_whole() -> None:
     text = '<|tool_call|>[{"name": "now", "arguments": {}}, {"name": 3}]<|/tool_call|>'
     read = renderer.parse(renderer.reply(Message("assistant", unparsed=text)), "assistant")
     assert (read.tool_calls, read.unparsed) == ((), text)
+
+
+@pytest.mark.parametrize(
+    "name", ["granite_3-ibm-granite-granite-3.3-2B-Instruct", "lfm2-lfm2", "lfm2_5-LFM2.5-Instruct"]
+)
+def test_results_are_the_template_s_where_it_writes_no_calls(name: str) -> None:
+    said = (ASKED, Message("assistant", "calling"), Message("tool", '{"a": "é"}'), Message("tool", "2"))
+    ours, theirs = texts(name, said, TOOLS, prompt=True)
+    assert ours == theirs
+
+
+def test_mistral_nemo_keeps_tools_and_system_text_at_the_first_question() -> None:
+    said = (Message("system", "Be brief."), ASKED, Message("assistant", "yes"), Message("user", "more"))
+    ours, theirs = texts("mistral_nemo-mistralai-Mistral-Nemo-Instruct-2407", said, TOOLS, prompt=True)
+    told, _, rest = ours.partition("[INST]Be brief.\n\nq[/INST]")
+    assert told.startswith("<s>[AVAILABLE_TOOLS][{")
+    assert rest == "yes</s>[INST]more[/INST]"
+    assert theirs == f"<s>[INST]q[/INST]yes</s>{told.removeprefix('<s>')}[INST]Be brief.\n\nmore[/INST]"
+
+
+def test_a_call_in_python_s_syntax_may_have_a_hyphen_in_its_name_and_reserved_words_as_arguments() -> None:
+    renderer = find(families.tokenizer(family("lfm2-lfm2_v2")), "lfm2")
+    call = ToolCall("book-flight", {"from": "Ulm's\n\\n", "class": 2, "x": [True, None, "}"]})
+    written = renderer.reply(Message("assistant", tool_calls=(call,)))
+    assert renderer.text(written).startswith("<|tool_call_start|>[book-flight(from='Ulm\\'s\\n\\\\n', class=2, x=[true")
+    assert renderer.parse(written, "assistant").tool_calls == (call,)
+
+
+def test_what_holds_lfm2_writes_its_calls_as_json_which_is_read_too() -> None:
+    renderer = find(families.tokenizer(family("lfm2-lfm2_v2")), "lfm2")
+    text = '<|tool_call_start|>[{"name": "now", "arguments": {"zone": "UTC"}}]<|tool_call_end|>'
+    read = renderer.parse(renderer.reply(Message("assistant", unparsed=text)), "assistant")
+    assert (read.tool_calls, read.unparsed) == ((ToolCall("now", {"zone": "UTC"}),), None)
+
+
+def test_an_argument_that_python_cannot_name_is_refused() -> None:
+    renderer = find(families.tokenizer(family("lfm2-lfm2_v2")), "lfm2")
+    with pytest.raises(DataError, match="'a b' cannot be a name in Python"):
+        renderer.reply(Message("assistant", tool_calls=(ToolCall("now", {"a b": 1}),)))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[TOOL_CALLS]now{}", r"a name, \[ARGS\], and an object"),
+        ("[TOOL_CALLS]now[ARGS][1]", "must be an object"),
+        ('[TOOL_CALLS]now[ARGS]{"a": 1', "not JSON"),
+    ],
+)
+def test_a_malformed_call_of_mistral_is_unparsed_with_a_reason(text: str, why: str) -> None:
+    renderer = find(families.tokenizer(family("mistral-mistralai-Ministral-3-14B-Reasoning-2512")), "mistral")
+    read = renderer.parse(renderer.reply(Message("assistant", "so", unparsed=text)), "assistant")
+    assert (read.content, read.tool_calls, read.unparsed) == ("so", (), text)
+    assert re.search(why, why_unparsed(text, TOOLS, renderer.call_syntax))
+
+
+def test_a_call_of_mistral_nemo_keeps_the_id_that_the_model_gave_it() -> None:
+    renderer = find(families.tokenizer(family("mistral_nemo-mistralai-Mistral-Nemo-Instruct-2407")), "mistral_nemo")
+    text = (
+        '[TOOL_CALLS][{"name": "now", "arguments": {}, "id": "abc123xyz"}, {"name": "now", "arguments": {}, "id": {}}]'
+    )
+    read = renderer.parse(renderer.reply(Message("assistant", unparsed=text)), "assistant")
+    assert read.tool_calls == (ToolCall("now", {}, "abc123xyz"), ToolCall("now", {}))

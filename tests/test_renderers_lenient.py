@@ -196,14 +196,26 @@ CALLS = st.lists(
 FAMILIES = sorted(catalog.names("renderers"))
 
 
+def _named_for(syntax, arguments):
+    """Return arguments whose names the syntax can write."""
+    if syntax.style != "python":
+        return arguments
+    return {f"k{number}": value for number, value in enumerate(arguments.values())}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(deadline=None, max_examples=50)
 @given(calls=CALLS)
 def test_what_is_written_in_the_family_s_syntax_reads_strictly(family, calls):
     syntax = catalog.find("renderers", family).FORMAT.calls
-    text = syntax.between.join(syntax.open + write_call(call, syntax) + syntax.close for call in calls)
-    if any(tag in write_call(call, syntax) for call in calls for tag in syntax.tags):
+    calls = [ToolCall(call.name, _named_for(syntax, call.arguments)) for call in calls]
+    written = [write_call(call, syntax) for call in calls]
+    if any(mark in one for one in written for mark in syntax.tags):
         return
+    if syntax.listed:
+        text = f"{syntax.open}[{syntax.between.join(written)}]{syntax.close}"
+    else:
+        text = syntax.between.join(syntax.open + one + syntax.close for one in written)
     reply = parse([(text, False)], syntax, tags_are_tokens=False)
     message = Message("assistant", reply.content, tool_calls=reply.calls, unparsed=reply.unparsed)
     assert list(message.tool_calls) == calls

@@ -39,7 +39,7 @@ class Whole:
     @classmethod
     def of(cls, renderer: Renderer, repeatable: bool) -> Whole:
         """Return how it is in a format."""
-        close = (renderer.call_syntax.tags or ("", ""))[1].encode()
+        close = renderer.call_syntax.close.strip().encode()
         return cls(renderer.end_id, sorted(renderer.stop_ids), close, repeatable)
 
     def ends_in_call(self, tail: bytes) -> bool:

@@ -186,10 +186,7 @@ class _Writer:
             where = f"tools[{place}].parameters"
             reading = schemas.read(tool.parameters, where, self._limits, self._arena, self._avoided)
             self.unsupported |= dict.fromkeys(reading.unsupported)
-            words = ["{", _json(self._syntax.name_key), self._colon, _json(tool.name), self._comma]
-            words += [_json(self._syntax.arguments_key), self._colon]
-            head = [self._renderer.shielded(word) for word in (words if apart else ["".join(words)])]
-            heads.append(f"{' '.join(map(_quoted, head))} {self._name(reading.place)} " + '"}"')
+            heads.append(f"{self._head(tool.name, apart)} {self._name(reading.place)} {self._tail()}")
         body = f"({' | '.join(heads)})"
         between = _quoted(self._syntax.between)
         most = self._limits.calls if parallel else 1
@@ -204,6 +201,17 @@ class _Writer:
         self._rule("call", body)
         self._rule("calls", _listed("call", between, 1, most))
         return "calls" if self._renderer.tags_are_tokens and self._syntax.open else f"{self._lead}calls"
+
+    def _head(self, name: str, apart: bool) -> str:
+        """Return an expression for a call of a tool up to its arguments."""
+        if self._syntax.style == "named":
+            return f"{_quoted(self._renderer.shielded(name))} {self._tag(self._syntax.mark)}"
+        words = ["{", _json(self._syntax.name_key), self._colon, _json(name), self._comma]
+        words += [_json(self._syntax.arguments_key), self._colon]
+        return " ".join(_quoted(self._renderer.shielded(word)) for word in (words if apart else ["".join(words)]))
+
+    def _tail(self) -> str:
+        return "" if self._syntax.style == "named" else '"}"'
 
     def broken(self, calls: str) -> str:
         """Return a rule for `calls` after which the line may end: there a model decides that no further call comes."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rolecraft import toolschema
-from rolecraft.renderers._calls import call_of
+from rolecraft.renderers._calls import call_of, read_calls
 from rolecraft.renderers._format import CallSyntax
 from rolecraft.renderers._json import Malformed, balanced_end, brief, load
 from rolecraft.types import Json, ToolCall, ToolSpec
@@ -22,6 +22,8 @@ def why_unparsed(text: str, tools: Sequence[ToolSpec] = (), syntax: CallSyntax |
     With the family's `syntax`, and for calls in tags, which all families write alike, the reason is more exact.
     """
     text = text.strip()
+    if syntax is not None and (syntax.listed or syntax.style != "json") and text.startswith(syntax.tags[0]):
+        return _why_tagged(text, syntax, tools)
     tag = _TAG.match(text)
     if tag is None:
         if syntax is None:
@@ -32,6 +34,15 @@ def why_unparsed(text: str, tools: Sequence[ToolSpec] = (), syntax: CallSyntax |
     if closing < 0:
         return f"not closed: </{tag[1]}> is missing"
     return _why(text[tag.end() : closing].strip(), f"in a <{tag[1]}> of its own", syntax or _TAGGED, tools)
+
+
+def _why_tagged(text: str, syntax: CallSyntax, tools: Sequence[ToolSpec]) -> str:
+    """Return what is wrong with the calls between the tags of a syntax that is more than an object for each."""
+    inner, closing = text.removeprefix(syntax.tags[0]), syntax.close.strip()
+    if closing and closing not in inner:
+        return f"not closed: {closing} is missing"
+    answer = read_calls((inner.partition(closing)[0] if closing else inner).strip(), syntax)
+    return answer if isinstance(answer, str) else _misfit(answer[0], tools) if answer else "an empty list, not a call"
 
 
 def _why(text: str, apart: str, syntax: CallSyntax, tools: Sequence[ToolSpec]) -> str:

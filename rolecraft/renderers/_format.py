@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-ToolStyle = Literal["signature", "json", "indented", "function"]
-"""How one tool is told: a signature line, its JSON on one line, its JSON indented, or its function's JSON alone."""
+ToolStyle = Literal["signature", "json", "indented", "nested", "function"]
+"""How one tool is told: a signature line, its JSON on one line, its JSON indented, the same within an indented list,
+or its function's JSON alone."""
+
+CallStyle = Literal["json", "named", "python"]
+"""How one call is written: an object with its name and arguments, its name and an object of arguments with a mark
+between the two, or Python's `f(a='x')`."""
 
 _UNTOLD = {"untold": "default"}  # at its default such a field is not part of a format's description
 _NEVER_TOLD = {"untold": "always"}  # such a field is none, as it changes no prompt
@@ -19,7 +24,8 @@ class CallSyntax:
     Without an `open`, a call is whatever starts a line and matches the regular expression `begins`. Keys in `ignored`
     may stand in the object and say nothing. `compact` JSON has no space after its separators. `listed`: all calls of a
     reply stand in one list between `open` and `close`. `after_text` parts the calls from text before
-    them.
+    them. Without a `close` a call ends where the next begins or the reply ends. `mark`: what style `named` writes
+    between a call's name and its arguments. `id_key`: the object's key for the call's id.
     """
 
     open: str = ""
@@ -32,11 +38,19 @@ class CallSyntax:
     ignored: tuple[str, ...] = ()
     listed: bool = field(default=False, metadata=_UNTOLD)
     after_text: str = field(default="\n", metadata=_UNTOLD)
+    style: CallStyle = field(default="json", metadata=_UNTOLD)
+    mark: str = field(default="", metadata=_UNTOLD)
+    id_key: str = field(default="", metadata=_UNTOLD)
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The opening and closing tag, or nothing."""
-        return (self.open.strip(), self.close.strip()) if self.open else ()
+        """The opening tag and, if there is one, the closing tag; or nothing."""
+        return tuple(tag for tag in (self.open.strip(), self.close.strip()) if tag) if self.open else ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The tags, and what stands between a call's name and its arguments."""
+        return (*self.tags, self.mark) if self.mark else self.tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,8 @@ class SystemBlock:
 class ToolList:
     """How the tools are told: `head`, an `item` for each (`{tool}` is its place) with `between` them, `tail`.
 
-    `gap` stands between them and the text they follow, if there is any. Place `user` is the first user message.
+    `gap` stands between them and the text they follow, if there is any. Place `user` is the first user message, place
+    `block` a block after the system's whose role is `role`.
     """
 
     head: str = ""
@@ -68,13 +83,14 @@ class ToolList:
     tail: str = ""
     style: ToolStyle = "json"
     gap: str = ""
-    place: Literal["system", "user"] = "system"
+    place: Literal["system", "user", "block"] = "system"
     between: str = field(default="", metadata=_UNTOLD)
+    role: str = field(default="", metadata=_UNTOLD)
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """How a tool's answer is shown: under which header word, in which `item` (`{content}` or `{json}`).
+    """How a tool's answer is shown: under which header word, in which `item` (`{content}` or `{json}`, and `{id}`).
 
     `merged`: consecutive answers share one block, `between` them.
     """
@@ -86,9 +102,19 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """What opens and closes the blocks of one role."""
+
+    role: str
+    open: str
+    close: str
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
     """A chat format. A block is a header, its text, `end` and `gap`; `begin` opens the whole.
 
+    Roles of context that have a `Block` among `blocks` begin and end as that says instead.
     `header` has `{role}`; `speaker_header`, for speakers other than the assistant, has `{speaker}` and defaults to
     `header`. `stops` also end a reply, where the tokenizer has them. A tokenizer that has all of `detect` is taken to
     be of this family. `trim`: outer white space of what no model wrote is cut. `lenient`: calls that are written in
@@ -111,6 +137,12 @@ class Format:
     trim: bool = False
     lenient: bool = field(default=True, metadata=_NEVER_TOLD)
     reply_lead: str = field(default="", metadata=_UNTOLD)
+    blocks: tuple[Block, ...] = field(default=(), metadata=_UNTOLD)
+
+    def block(self, role: str) -> Block:
+        """Return what opens and closes the blocks of a role."""
+        own = next((one for one in self.blocks if one.role == role), None)
+        return own or Block(role, self.header.replace("{role}", role), self.end + self.gap)
 
 
 def describe(part: Any) -> Any:
@@ -118,6 +150,8 @@ def describe(part: Any) -> Any:
 
     A field that formats without it do not need is left out at its default, so that their digests stay what they are.
     """
+    if isinstance(part, tuple):
+        return tuple(map(describe, part))
     if not is_dataclass(part):
         return part
     return {

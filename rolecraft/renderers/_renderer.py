@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from rolecraft.errors import ContractError, DataError
-from rolecraft.renderers._calls import parse, write_call
+from rolecraft.renderers._calls import call_parts, parse
 from rolecraft.renderers._format import CallSyntax, Format
 from rolecraft.renderers._rendered import Rendered, Tape
 from rolecraft.renderers._text import REASONING_TAGS, Codec, Piece, Tokenizer
@@ -16,7 +16,7 @@ from rolecraft.renderers._tools import describe_tool
 from rolecraft.types import Message, ToolSpec
 
 _SPEAKER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_MARKER = re.compile(r"<[^<>\s]+>")
+_MARKER = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 
 
 class Renderer:
@@ -27,9 +27,8 @@ class Renderer:
         self._codec = Codec(tokenizer)
         self._require_control_tokens()
         self._end_id = self._codec.control[format.end]
-        self._close = (self._end_id, *self._codec.template(format.gap))
-        self._gap_ids = self._codec.encode(self._close)[1:]
-        self.tags_are_tokens = all(tag in self._codec.control for tag in format.calls.tags)
+        self._gap_ids = self._codec.encode((self._end_id, *self._codec.template(format.gap)))[1:]
+        self.tags_are_tokens = all(mark in self._codec.control for mark in format.calls.marks)
         self._pieces = functools.lru_cache(maxsize=64)(self._codec.template)
         self._header_ids = functools.lru_cache(maxsize=64)(self._make_header_ids)
         stops = (self._codec.control.get(token) for token in format.stops)
@@ -109,9 +108,10 @@ class Renderer:
         )
 
     def _require_control_tokens(self) -> None:
-        roles = ("system", "user", self.format.assistant, self.format.results.role)
-        headers = [self.format.header.replace("{role}", role) for role in roles]
-        needed = dict.fromkeys([*_MARKER.findall("".join([self.format.begin, *headers])), self.format.end])
+        roles = (self.format.system.place, "user", self.format.assistant, self.format.results.role)
+        blocks = [self.format.block(role) for role in (*roles, self.format.tools.role) if role]
+        told = "".join([self.format.begin, *(block.open for block in blocks), *(block.close for block in blocks)])
+        needed = dict.fromkeys([*_MARKER.findall(told), self.format.end])
         missing = [token for token in needed if token not in self._codec.control]
         if missing:
             raise ContractError(
@@ -148,16 +148,24 @@ class Renderer:
         default = style.default if not tools or style.default_with_tools is None else style.default_with_tools
         content = given[0].content if given else None
         text = self._pieces(default or "") if content is None else (self._trimmed(content),)
-        told = any(text)
+        told, place = any(text), self.format.tools.place
+        apart = tools if place == "block" else ()
         if style.place == "user" and opens:
-            return (*text, style.gap if told else "", *self._tool_list(tools))
-        to_user = tools if opens and self.format.tools.place == "user" else ()
-        here = () if to_user else tools
+            self._apart(tape, apart)
+            return (*text, style.gap if told else "", *self._tool_list(() if apart else tools))
+        to_user = tools if opens and place == "user" else ()
+        here = () if to_user or apart else tools
         if here or content or default is not None:
             gap = self.format.tools.gap if told and here else ""
             lead = self._pieces((style.lead_with_tools if tools else "") + style.lead)
             tape.add(self._block(style.place, (*lead, *text, gap, *self._tool_list(here), *self._pieces(style.tail))))
+        self._apart(tape, apart)
         return self._tool_list(to_user)
+
+    def _apart(self, tape: Tape, tools: Sequence[ToolSpec]) -> None:
+        """Write the tools' own block, if there are any."""
+        if tools:
+            tape.add(self._block(self.format.tools.role, self._tool_list(tools)))
 
     def _tool_list(self, tools: Sequence[ToolSpec]) -> tuple[Piece, ...]:
         if not tools:
@@ -176,19 +184,25 @@ class Renderer:
         pieces: list[Piece] = []
         for message in messages[start : last + 1]:
             pieces += [self.format.results.between] if pieces else []
-            pieces += self._result(message.content)
+            pieces += self._result(message)
         tape.add(self._block(self.format.results.role, pieces))
         return last
 
-    def _result(self, content: str) -> list[Piece]:
+    def _result(self, message: Message) -> list[Piece]:
         item = self.format.results.item
         slot = "{json}" if "{json}" in item else "{content}"
-        before, _, after = item.partition(slot)
-        shown = json.dumps(content, ensure_ascii=False) if slot == "{json}" else content
-        return [*self._pieces(before), shown, *self._pieces(after)]
+        before, _, after = (self._with_id(part, message) for part in item.partition(slot))
+        shown = json.dumps(message.content, ensure_ascii=False) if slot == "{json}" else message.content
+        return [*before, shown, *after]
+
+    def _with_id(self, text: str, message: Message) -> list[Piece]:
+        """Return a part of a result's item, with the id of the message's call as text."""
+        before, slot, after = text.partition("{id}")
+        return [*self._pieces(before), *([message.tool_call_id or "", *self._pieces(after)] if slot else [])]
 
     def _block(self, role: str, pieces: Sequence[Piece]) -> tuple[int, ...]:
-        return self._codec.encode((*self._pieces(self.format.header.replace("{role}", role)), *pieces, *self._close))
+        block = self.format.block(role)
+        return self._codec.encode((*self._pieces(block.open), *pieces, *self._pieces(block.close)))
 
     def _reply(self, tape: Tape, message: Message) -> None:
         speaker = message.speaker or "assistant"
@@ -225,18 +239,20 @@ class Renderer:
             begins, ends = number == 0, number == len(message.tool_calls) - 1
             if begins or not syntax.listed:
                 parts.append(((gap if begins else syntax.between) + syntax.open, syntax.tags))
-            lead = opening if begins else syntax.between if syntax.listed else ""
-            parts.append((lead + self.shielded(write_call(call, syntax)) + (closing if ends else ""), ()))
+            parts.append((opening if begins else syntax.between if syntax.listed else "", ()))
+            for text, own in call_parts(call, syntax):
+                parts.append((text, syntax.marks) if own else (self.shielded(text), ()))
+            parts.append((closing if ends else "", ()))
             if ends or not syntax.listed:
                 parts.append((syntax.close, syntax.tags))
         if message.unparsed is not None:
             apart = "\n" if syntax.listed else syntax.between
-            parts.append(((apart if message.tool_calls else gap) + message.unparsed, syntax.tags))
+            parts.append(((apart if message.tool_calls else gap) + message.unparsed, syntax.marks))
         return parts
 
     def _body(self, message: Message) -> list[Piece]:
         parts = self._body_texts(message)
-        return [piece for text, tags in parts for piece in self._codec.template(text, only=tags)]
+        return [piece for text, marks in parts for piece in self._codec.template(text, only=marks)]
 
     def shielded(self, text: str) -> str:
         """Return a call's JSON such that it holds no tag."""
@@ -248,8 +264,8 @@ class Renderer:
         return text
 
     def written_pieces(self, text: str) -> tuple[Piece, ...]:
-        """Return text of a model's reply as pieces: of all control tokens only the call tags count."""
-        return self._codec.template(text, only=self.format.calls.tags)
+        """Return text of a model's reply as pieces: of all control tokens only the calls' own count."""
+        return self._codec.template(text, only=self.format.calls.marks)
 
     def mark_in(self, text: str) -> str | None:
         """Return the first control token or call tag that a reply's text spells out; it would be written in pieces."""

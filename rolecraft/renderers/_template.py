@@ -23,6 +23,7 @@ _WRAPPED = "{'type': 'function', 'function': made}"
 _STYLES = {
     "json": f"{{{{- {_WRAPPED} | tojson -}}}}",
     "indented": f"{{{{- {_WRAPPED} | tojson(indent=4) -}}}}",
+    "nested": f"{{{{- {_WRAPPED} | tojson(indent=4) | replace('\\n', '\\n    ') -}}}}",
     "function": "{{- made | tojson -}}",
     "signature": """{{- made.description.split() | join(' ') + ':' + made.name + '(' -}}
 {%- for key, schema in (made.parameters.properties or {}).items() -%}
@@ -37,6 +38,16 @@ _STYLES = {
 {%- endfor -%}
 {{- ')' -}}""",
 }
+_IN_PYTHON = r"""{%- macro in_python(value) -%}
+{%- if value is string -%}
+{{- "'" + value.replace('\\', '\\\\').replace("'", "\\'").replace('\n', '\\n').replace('\r', '\\r') + "'" -}}
+{%- elif value is mapping or value is iterable -%}
+{{- value | tojson -}}
+{%- else -%}
+{{- value | string -}}
+{%- endif -%}
+{%- endmacro -%}
+"""
 _TYPES = {"integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict", "null": "null"}
 
 
@@ -85,22 +96,31 @@ def _calls(syntax: CallSyntax, shielded: Iterable[str]) -> str:
     last = _out(closing + syntax.close)
     end = _if("loop.last", last) if syntax.listed else last
     return (
-        "{%- macro calls_of(message) -%}\n{%- for call in message.tool_calls -%}\n"
+        (_IN_PYTHON if syntax.style == "python" else "")
+        + "{%- macro calls_of(message) -%}\n{%- for call in message.tool_calls -%}\n"
         "{%- set f = call.function if call.function is defined else call -%}\n"
-        f"{once if syntax.listed else each}{_json_call(syntax, shielded)}{end}\n"
+        f"{once if syntax.listed else each}{_call(syntax, shielded)}{end}\n"
         "{%- endfor -%}{%- endmacro -%}\n"
     )
 
 
-def _json_call(syntax: CallSyntax, shielded: Iterable[str]) -> str:
+def _call(syntax: CallSyntax, shielded: Iterable[str]) -> str:
+    """Return what prints one call, `f`."""
+    if syntax.style == "python":
+        given = "{%- for key in f.arguments -%}" + _if("not loop.first", _out(", ")) + "{{- key + '=' -}}"
+        return "{{- f.name + '(' -}}" + given + "{{- in_python(f.arguments[key]) -}}{%- endfor -%}{{- ')' -}}"
     comma, colon = (",", ":") if syntax.compact else (", ", ": ")
     apart = f"separators=({_quoted(comma)}, {_quoted(colon)})"
-    head = "{" + json.dumps(syntax.name_key) + colon
-    middle = comma + json.dumps(syntax.arguments_key) + colon
     safe = "".join(f" | replace({_quoted(tag)}, {_quoted(tag.replace('<', chr(92) + 'u003c'))})" for tag in shielded)
     written = f"f.arguments if f.arguments is string else (f.arguments or {{}}) | tojson({apart})"
-    arguments = f"({written}){safe}" if safe else written
-    return f"{_out(head)}{{{{- f.name | tojson{safe} -}}}}{_out(middle)}{{{{- {arguments} -}}}}{_out('}')}"
+    arguments = f"{{{{- {f'({written}){safe}' if safe else written} -}}}}"
+    if syntax.style == "named":
+        return f"{{{{- f.name -}}}}{_out(syntax.mark)}{arguments}"
+    head = "{" + json.dumps(syntax.name_key) + colon
+    middle = comma + json.dumps(syntax.arguments_key) + colon
+    own = f"{_out(comma + json.dumps(syntax.id_key) + colon)}{{{{- call.id | tojson -}}}}" if syntax.id_key else ""
+    last = (_if("call.id", own) if own else "") + _out("}")
+    return f"{_out(head)}{{{{- f.name | tojson{safe} -}}}}{_out(middle)}{arguments}{last}"
 
 
 def _system_text(format: Format, instructions: str) -> str:
@@ -128,22 +148,27 @@ def _opening(format: Format) -> str:
     """Return what begins the text, its system block, and `lead`, which opens the first user message."""
     style, tools = format.system, format.tools
     gap = _if("system != ''", _out(tools.gap)) if tools.gap else ""
+    own = format.block(style.place)
     block = (
-        _out(format.header.replace("{role}", style.place))
+        _out(own.open)
         + (_if("tools", _out(style.lead_with_tools)) if style.lead_with_tools else "")
         + f"{_out(style.lead)}{{{{- system -}}}}"
         + _if("here", gap + "{{- tool_list() -}}")
-        + _out(style.tail)
-        + _close(format)
+        + _out(style.tail + own.close)
     )
-    to_user = "opens" if "user" in (style.place, tools.place) else "false"
-    lead, needed = _if("tools and not here", "{{- tool_list() -}}"), "here or has_block"
+    to_user = "opens" if "user" in (style.place, tools.place) else "true" if tools.place == "block" else "false"
+    apart = format.block(tools.role)
+    listed = _if("tools", _out(apart.open) + "{{- tool_list() -}}" + _out(apart.close)) if tools.role else ""
+    lead, needed = (
+        _if("tools and not here", "{{- tool_list() -}}") if tools.place != "block" else "",
+        "here or has_block",
+    )
     if style.place == "user":
         joined = _if("system != ''", _out(style.gap))
         lead, needed = _if("opens", "{{- system -}}" + joined + lead), f"not opens and ({needed})"
     return (
         f"{_out(format.begin)}{{%- set here = tools and not {to_user} -%}}\n"
-        f"{{%- set lead -%}}{lead}{{%- endset -%}}\n{_if(needed, block)}\n"
+        f"{{%- set lead -%}}{lead}{{%- endset -%}}\n{_if(needed, block)}{listed}\n"
     )
 
 
@@ -167,8 +192,9 @@ def _results(format: Format) -> str:
     slot = "{json}" if "{json}" in style.item else "{content}"
     before, _, after = style.item.partition(slot)
     content = "message.content | tojson" if slot == "{json}" else "message.content"
-    item = f"{_out(before)}{{{{- {content} -}}}}{_out(after)}"
-    head, close = _out(format.header.replace("{role}", style.role)), _close(format)
+    item = f"{_with_id(before)}{{{{- {content} -}}}}{_with_id(after)}"
+    block = format.block(style.role)
+    head, close = _out(block.open), _out(block.close)
     if style.merged:
         head = _if("loop.first or loop.previtem.role != 'tool'", head, _out(style.between))
         close = _if("loop.last or loop.nextitem.role != 'tool'", close)
@@ -178,12 +204,20 @@ def _results(format: Format) -> str:
 def _context(format: Format) -> str:
     """Return the branches for a user's and a later system message."""
     trim = " | trim" if format.trim else ""
-    text = _if("loop.first and opens", "{{- lead -}}") + f"{{{{- message.content{trim} -}}}}{_close(format)}"
-    blocks = {role: _out(format.header.replace("{role}", role)) + text for role in ("user", "system")}
+    text = _if("loop.first and opens", "{{- lead -}}") + f"{{{{- message.content{trim} -}}}}"
+    blocks = {
+        role: _out(format.block(role).open) + text + _out(format.block(role).close) for role in ("user", "system")
+    }
     return (
         f"{{%- elif message.role == 'user' -%}}\n{blocks['user']}\n"
         f"{{%- else -%}}\n{blocks['system']}\n{{%- endif -%}}\n"
     )
+
+
+def _with_id(text: str) -> str:
+    """Return what prints a part of a result's item, with the id of the message's call."""
+    before, slot, after = text.partition("{id}")
+    return _out(before) + ("{{- message.tool_call_id or '' -}}" if slot else "") + _out(after)
 
 
 def _close(format: Format) -> str:

@@ -19,6 +19,8 @@ def describe_tool(tool: ToolSpec, style: ToolStyle) -> str:
         return f"{' '.join(tool.description.split())}:{signature(tool)}"
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     data = function if style == "function" else {"type": "function", "function": function}
+    if style == "nested":
+        return json.dumps([data], ensure_ascii=False, indent=4)[len("[\n    ") : -len("\n]")]
     return json.dumps(data, ensure_ascii=False, indent=4 if style == "indented" else None)
 
 

@@ -36,13 +36,14 @@ BETWEEN = re.compile(r"[\s;,]*+")
 _HEAD = 4_000  # characters in which a call's name is looked for
 _PYTHON = re.compile(
     r"\s++"
-    r"|(?P<name>[A-Za-z_]\w*+(?:\.[A-Za-z_]\w*+)*+)(?!\s*[\w\"'])"
+    r"|(?P<name>[A-Za-z_]\w*+(?:[.-][A-Za-z_]\w*+)*+)(?!\s*[\w\"'])(?P<key>(?=\s*=))?"
     r"|-?(?:\d[\d_]*+(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?(?![\w.])"
     r"|(?P<text>\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''|\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+')"
     r"|(?P<bracket>[\[\](){}])"
     r"|[,:=]",
     re.DOTALL,
 )
+_HYPHEN, _OWN_WORD = "\u01c3", "\u01c2"  # letters to Python that no name has
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = frozenset("\\'\"abfnrtvxuU\n")
 
@@ -91,7 +92,7 @@ def _read_value(text: str, tools: Sequence[ToolSpec], *, sure: bool) -> Found:
     if not sure and not _KEYS.search(text) and not calls_by_name(text, tools):
         return None
     try:
-        value = _loaded(text)
+        value = load_value(text)
     except RecursionError:
         reason = "nested too deeply"
     except ValueError as error:
@@ -128,8 +129,11 @@ def begins_call(text: str, tools: Sequence[ToolSpec]) -> bool:
 # ---- from text to a value
 
 
-def _loaded(text: str) -> Json:
-    """Return the value in `text`: JSON, trailing commas and line breaks in its texts allowed, or Python's literals."""
+def load_value(text: str) -> Json:
+    """Return the value in `text`: JSON, trailing commas and line breaks in its texts allowed, or Python's literals.
+
+    A call in Python's syntax, or one in a list, is a ToolCall. Raises ValueError or RecursionError, told in words.
+    """
     try:
         return load(text)
     except Malformed as error:
@@ -165,31 +169,36 @@ def _checked(text: str) -> str:
     pieces, place, depth = list[str](), 0, 0
     while place < len(text):
         token = _PYTHON.match(text, place)
-        if token is None or (
-            token["name"] and keyword.iskeyword(token["name"]) and token[0] not in ("True", "False", "None")
-        ):
+        reserved = token is not None and token["name"] is not None and keyword.iskeyword(token["name"])
+        if token is None or (reserved and token["key"] is None and token[0] not in ("True", "False", "None")):
             raise _NoLiteral(f"not a call with literal values: {brief(text[place:])}")
         if token["bracket"]:
             depth += 1 if token[0] in "[({" else -1
         if depth > MAX_DEPTH:
             raise _NoLiteral(f"nested more than {MAX_DEPTH} deep")
-        # Python warns of a backslash that escapes nothing; doubled it says the same.
-        pieces.append(_ESCAPE.sub(_escape, token[0]) if token["text"] else token[0])
+        pieces.append(_renamed(token, reserved) if token["name"] else _ESCAPE.sub(_escape, token[0]))
         place = token.end()
     return "".join(pieces).strip()
 
 
+def _renamed(token: re.Match[str], reserved: bool) -> str:
+    """Return a name that Python can read: a tool's may have a hyphen, an argument's be one of Python's words."""
+    own = _OWN_WORD if reserved and token["key"] is not None else ""
+    return token[0].replace("-", _HYPHEN) + own
+
+
 def _escape(match: re.Match[str]) -> str:
+    # Python warns of a backslash that escapes nothing; doubled it says the same.
     return match[0] if match[1] in _ESCAPED else f"\\{match[0]}"
 
 
 def _item(node: ast.expr) -> Json:
     if not isinstance(node, ast.Call):
         return _value(node)
-    name = _dotted(node.func)
+    name = _dotted(node.func).replace(_HYPHEN, "-")
     if node.args:
         raise _NoLiteral(f"write each argument of {brief(name)} with its name, as in key=value")
-    keys = [ast.Constant(one.arg) for one in node.keywords]
+    keys = [ast.Constant(one.arg and one.arg.removesuffix(_OWN_WORD)) for one in node.keywords]
     return ToolCall(name, _object(keys, [one.value for one in node.keywords]))
 
 
@@ -274,7 +283,7 @@ def _call_in(value: Json, tools: Sequence[ToolSpec], *, sure: bool) -> ToolCall 
 def _made(spec: ToolSpec, arguments: Json) -> ToolCall | str:
     if isinstance(arguments, str) and arguments.strip():
         try:
-            arguments = _loaded(arguments.strip())
+            arguments = load_value(arguments.strip())
         except ValueError as error:
             return f'"arguments" are text that holds no object: {error}'
     if arguments is None or arguments == "":
