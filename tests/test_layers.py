@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "curate",
         "examples",
         "grammar",
+        "augment",
         "benchmarks",
     ),
     (
@@ -60,6 +61,7 @@ PART_FOLDERS = frozenset(
         "store",
         "remote",
         "grammar",
+        "augment",
         "engine",
         "train",
         "report",

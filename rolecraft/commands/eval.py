@@ -32,7 +32,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "the name of a benchmark, its .py file, or a .jsonl file of tasks of your own (default: toolworld)"
     parser.add_argument("benchmark", nargs="?", default="toolworld", help=text)
     _overrides.add(parser, "KEY=VALUE", "set an option of the benchmark", beside="benchmark", listing=_listing)
-    text = "which of its splits to play, several as a+b (default: test, or all of a benchmark without a split test)"
+    text = "which of its splits to play, several as a+b (default: those that it reports, else test, else all)"
     parser.add_argument("--split", help=text)
     text = "solved tasks shown before each question, where the benchmark has some to show (default: 0)"
     parser.add_argument("--shots", type=whole, default=0, metavar="N", help=text)
@@ -88,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
     if any(len(found.families) > 1 for found in scores.values()):
         console.print(evaluate.family_table(scores))
     console.print(evaluate.calling_table({name: run.trajectories() for name, run in runs.items()}))
+    if parts := evaluate.parts_table({name: run.trajectories() for name, run in runs.items()}):
+        console.print(parts)
     console.print(evaluate.failure_table(scores))
     for name, found in scores.items():
         if note := evaluate.lenient_note(found):

@@ -25,6 +25,7 @@ from rolecraft.evaluate.tables import (
     failure_table,
     family_table,
     lenient_note,
+    parts_table,
     score_table,
     scores_json,
     write_summary,
@@ -45,6 +46,7 @@ __all__ = [
     "failure_table",
     "family_table",
     "lenient_note",
+    "parts_table",
     "play_splits",
     "run",
     "score_table",
@@ -90,8 +92,11 @@ def tasks(settings: Settings, team: Team) -> tuple[Task, ...]:
 
 
 def splits(benchmark: str | Path) -> str:
-    """Return what is played where nobody says: the split `test`, or all splits of a benchmark that has none."""
-    names = getattr(catalog.find("benchmarks", benchmark), "SPLITS", ("test",))
+    """Return what is played where nobody says: a benchmark's `REPORTED` splits, else `test`, else all that it has."""
+    module = catalog.find("benchmarks", benchmark)
+    if hasattr(module, "REPORTED"):
+        return "+".join(module.REPORTED)
+    names = getattr(module, "SPLITS", ("test",))
     return "test" if "test" in names else "+".join(names)
 
 

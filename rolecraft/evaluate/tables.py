@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from rolecraft.judges import failures, replies
+from rolecraft.judges import failures, replies, strict
 from rolecraft.scores import Score, Scores, family, paired
 from rolecraft.store import atomic
 from rolecraft.types import Json, Trajectory
@@ -100,6 +100,28 @@ def _habits(played: Sequence[Trajectory]) -> Iterable[str]:
     under = [not failures.calls_made(t) for t in listed if t.task.reference["calls"]]
     for found in (unparsed, over, under):
         yield f"{100 * sum(found) / len(found):.1f}" if found else "-"
+
+
+def parts_table(columns: Mapping[str, Iterable[Trajectory]]) -> Table | None:
+    """Return the means of the verdicts' parts by split and family, in percent; None where no verdict has several."""
+    parts: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for split, played in columns.items():
+        for trajectory in played:
+            told = trajectory.verdict.parts if trajectory.verdict else {}
+            found = parts.setdefault((split, family(trajectory)), {})
+            for name, value in told.items():
+                if name != strict.PART:  # of few episodes; the lenient note tells it
+                    found.setdefault(name, []).append(value)
+    names = list(dict.fromkeys(name for found in parts.values() for name in found))
+    if len(names) < 2:
+        return None
+    table = Table(title="what was right, mean % of tasks", title_justify="left")
+    for name in ("split", "family", *names):
+        table.add_column(name, justify="left" if name in ("split", "family") else "right")
+    for (split, kind), found in sorted(parts.items()):
+        means = (f"{100 * sum(found[name]) / len(found[name]):.1f}" if name in found else "-" for name in names)
+        table.add_row(split, kind, *means)
+    return table
 
 
 def scores_json(scores: Scores) -> dict[str, Json]:

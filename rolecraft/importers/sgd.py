@@ -145,12 +145,10 @@ def rows(path: Path) -> Iterator[tuple[str, Json]]:
             yield place, row
 
 
-def services(folder: Path) -> tuple[str, ...]:
-    """Return the names of the services that the folder's `schema.json` describes; raises NotFound without it."""
-    path = folder / "schema.json"
-    if not path.is_file():
-        raise NotFound(f"no file {str(path)!r}; SGD's schemas lie beside its dialogues")
-    return tuple(_schemas_beside(path))
+def services(path: Path) -> frozenset[str]:
+    """Return the services that the dialogues have, of which `schema.json` may describe more; raises NotFound."""
+    found = (row.get("services") for _, row in rows(path) if isinstance(row, dict))
+    return frozenset(str(name) for names in found if isinstance(names, list) for name in names)
 
 
 def convert(row: Mapping[str, Json]) -> Trajectory:

@@ -10,16 +10,16 @@ leaderboard's overall score, which counts all of these.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from rolecraft import team
+from rolecraft.benchmarks import _asked
+from rolecraft.benchmarks._asked import POLICIES
 from rolecraft.benchmarks.bfcl import data, schemas
 from rolecraft.benchmarks.bfcl.judge import judge
-from rolecraft.benchmarks.bfcl.policies import POLICIES
 from rolecraft.benchmarks.bfcl.schemas import tool_name
 from rolecraft.errors import DataError, SettingsError
-from rolecraft.tools import Toolbox, ToolFailure
-from rolecraft.types import Environment, Json, Message, Task, ToolCall, ToolSpec, Trajectory
+from rolecraft.importers import NO_TOOL_FITS
+from rolecraft.types import Environment, Json, Message, Task, ToolCall, Trajectory
 
 __all__ = ["POLICIES", "SPLITS", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
 
@@ -70,15 +70,12 @@ def open(task: Task) -> Environment:
     """Open the task for one episode, which ends with its calls; raises DataError if the task is not one of bfcl's."""
     if missing := next((key for key in _KEYS if key not in task.reference), None):
         raise DataError(f"task {task.id!r} has no {missing!r} in its reference; only tasks of bfcl open here")
-    return Environment(task, Toolbox([_Told(spec) for spec in task.tools]), judge, calls_only=True)
+    return _asked.open_told(task, judge)
 
 
 def reference(task: Task, team_name: str) -> Trajectory:
     """Return a right solution in the roles of a preset team."""
-    reply = _solution(task)
-    messages = (*task.messages, *_in_roles([reply], team_name))
-    record = Trajectory(task.id, task, messages, stop="answered")
-    return replace(record, verdict=judge(record))
+    return _asked.solved(task, _solution(task), team_name, judge)
 
 
 def few_shot(asked: Sequence[Task], team_name: str, k: int = 3, seed: int = 0) -> tuple[Task, ...]:
@@ -94,27 +91,9 @@ def few_shot(asked: Sequence[Task], team_name: str, k: int = 3, seed: int = 0) -
         category = _SHOWN[place % len(_SHOWN)]
         if not pools[category]:
             raise SettingsError(f"no row of {category} is left to be shown as an example; lower the size or the shots")
-        turns += _example(_task(pools[category].pop(), category), team_name)
-    return tuple(_after(task, turns) for task in asked)
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """A function that the model is told of and that nobody has."""
-
-    spec: ToolSpec
-
-    def call(self, arguments: Mapping[str, Json]) -> str:
-        raise ToolFailure("this function is described and cannot be run")
-
-    def fork(self) -> _Told:
-        return self
-
-    def state(self) -> Json:
-        return None
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to free."""
+        example = _task(pools[category].pop(), category)
+        turns += _asked.example(example, _solution(example), team_name)
+    return tuple(_asked.after(task, turns) for task in asked)
 
 
 def _task(row: Mapping[str, Json], category: str) -> Task:
@@ -165,25 +144,4 @@ def _chosen(options: Mapping[str, Sequence[Json]]) -> Iterator[tuple[str, Json]]
 
 def _solution(task: Task) -> Message:
     calls = tuple(ToolCall(one["name"], one["arguments"]) for one in task.reference["calls"])
-    return Message("assistant", "" if calls else "No function fits.", calls)
-
-
-def _example(task: Task, team_name: str) -> tuple[Message, ...]:
-    """Return a solved task as turns, its calls answered, since a conversation goes on only after that."""
-    reply = _solution(task)
-    calls = tuple(replace(call, id=f"{task.id}_{place}") for place, call in enumerate(reply.tool_calls))
-    results = (Message("tool", "done", tool_call_id=call.id, name=call.name) for call in calls)
-    closing = (Message("assistant", "Done."),) if calls else ()
-    turns = (*task.messages, replace(reply, tool_calls=calls), *results, *closing)
-    return _in_roles(turns, team_name)
-
-
-def _in_roles(messages: Sequence[Message], team_name: str) -> tuple[Message, ...]:
-    players = team.find(team_name)
-    return team.divided(messages, players) if players.divide else tuple(messages)
-
-
-def _after(task: Task, turns: Sequence[Message]) -> Task:
-    """Return the task with `turns` before its question, and after its system message if it has one."""
-    place = sum(message.role == "system" for message in task.messages[:1])
-    return replace(task, messages=(*task.messages[:place], *turns, *task.messages[place:]))
+    return Message("assistant", "" if calls else NO_TOOL_FITS, calls)
