@@ -9,14 +9,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rolecraft import catalog, parsing
 from rolecraft.errors import ContractError, SettingsError
 from rolecraft.gate import Gate
-from rolecraft.renderers import Renderer, describe
+from rolecraft.renderers import TEMPLATE, Renderer, describe
 from rolecraft.settings import from_dict
 from rolecraft.types import Message, ToolCall, ToolSpec
 
@@ -138,7 +138,9 @@ def digest(data: Any) -> str:
 
 
 def name_of(renderer: Renderer) -> str:
-    """Return the catalog's name of a renderer's format; a user's own has none, only its digest tells it."""
+    """Return the name of a renderer's format; a user's own has none, only its digest tells it."""
+    if renderer.format.template:
+        return TEMPLATE
     names = catalog.names("renderers")
     return next((name for name in names if renderer.format == catalog.find("renderers", name).FORMAT), OWN)
 
@@ -163,4 +165,6 @@ def _golden(renderer: Renderer) -> tuple[int, ...]:
         Message("user", "Thanks."),
         Message("assistant", "You are welcome."),
     )
+    if renderer.format.template:  # which knows one speaker, and perhaps none that speaks twice
+        messages = [replace(one, speaker=None) for one in messages if one.speaker != "reasoner"]
     return renderer.render(messages, tools).ids

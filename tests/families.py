@@ -33,7 +33,7 @@ from rolecraft.types import Message, ToolCall, ToolSpec
 _LLAMA_CPP, _BFCL = "llama-cpp-python==0.3.36", "bfcl-eval==2026.3.23"
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _THINK = ("<think>", "</think>")
-_CALLS = ("<tool_call>", "</tool_call>")
+CALLS = ("<tool_call>", "</tool_call>")
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ _LFM = (
     *("<|startoftext|>", *_CHATML, "<|tool_list_start|>", "<|tool_list_end|>", "<|tool_call_start|>"),
     *("<|tool_call_end|>", "<|tool_response_start|>", "<|tool_response_end|>"),
 )
-_MISTRAL = tuple(
+MISTRAL = tuple(
     "<s> </s> [INST] [/INST] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] "
     "[TOOL_CALLS] [ARGS] [CALL_ID] [TOOL_RESULTS] [TOOL_CONTENT] [/TOOL_RESULTS] [THINK] [/THINK]".split()
 )
@@ -258,14 +258,14 @@ FAMILIES = (
         "trl",
         "qwen2_5.jinja",
         "cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f",
-        marks=_CALLS,
+        marks=CALLS,
     ),
     Family(
         "qwen3",
         "trl",
         "qwen3.jinja",
         "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8",
-        marks=(*_THINK, *_CALLS),
+        marks=(*_THINK, *CALLS),
         thoughts=True,
     ),
     Family(
@@ -273,14 +273,14 @@ FAMILIES = (
         "trl",
         "qwen3_instruct_2507.jinja",
         "64f85b198065d0fba2a81f37e10ed68161ce2c19a754c7100e67e0ca2ee9c326",
-        marks=(*_THINK, *_CALLS),
+        marks=(*_THINK, *CALLS),
     ),
     Family(
         "qwen3_nothink",
         "trl",
         "qwen3.jinja",
         "a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8",
-        marks=(*_THINK, *_CALLS),
+        marks=(*_THINK, *CALLS),
         calls=0,
         turns=0,
         options={"enable_thinking": False},
@@ -370,7 +370,7 @@ FAMILIES = (
         "ibm-granite-granite-4.0.jinja",
         "9524df67b77a7b25a2dfee898f75b316a157eb9d855b51e32aeac79d7c8a83ce",
         _GRANITE,
-        _CALLS,
+        CALLS,
         eos="<|end_of_text|>",
     ),
     Family(
@@ -379,7 +379,7 @@ FAMILIES = (
         "ibm-granite-granite-4.1.jinja",
         "fed2756d2d24e127b951dcf139d0b03ab7db8ef23a456128ebc9c2db4901d476",
         _GRANITE,
-        _CALLS,
+        CALLS,
         eos="<|end_of_text|>",
     ),
     Family(
@@ -436,7 +436,7 @@ FAMILIES = (
         "llama.cpp",
         "mistralai-Ministral-3-14B-Reasoning-2512.jinja",
         "39f03c383413f531fd302c06c7e982ad98c83f0657a8339ae25478ccb81fdcda",
-        _MISTRAL,
+        MISTRAL,
         eos="</s>",
         bos="<s>",
         alternates=True,
@@ -446,7 +446,7 @@ FAMILIES = (
         "llama.cpp",
         "mistralai-Mistral-Nemo-Instruct-2407.jinja",
         "e4676cb56dffea7782fd3e2b577cfaf1e123537e6ef49b3ec7caa6c095c62272",
-        _MISTRAL,
+        MISTRAL,
         eos="</s>",
         bos="<s>",
         beside=False,

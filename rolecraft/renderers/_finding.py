@@ -9,10 +9,17 @@ from typing import Any
 
 from rolecraft import catalog
 from rolecraft.errors import ContractError
+from rolecraft.renderers._deriving import derive
 from rolecraft.renderers._format import Format
+from rolecraft.renderers._own import alike
 from rolecraft.renderers._probing import CHATS, OTHERS, Probe, knows_tools, own_text, text_of
 from rolecraft.renderers._renderer import Renderer
+from rolecraft.renderers.hermes import FORMAT as HERMES
 
+TEMPLATE = "template"
+"""The name of the format that is the model's own template."""
+
+_NOT = "_nothink"  # ends the name of a format in which its family is told not to think
 _SHOWN = 24  # characters of a difference
 
 
@@ -30,28 +37,77 @@ def find(tokenizer: Any, name: str | Path | None = None) -> Renderer:
     return recognize(tokenizer, name).renderer
 
 
-def recognize(tokenizer: Any, name: str | Path | None = None) -> Found:
+def recognize(tokenizer: Any, name: str | Path | None = None, *, think: bool | None = None) -> Found:
     """Return the format called `name` (or in that file), else the one that the tokenizer asks for or looks like.
 
     A tokenizer asks by `rolecraft_renderer` in its config, for a member alone. Else the member is taken that renders
-    as the tokenizer's own template does, and where none does the one whose tokens it has. Raises NotFound for an
-    unknown name, ContractError if no format fits the tokenizer or the named one does not.
+    as the tokenizer's own template does; where none does, that template itself if it only appends, and if it does not
+    the member whose tokens the tokenizer has. `think` False: the format in which the family is told not to think.
+    Raises NotFound for an unknown name, ContractError if no format fits the tokenizer, the named one does not, or it
+    has no such switch.
     """
     name = name or tokenizer.init_kwargs.get("rolecraft_renderer")
+    if name == TEMPLATE:
+        derived = derive(tokenizer, think)
+        if derived.format is None:
+            raise ContractError(f"the tokenizer's own template cannot be the chat format: {derived.why}")
+        return Found(Renderer(derived.format, tokenizer), TEMPLATE)
     if name:
+        name = _switched(str(name), think) if think is not None else name
         return Found(Renderer(catalog.find("renderers", name).FORMAT, tokenizer), str(name))
-    formats = {member: catalog.find("renderers", member).FORMAT for member in catalog.names("renderers")}
-    if getattr(tokenizer, "chat_template", None):
-        alike = _by_template(tokenizer, formats)
-        if alike is not None:
-            why = "it renders as the model's own template"
-            if not knows_tools(tokenizer):
-                why += ", which tells no tools: they are told in Hermes' format"
-            return Found(Renderer(formats[alike], tokenizer), alike, why)
-    found = _by_tokens(tokenizer, formats)
-    if not getattr(tokenizer, "chat_template", None):
+    found = _recognize(tokenizer, think)
+    if think is None or found.name == TEMPLATE:
         return found
-    return replace(found, why=f"{found.why}; the model's own template differs: {_difference(tokenizer, found)}")
+    switched = _switched(found.name, think)
+    return replace(found, name=switched, renderer=Renderer(catalog.find("renderers", switched).FORMAT, tokenizer))
+
+
+def _switched(name: str, think: bool) -> str:
+    """Return the name of the family's format in which it thinks, or is told not to."""
+    names = catalog.names("renderers")
+    families = [one.removesuffix(_NOT) for one in names if one.endswith(_NOT)]
+    family = name.removesuffix(_NOT)
+    if family not in families:
+        raise ContractError(
+            f"chat format {name!r} has no switch for thinking; {' and '.join(families)} have one: leave out "
+            f"{'--think' if think else '--no-think'}"
+        )
+    return family if think else family + _NOT
+
+
+def _recognize(tokenizer: Any, think: bool | None) -> Found:
+    formats = {member: catalog.find("renderers", member).FORMAT for member in catalog.names("renderers")}
+    if not getattr(tokenizer, "chat_template", None):
+        return _by_tokens(tokenizer, formats)
+    member = _by_template(tokenizer, formats)
+    tells = member is not None and _tells_tools_alike(tokenizer, formats[member])
+    why = "it renders as the model's own template"
+    if member is not None and (tells or not knows_tools(tokenizer)):
+        why += "" if tells else ", which tells no tools: they are told in Hermes' format"
+        return Found(Renderer(formats[member], tokenizer), member, why)
+    derived = derive(tokenizer, think)
+    if member is not None and not derived.native:
+        why += f" but for tools, which are told in Hermes' format instead: {derived.why}"
+        return Found(Renderer(formats[member], tokenizer), member, why)
+    # Where the template's own calls cannot be used, tokens of a family whose own are known say more.
+    known = any(formats[one].calls != HERMES.calls for one in _fitting(tokenizer, formats))
+    if derived.format is not None and (derived.native or not known):
+        why = "no format that is known renders as the model's own template, so that itself does: it only appends"
+        if not derived.native:
+            why += f"; tools are told in Hermes' format: {derived.why}"
+        return Found(Renderer(derived.format, tokenizer), TEMPLATE, why)
+    try:
+        found = _by_tokens(tokenizer, formats)
+    except ContractError as error:
+        raise ContractError(f"{error}. The model's own template cannot serve: {derived.why}") from error
+    why = f"{found.why}; the model's own template differs: {_difference(tokenizer, found)}"
+    return replace(found, why=f"{why}; and it cannot serve itself: {derived.why}" if derived.why else why)
+
+
+def _tells_tools_alike(tokenizer: Any, format: Format) -> bool:
+    """Tell whether a format tells tools as the tokenizer's own template does, in one of the places where it may."""
+    asked = [(messages, tools) for messages, tools in OTHERS if tools and messages[-1].role == "user"]
+    return any(text_of(format, tokenizer, *probe) == own_text(tokenizer, *probe) for probe in asked)
 
 
 def _difference(tokenizer: Any, found: Found) -> str:
@@ -61,16 +117,10 @@ def _difference(tokenizer: Any, found: Found) -> str:
         if own is None or ours is None:
             return "it fails on a plain conversation"
         if own != ours:
-            place = _alike(own, ours)
+            place = alike(own, ours)
             before = own[max(0, place - _SHOWN) : place]
             return f"after {before!r} it has {own[place : place + _SHOWN]!r}, not {ours[place : place + _SHOWN]!r}"
     return "nowhere"
-
-
-def _alike(one: str, other: str) -> int:
-    """Return how many characters the texts have in common before they differ."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _by_template(tokenizer: Any, formats: Mapping[str, Format]) -> str | None:

@@ -111,10 +111,25 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """A model's own Jinja template, with the `names` of special tokens and the switches that it is given.
+
+    `tells_tools`: it tells a model of tools, and shows their calls and results. `takes_system`: it takes a system text.
+    """
+
+    text: str
+    names: tuple[tuple[str, str | bool], ...] = ()
+    tells_tools: bool = True
+    takes_system: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Format:
     """A chat format. A block is a header, its text, `end` and `gap`; `begin` opens the whole.
 
-    Roles of context that have a `Block` among `blocks` begin and end as that says instead.
+    Roles of context that have a `Block` among `blocks` begin and end as that says instead. What has a `template` is
+    written by it; of the other fields `header` then says how a reply is announced, `end`, `stops` and `calls` how it is
+    read.
     `header` has `{role}`; `speaker_header`, for speakers other than the assistant, has `{speaker}` and defaults to
     `header`. `stops` also end a reply, where the tokenizer has them. A tokenizer that has all of `detect` is taken to
     be of this family. `trim`: outer white space of what no model wrote is cut. `lenient`: calls that are written in
@@ -138,6 +153,7 @@ class Format:
     lenient: bool = field(default=True, metadata=_NEVER_TOLD)
     reply_lead: str = field(default="", metadata=_UNTOLD)
     blocks: tuple[Block, ...] = field(default=(), metadata=_UNTOLD)
+    template: Template | None = field(default=None, metadata=_UNTOLD)
 
     def block(self, role: str) -> Block:
         """Return what opens and closes the blocks of a role."""

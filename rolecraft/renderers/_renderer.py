@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from rolecraft.errors import ContractError, DataError
 from rolecraft.renderers._calls import call_parts, parse
 from rolecraft.renderers._format import CallSyntax, Format
+from rolecraft.renderers._own import OwnTemplate
 from rolecraft.renderers._rendered import Rendered, Tape
 from rolecraft.renderers._text import REASONING_TAGS, Codec, Piece, Tokenizer
 from rolecraft.renderers._tools import describe_tool
@@ -25,6 +26,7 @@ class Renderer:
     def __init__(self, format: Format, tokenizer: Tokenizer) -> None:
         self.format = format
         self._codec = Codec(tokenizer)
+        self._own = OwnTemplate(format, format.template, self._codec) if format.template else None
         self._require_control_tokens()
         self._end_id = self._codec.control[format.end]
         self._gap_ids = self._codec.encode((self._end_id, *self._codec.template(format.gap)))[1:]
@@ -51,14 +53,20 @@ class Renderer:
 
     def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Rendered:
         """Return the whole conversation as tokens; raises DataError for a speaker or call that cannot be written."""
+        if self._own:
+            return self._own.write(messages, tools, self._replies(messages)).done()
         return self._tape(messages, tools).done()
 
     def opening(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec], speaker: str, prefix: str = ""
     ) -> Rendered:
         """Return everything up to the first token that `speaker` writes, with the speaker of each token."""
-        tape = self._tape(messages, tools)
-        tape.add(self._header_ids(speaker), speaker)
+        if self._own:
+            self._header_ids(speaker)  # which refuses all but one
+            tape = self._own.open(messages, tools, self._replies(messages))
+        else:
+            tape = self._tape(messages, tools)
+            tape.add(self._header_ids(speaker), speaker)
         tape.add(self._written(prefix), speaker)
         return tape.done()
 
@@ -76,13 +84,16 @@ class Renderer:
         """Return the ids a model writes to say `message`, its end token last unless `message.ids` were cut."""
         if message.ids is not None:
             return message.ids
-        return (*self._codec.encode(self._body(message)), self._end_id)
+        body = self._own.body(message) if self._own else self._body(message)
+        return (*self._codec.encode(body), self._end_id)
 
     def reply_text(self, message: Message) -> str:
         """Return the text of a reply, without its end token."""
         if message.ids is not None:
             ids = message.ids
             return self._codec.text(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+        if self._own:
+            return self._codec.text(self.reply(message)[:-1])
         return "".join(text for text, _ in self._body_texts(message))
 
     def text(self, ids: Sequence[int]) -> str:
@@ -107,7 +118,16 @@ class Renderer:
             ids=(*body, *ids[last : last + 1]),
         )
 
+    def _replies(self, messages: Sequence[Message]) -> list[tuple[int, ...]]:
+        """Return the ids of the assistant's messages, whose speaker must be the assistant."""
+        replies = [message for message in messages if message.role == "assistant"]
+        for message in replies:
+            self._header_ids(message.speaker or "assistant")
+        return [self.reply(message) for message in replies]
+
     def _require_control_tokens(self) -> None:
+        if self._own:
+            return
         roles = (self.format.system.place, "user", self.format.assistant, self.format.results.role)
         blocks = [self.format.block(role) for role in (*roles, self.format.tools.role) if role]
         told = "".join([self.format.begin, *(block.open for block in blocks), *(block.close for block in blocks)])
@@ -217,6 +237,13 @@ class Renderer:
         tape.add(self._gap_ids)
 
     def _make_header_ids(self, speaker: str) -> tuple[int, ...]:
+        if self._own:
+            if speaker == "assistant":
+                return self._own.header
+            raise DataError(
+                f"speaker {speaker!r}: the model's own template knows no speaker but the assistant; let a single agent "
+                "speak (--team single), or name a chat format that is known"
+            )
         if speaker == "assistant":
             header = self.format.header.replace("{role}", self.format.assistant)
             return self._codec.encode(self._codec.template(header + self.format.reply_lead))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from rolecraft.renderers._format import CallSyntax, Format
+from rolecraft.renderers._format import CallSyntax, Format, Template
 
 _SPEC = """{%- macro told(tool) -%}
 {%- set f = tool.function if tool.function is defined else tool -%}
@@ -48,6 +48,44 @@ _IN_PYTHON = r"""{%- macro in_python(value) -%}
 {%- endif -%}
 {%- endmacro -%}
 """
+_IN_TEXT = r"""{%- set kept = namespace(rows=[], head=(tool_list() | trim) if tools else '') -%}
+{%- if kept.head and (not messages or messages[0].role != 'system') -%}
+{%- set kept.rows = [{'role': 'system', 'content': kept.head}] -%}
+{%- set kept.head = '' -%}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+{%- set said = message.content or '' -%}
+{%- if message.tool_calls -%}
+{%- set said = (said + '\n' if said else '') + calls_of(message) -%}
+{%- endif -%}
+{%- set kept.rows = kept.rows + [{'role': 'assistant', 'content': said}] -%}
+{%- elif message.role == 'tool' and not loop.first and loop.previtem.role == 'tool' -%}
+{%- set joined = kept.rows[-1].content + '\n' + TOLD -%}
+{%- set kept.rows = kept.rows[:-1] + [{'role': 'user', 'content': joined}] -%}
+{%- elif message.role == 'tool' -%}
+{%- set kept.rows = kept.rows + [{'role': 'user', 'content': TOLD}] -%}
+{%- elif kept.head -%}
+{%- set both = (message.content + '\n\n' if message.content else '') + kept.head -%}
+{%- set kept.rows = kept.rows + [{'role': message.role, 'content': both}] -%}
+{%- set kept.head = '' -%}
+{%- else -%}
+{%- set kept.rows = kept.rows + [message] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set messages = kept.rows -%}
+{%- set tools = none -%}
+"""
+_NO_SYSTEM = r"""{%- if messages and messages[0].role == 'system' -%}
+{%- set told = messages[0].content -%}
+{%- set messages = messages[1:] -%}
+{%- if messages and messages[0].role == 'user' -%}
+{%- set told = told + '\n\n' + messages[0].content -%}
+{%- set messages = messages[1:] -%}
+{%- endif -%}
+{%- set messages = [{'role': 'user', 'content': told | trim}] + messages -%}
+{%- endif -%}
+"""
 _TYPES = {"integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict", "null": "null"}
 
 
@@ -59,6 +97,8 @@ def write_template(
     The instructions open the system text, as `team.Role.view` has them. Where the call tags are no tokens, an argument
     that quotes one is escaped.
     """
+    if format.template:
+        return _own(format, format.template, instructions)
     parts = [
         _tools(format),
         _calls(format.calls, () if tags_are_tokens else format.calls.tags),
@@ -72,6 +112,25 @@ def write_template(
         f"{{%- if add_generation_prompt -%}}{_out(_header(format, speaker))}{{%- endif -%}}",
     ]
     return "".join(parts)
+
+
+def _own(format: Format, template: Template, instructions: str) -> str:
+    """Return the model's own template, after what `_own.OwnTemplate` does to a conversation before."""
+    parts = []
+    if instructions:
+        parts.append(
+            f"{{%- set own = {_quoted(instructions)} -%}}\n{{%- if messages and messages[0].role == 'system' -%}}\n"
+            "{%- set own = (own + '\\n\\n' + messages[0].content) | trim -%}\n{%- set messages = messages[1:] -%}\n"
+            "{%- endif -%}\n{%- set messages = [{'role': 'system', 'content': own}] + messages -%}\n"
+        )
+    if not template.tells_tools:
+        before, _, after = format.results.item.partition("{content}")
+        told = f"{_quoted(before)} + message.content + {_quoted(after)}"
+        parts += [_tools(format), _calls(format.calls, format.calls.tags), _IN_TEXT.replace("TOLD", told)]
+    if not template.takes_system:
+        parts.append(_NO_SYSTEM)
+    # What prints nothing keeps the white space that the template begins with from being cut.
+    return "".join([*parts, "{{- '' }}" if parts else "", template.text])
 
 
 def _tools(format: Format) -> str:

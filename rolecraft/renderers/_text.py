@@ -19,6 +19,7 @@ REASONING_TAGS = ("<think>", "</think>")
 """Around the reasoning in a reply's text; a tokenizer that has them as tokens gets them as such."""
 
 _MARKER = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
+_GUARD = "\ue000"  # of the letters that nobody's texts have
 _REMEMBERED = 2_000_000  # characters, which with their ids take some 15 bytes each
 
 
@@ -87,6 +88,29 @@ class Codec:
                 pieces += [text[end : match.start()], self.control[match.group()]]
                 end = match.end()
         return tuple(piece for piece in (*pieces, text[end:]) if piece != "")
+
+    def guarded(self, text: str, only_not: Iterable[str] = ()) -> str:
+        """Return untrusted `text` for somebody else's template: no control token is spelled in it, but for some.
+
+        `unguarded` undoes it.
+        """
+        allowed = frozenset(only_not)
+
+        def broken(match: re.Match[str]) -> str:
+            mark = match.group()
+            return mark if mark in allowed else f"{mark[0]}{_GUARD}{mark[1:]}"
+
+        return self._find.sub(broken, text)
+
+    def unguarded(self, text: str) -> tuple[Piece, ...]:
+        """Return what a template wrote as pieces; its own control tokens are ids, those of guarded text are text."""
+        pieces = (piece.replace(_GUARD, "") if isinstance(piece, str) else piece for piece in self.template(text))
+        return tuple(piece for piece in pieces if piece != "")
+
+    def first_control(self, text: str) -> str | None:
+        """Return the first control token that `text` spells out."""
+        match = self._find.search(text)
+        return match.group() if match else None
 
     def first_mark(self, text: str, tags: Iterable[str] = ()) -> str | None:
         """Return the first control token, or one of `tags`, that `text` spells out; reasoning's tags do not count."""
