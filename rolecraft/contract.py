@@ -84,7 +84,7 @@ def read(adapter: Path) -> Contract | None:
         made = from_dict(Contract, parsing.read_json(path), "contract")
     except SettingsError as error:
         raise ContractError(f"{path}: not a contract ({error}); restore the file or tune the adapter again") from error
-    known = (*catalog.names("renderers"), OWN)
+    known = (*catalog.names("renderers"), TEMPLATE, OWN)
     if made.renderer not in known:
         raise ContractError(
             f"{path}: renderer is {made.renderer!r}, and a contract names one of {', '.join(known)}; no file is run "

@@ -89,6 +89,7 @@ def load(
     dtype: Dtype = "float32",
     adapter: Path | None = None,
     renderer: str | Path | None = None,
+    think: bool | None = None,
     device: str = "cpu",
     merge: bool = False,
 ) -> Loaded:
@@ -96,7 +97,8 @@ def load(
 
     `base` is `nano`, `smollm2`, a folder, a GGUF file, or a name on the Hugging Face hub.
 
-    `renderer` None: what the adapter was trained with, else what fits the tokenizer. `device` `auto`: an accelerator if
+    `renderer` None: what the adapter was trained with, else what fits the tokenizer. `think`: whether a family that can
+    be told to think or not is told so; None leaves it to its template. `device` `auto`: an accelerator if
     there is one. `merge` folds the adapter into the weights: the same model to rounding, faster, no longer trainable.
     Raises NotFound for a model that is not there, ContractError where base, adapter and renderer do not fit together.
     """
@@ -110,7 +112,7 @@ def load(
     if adapter is not None:
         made = _contract_of(adapter, renderer)
         renderer = renderer or (made.renderer if made else None)
-    found = _renderer(base, tokenizer, renderer)
+    found = _renderer(base, tokenizer, renderer, think)
     chat = f"{found.name}: {found.why}" if found.why else ""
     loaded = Loaded(base, model, tokenizer, found.renderer, config, weights, adapter, made, chat=chat)
     if adapter is None:
@@ -220,9 +222,9 @@ def _check_vocabulary(base: str, model: Any, tokenizer: Any) -> None:
         )
 
 
-def _renderer(base: str, tokenizer: Any, name: str | Path | None) -> Found:
+def _renderer(base: str, tokenizer: Any, name: str | Path | None, think: bool | None) -> Found:
     try:
-        return renderers.recognize(tokenizer, name)
+        return renderers.recognize(tokenizer, name, think=think)
     except ContractError as error:
         raise ContractError(f"{base!r}: {error}") from error
     except NotFound as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import families
 import pytest
 from families import FAMILIES, TOOLS, Family, as_json, conversations, official
 
 from rolecraft import catalog, contract, wire
-from rolecraft.errors import DataError
+from rolecraft.errors import ContractError, DataError
 from rolecraft.renderers import Renderer, describe, find, recognize, why_unparsed
 from rolecraft.types import Message, ToolCall
 
@@ -260,3 +261,33 @@ def test_a_call_of_mistral_nemo_keeps_the_id_that_the_model_gave_it() -> None:
     )
     read = renderer.parse(renderer.reply(Message("assistant", unparsed=text)), "assistant")
     assert read.tool_calls == (ToolCall("now", {}, "abc123xyz"), ToolCall("now", {}))
+
+
+# ---- thinking
+
+
+@pytest.mark.parametrize("name", ["qwen3-qwen3", "smollm3-HuggingFaceTB-SmolLM3-3B"])
+def test_a_family_that_thinks_is_told_not_to_where_it_is_asked_for(name: str) -> None:
+    one = family(name)
+    tokenizer = families.tokenizer(one)
+    usual, with_thoughts, without = (recognize(tokenizer, think=think) for think in (None, True, False))
+    assert (usual.name, with_thoughts.name, without.name) == (one.format, one.format, f"{one.format}_nothink")
+    assert "--no-think" in usual.why
+    assert "told not to think" in without.why
+    prompts = (found.renderer.prompt((ASKED,), (), "assistant") for found in (usual, with_thoughts, without))
+    options = ({}, {"enable_thinking": True}, {"enable_thinking": False})
+    for ours, given in zip(prompts, options, strict=True):
+        with_option = replace(one, options=given)
+        assert ours == official(tokenizer, with_option, (ASKED,), (), prompt=True)
+
+
+def test_a_format_named_by_somebody_is_switched_too() -> None:
+    tokenizer = families.tokenizer(family("qwen3-qwen3"))
+    assert recognize(tokenizer, "qwen3_nothink", think=True).name == "qwen3"
+    assert recognize(tokenizer, "qwen3", think=False).name == "qwen3_nothink"
+
+
+@pytest.mark.parametrize(("think", "option"), [(True, "--think"), (False, "--no-think")])
+def test_a_family_without_a_switch_for_thinking_is_named(think: bool, option: str, hermes_tokenizer) -> None:
+    with pytest.raises(ContractError, match=f"'hermes' has no switch for thinking; qwen3 and smollm3 .* {option}"):
+        recognize(hermes_tokenizer, think=think)

@@ -256,3 +256,19 @@ def test_an_adapter_s_contract_holds_the_template_it_was_trained_on() -> None:
     other = recognize(plain(ALPACA.replace("Response", "Answer"))).renderer
     with pytest.raises(ContractError, match="came out otherwise"):
         contract.check(made, contract.make(("base", "c", "w"), other), other)
+
+
+SWITCHED = ALPACA.replace("{{ bos_token }}{% for", "{{ bos_token }}{% if enable_thinking %}Think.\n{% endif %}{% for")
+
+
+def test_a_template_s_own_switch_for_thinking_is_used() -> None:
+    asked = {think: recognize(plain(SWITCHED), think=think) for think in (None, True)}
+    texts = [one.renderer.text(one.renderer.prompt((ASKED,), (), "assistant")) for one in asked.values()]
+    assert texts == ["<s>### user: q\n### Response: ", "<s>Think.\n### user: q\n### Response: "]
+
+
+def test_a_template_without_a_switch_for_thinking_is_told() -> None:
+    with pytest.raises(
+        ContractError, match=r"own template has no switch for thinking \(enable_thinking\): .*--no-think"
+    ):
+        recognize(plain(ALPACA), think=False)

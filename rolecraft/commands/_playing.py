@@ -36,6 +36,13 @@ def add_model(
     group.add_argument("--team", help=text)
     text = "give the roles no instructions, the conversation alone"
     group.add_argument("--bare", action="store_true", help=text)
+    text = (
+        "the chat format: a known one's name, a file of your own, or template, which is the model's own (default: what "
+        "is found to fit, which is told)"
+    )
+    group.add_argument("--format", metavar="NAME", help=text)
+    text = "tell a family that can think to do so, or not to (default: as its own template has it)"
+    group.add_argument("--think", action=argparse.BooleanOptionalAction, help=text)
     group.add_argument("--device", default="cpu", help="where it runs: cpu, cuda or auto (default: cpu)")
     text = "the type of its weights (default: float32)"
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help=text)
@@ -118,14 +125,25 @@ def skips_repeats(player: str | remote.Settings, options: argparse.Namespace) ->
 def open_engine(player: str | remote.Settings, options: argparse.Namespace) -> AbstractContextManager[Engine]:
     """Open the engine, in this process or in a worker; torch is not loaded before, nor at all for an endpoint."""
     if isinstance(player, str):
-        from rolecraft import engine
-
-        opened = engine.open_local(player, options.adapter, options.dtype, options.device, engine_settings(options))
+        opened = open_local(player, options.adapter, options, engine_settings(options))
         tell_format(opened)
         return opened
     from rolecraft import remote
 
     return remote.RemoteEngine(player, _endpoint.read_key(options))
+
+
+def open_local(
+    base: str, adapter: Path | None, options: argparse.Namespace, settings: engine.Settings
+) -> engine.LocalEngine:
+    """Open a base and its adapter in this process, in the chat format that the user named."""
+    from rolecraft import engine
+    from rolecraft.catalog import given
+
+    chosen = given(options.format) if options.format else None
+    return engine.open_local(
+        base, adapter, options.dtype, options.device, settings, renderer=chosen, think=options.think
+    )
 
 
 def tell_format(opened: engine.LocalEngine) -> None:
@@ -138,7 +156,11 @@ def identity(player: str | remote.Settings, options: argparse.Namespace) -> str:
     """Return in words what plays, for a run's record."""
     from rolecraft import bases
 
-    return bases.identity(player, options.adapter) if isinstance(player, str) else player.identity
+    if not isinstance(player, str):
+        return player.identity
+    thinks = "" if options.think is None else "told to think" if options.think else "told not to think"
+    parts = [bases.identity(player, options.adapter), options.format and f"format {options.format}", thinks]
+    return ", ".join(part for part in parts if part)
 
 
 def engine_settings(options: argparse.Namespace) -> engine.Settings:

@@ -85,7 +85,6 @@ def open_models(
     """Return what opens the models that are served."""
     from dataclasses import replace
 
-    from rolecraft import engine
     from rolecraft.server import loading
 
     engines = replace(_playing.engine_settings(options), seed=options.seed)
@@ -93,7 +92,7 @@ def open_models(
         engines = replace(engines, constrain="off")
 
     def open_engine(adapter: Path | None) -> engine.LocalEngine:
-        opened = engine.open_local(base, adapter, options.dtype, options.device, engines)
+        opened = _playing.open_local(base, adapter, options, engines)
         _playing.tell_format(opened)
         return opened
 

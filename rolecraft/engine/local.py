@@ -165,10 +165,15 @@ def open_local(
     dtype: Dtype = "float32",
     device: str = "cpu",
     settings: Settings = Settings(),
+    *,
+    renderer: str | Path | None = None,
+    think: bool | None = None,
 ) -> LocalEngine:
     """Load a model, its adapter merged if it can be, and return an engine on it, which closes itself after `with`.
 
+    `renderer` and `think` are `model.load`'s.
     Workers call this, so that no model has to be sent to a process. Raises what `model.load` raises.
     """
     merge = adapter is not None and merges(adapter)
-    return LocalEngine(load(base, dtype=dtype, adapter=adapter, device=device, merge=merge), settings)
+    loaded = load(base, dtype=dtype, adapter=adapter, renderer=renderer, think=think, device=device, merge=merge)
+    return LocalEngine(loaded, settings)

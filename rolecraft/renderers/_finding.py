@@ -20,6 +20,8 @@ TEMPLATE = "template"
 """The name of the format that is the model's own template."""
 
 _NOT = "_nothink"  # ends the name of a format in which its family is told not to think
+_SWITCH = "enable_thinking"
+_THINKS = "it thinks before it answers, if it was made to (--no-think tells it not to)"
 _SHOWN = 24  # characters of a difference
 
 
@@ -51,15 +53,26 @@ def recognize(tokenizer: Any, name: str | Path | None = None, *, think: bool | N
         derived = derive(tokenizer, think)
         if derived.format is None:
             raise ContractError(f"the tokenizer's own template cannot be the chat format: {derived.why}")
-        return Found(Renderer(derived.format, tokenizer), TEMPLATE)
-    if name:
-        name = _switched(str(name), think) if think is not None else name
-        return Found(Renderer(catalog.find("renderers", name).FORMAT, tokenizer), str(name))
-    found = _recognize(tokenizer, think)
-    if think is None or found.name == TEMPLATE:
+        found = Found(Renderer(derived.format, tokenizer), TEMPLATE)
+    elif name:
+        found = Found(Renderer(catalog.find("renderers", name).FORMAT, tokenizer), str(name))
+    else:
+        found = _recognize(tokenizer, think)
+    return _thinking(found, tokenizer, think)
+
+
+def _thinking(found: Found, tokenizer: Any, think: bool | None) -> Found:
+    """Return the format with the family's switch for thinking as it is wanted, and told where it is not."""
+    if found.name == TEMPLATE:
+        if think is not None and _SWITCH not in tokenizer.get_chat_template(None, []):
+            raise ContractError(f"the model's own template has no switch for thinking ({_SWITCH}): {_leave_out(think)}")
         return found
-    switched = _switched(found.name, think)
-    return replace(found, name=switched, renderer=Renderer(catalog.find("renderers", switched).FORMAT, tokenizer))
+    if think is None:
+        thinks = found.why and f"{found.name}{_NOT}" in catalog.names("renderers")
+        return replace(found, why=f"{found.why}; {_THINKS}") if thinks else found
+    name = _switched(found.name, think)
+    why = found.why and f"{found.why}; it is told {'to think' if think else 'not to think'}"
+    return Found(Renderer(catalog.find("renderers", name).FORMAT, tokenizer), name, why)
 
 
 def _switched(name: str, think: bool) -> str:
@@ -69,10 +82,13 @@ def _switched(name: str, think: bool) -> str:
     family = name.removesuffix(_NOT)
     if family not in families:
         raise ContractError(
-            f"chat format {name!r} has no switch for thinking; {' and '.join(families)} have one: leave out "
-            f"{'--think' if think else '--no-think'}"
+            f"chat format {name!r} has no switch for thinking; {' and '.join(families)} have one: {_leave_out(think)}"
         )
     return family if think else family + _NOT
+
+
+def _leave_out(think: bool) -> str:
+    return f"leave out {'--think' if think else '--no-think'}"
 
 
 def _recognize(tokenizer: Any, think: bool | None) -> Found:
