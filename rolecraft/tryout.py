@@ -17,9 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import AutoModelForCausalLM
 
-from rolecraft import adapters, bases, engine, model, recipe, renderers
+from rolecraft import adapters, bases, contract, engine, model, recipe
 from rolecraft.engine.context import LONGEST, token_bytes
-from rolecraft.types import Message, Prompt, Sampling
+from rolecraft.types import Message, Prompt, Sampling, ToolCall
 
 if sys.platform != "win32":
     import resource
@@ -95,7 +95,8 @@ def show(found: Mapping[str, Any], console: Console) -> None:
     needs, reply, context = found["memory"], found["reply"], found["context"]
     table.add_row("base", f"{found['base']}, at {found['place']}")
     table.add_row("family", f"{found['family']}, {found['parameters'] / 1e6:,.1f} million parameters")
-    table.add_row("chat format", f"{found['format']['name']}: {found['format']['why']}")
+    table.add_row("chat format", f"{found['format']['name']}: {escape(found['format']['why'])}")
+    table.add_row("a call", escape(repr(found["format"]["call"])))
     limit = "its config names no limit" if context["model"] is None else f"{context['model']:,} tokens"
     table.add_row("context", f"{limit}; {context['used']:,} are used unless --max-context says otherwise")
     for width in ("float32", "bfloat16"):
@@ -116,8 +117,14 @@ def show(found: Mapping[str, Any], console: Console) -> None:
 
 
 def _format(loaded: model.Loaded) -> dict[str, str]:
-    found = renderers.recognize(loaded.tokenizer)
-    return {"name": found.name, "why": found.why or "the tokenizer's config asks for it (rolecraft_renderer)"}
+    """Return the chat format, why it is this one, and a call as it is written there."""
+    name, _, why = loaded.chat.partition(": ")
+    called = Message("assistant", tool_calls=(ToolCall("weather", {"city": "Ulm"}, "call00001"),))
+    return {
+        "name": name or contract.name_of(loaded.renderer),
+        "why": why or "the tokenizer's config asks for it (rolecraft_renderer)",
+        "call": loaded.renderer.reply_text(called),
+    }
 
 
 def _reply(loaded: model.Loaded) -> dict[str, Any]:
