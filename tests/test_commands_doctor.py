@@ -28,7 +28,9 @@ def test_the_doctor_tries_a_base_out(capsys):
     found = json.loads(out.splitlines()[-1])
     assert code == 0
     assert (found["family"], found["parameters"]) == ("llama (LlamaForCausalLM)", 1_136_000)
-    assert found["format"] == {"name": "nano", "why": "the tokenizer's config asks for it (rolecraft_renderer)"}
+    asked = "the tokenizer's config asks for it (rolecraft_renderer)"
+    call_written = '{"name":"weather","args":{"city":"Ulm"}}'
+    assert found["format"] == {"name": "nano", "why": asked, "call": call_written}
     assert found["context"] == {"model": 1024, "used": 1024}
     assert 0 < found["memory"]["bfloat16"]["weights"] < found["memory"]["float32"]["weights"]
     assert found["reply"]["tokens"] > 0
