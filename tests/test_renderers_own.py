@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from typing import Any
 
 import families
@@ -272,3 +273,55 @@ def test_a_template_without_a_switch_for_thinking_is_told() -> None:
         ContractError, match=r"own template has no switch for thinking \(enable_thinking\): .*--no-think"
     ):
         recognize(plain(ALPACA), think=False)
+
+
+STRICT = """{{ bos_token }}{% for t in tools or [] %}{{ t | tojson }}{% endfor -%}
+{%- set ns = namespace(open=0, last='') -%}
+{%- for m in messages -%}
+{%- if m.role == 'tool' and ns.open == 0 or m.role != 'tool' and (ns.open or m.role == ns.last) -%}
+{{ raise_exception('not the turn of ' + m.role) }}
+{%- endif -%}
+{%- set ns.open = ns.open - 1 if m.role == 'tool' else m.tool_calls | length if m.tool_calls else 0 -%}
+{%- set ns.last = 'user' if m.role == 'tool' else m.role -%}
+[{{ m.role }}{% if m.role == 'tool' %} {{ m.tool_call_id }}{% endif %}]{{ m.content }}
+{%- for c in m.tool_calls or [] -%}
+{%- if c.id | length != 9 -%}{{ raise_exception('ids have nine characters') }}{%- endif -%}
+<call>{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}, "id": "{{ c.id }}"}</call>
+{%- endfor -%}
+{%- if m.role == 'assistant' %}{{ eos_token }}{% endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt %}[assistant]{% endif -%}"""
+
+
+def test_what_an_agent_is_told_beside_answers_is_put_where_a_strict_template_takes_it() -> None:
+    renderer = recognize(plain(STRICT)).renderer
+    assert renderer.call_syntax.open == "<call>"
+    calls = (ToolCall("now", {}, "call_0"), ToolCall("now", {"zone": "UTC"}, "call_1"))
+    played = (
+        ASKED,
+        Message("assistant", unparsed="<call>{}</call>"),
+        Message("tool", "error: no name", failed=True),
+        Message("assistant", tool_calls=calls),
+        Message("tool", "late", tool_call_id="call_1", name="now"),
+        Message("tool", "noon", tool_call_id="call_0", name="now"),
+        Message("tool", "note: so it was before"),
+    )
+    text = renderer.text(renderer.prompt(played, TOOLS, "assistant"))
+    first, second = re.findall(r'"id": "(\w{9})"', text)
+    assert "[assistant]<call>{}</call></s>[user]error: no name[assistant]<call>" in text
+    assert text.endswith(f"</s>[tool {second}]late[tool {first}]noon\nnote: so it was before[assistant]")
+    assert (
+        renderer.render(played[:4], TOOLS).ids
+        == renderer.render(played, TOOLS).ids[: len(renderer.render(played[:4], TOOLS).ids)]
+    )
+
+
+def test_answers_without_ids_are_those_of_the_calls_in_their_order() -> None:
+    renderer = recognize(plain(STRICT)).renderer
+    called = Message("assistant", tool_calls=(ToolCall("now", {}), ToolCall("now", {"zone": "UTC"})))
+    text = renderer.text(
+        renderer.prompt((ASKED, called, Message("tool", "a"), Message("tool", "b")), TOOLS, "assistant")
+    )
+    first, second = re.findall(r'"id": "(\w{9})"', text)
+    assert first != second
+    assert text.endswith(f"[tool {first}]a[tool {second}]b[assistant]")

@@ -7,8 +7,10 @@ Not covered: speakers other than the assistant.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,9 +21,10 @@ from rolecraft.renderers._jinja import TemplateFailed, templates
 from rolecraft.renderers._plain import reply_as_text, result_as_text, tools_as_text
 from rolecraft.renderers._rendered import Tape
 from rolecraft.renderers._text import REASONING_TAGS, Codec, Piece
-from rolecraft.types import Json, Message, ToolSpec
+from rolecraft.types import Json, Message, ToolCall, ToolSpec
 
 _SAID = "x"  # stands for what earlier replies say: no template can drop a thought from it
+_ID = re.compile(r"[A-Za-z0-9]{9}")
 _SHOWN = 24
 _Row = dict[str, Any]
 
@@ -46,7 +49,7 @@ class OwnTemplate:
         """Return what the template writes for a reply, without its end."""
         asked: list[_Row] = [{"role": "user", "content": "?"}]
         before = self._text(asked, None, asked=True)
-        after = self._text([*asked, self._reply_row(message)], None, asked=False)
+        after = self._text([*asked, self._reply_row(_with_ids(message))], None, asked=False)
         pieces = self._codec.unguarded(self._after(after, before).partition(self._format.end)[0])
         if message.unparsed is None:
             return pieces
@@ -116,20 +119,26 @@ class OwnTemplate:
         if head and (not messages or messages[0].role != "system"):
             rows.append({"role": "system", "content": head})
             head = ""
-        for message in messages:
+        left = 0  # calls whose answer is yet to come
+        for message in _identified(messages):
             follows = bool(places) and messages[len(places) - 1].role == "tool"
             if message.role == "assistant":
                 rows.append(self._reply_row(message) if real else self._reply_row(replace(message, content=_SAID)))
-            elif message.role == "tool" and not self._template.tells_tools:
-                answer = self._guard(result_as_text(message.content, self._format))
-                before = f"{rows.pop()['content']}\n" if follows else ""
-                rows.append({"role": "user", "content": before + answer})
+                left = len(message.tool_calls)
+            elif message.role == "tool" and not (self._template.tells_tools and left):
+                rows.append(self._remark(message, rows.pop() if follows else {"role": "user", "content": ""}))
             else:
+                left -= message.role == "tool"
                 content = "\n\n".join(part for part in (message.content, head) if part) if head else message.content
                 rows.append(self._guard(row(replace(message, content=content))))
                 head = ""
             places.append(len(rows) - 1)
         return self._without_system(rows, places)
+
+    def _remark(self, message: Message, before: _Row) -> _Row:
+        """Return the row of an answer that is text, or of what is said beside the answers to calls."""
+        text = message.content if self._template.tells_tools else result_as_text(message.content, self._format)
+        return {**before, "content": f"{before['content']}\n{self._guard(text)}".removeprefix("\n")}
 
     def _reply_row(self, message: Message) -> _Row:
         """Return a reply as the template takes it; a thought's tags count in it, and those of calls that are text."""
@@ -179,6 +188,36 @@ def alike(one: str, other: str) -> int:
     """Return how many characters two texts have in common before they differ."""
     pairs = zip(one, other, strict=False)
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _identified(messages: Sequence[Message]) -> list[Message]:
+    """Return messages whose calls, and answers to them, have ids of nine letters and digits, as some templates ask."""
+    made: list[Message] = []
+    names: dict[str, str] = {}
+    waiting: list[str] = []
+    for message in messages:
+        if message.role == "tool" and waiting:
+            name = names.get(message.tool_call_id or "", waiting[0])
+            waiting = [one for one in waiting if one != name] if name in waiting else waiting[1:]
+            made.append(replace(message, tool_call_id=name))
+            continue
+        if message.role == "assistant":
+            names = {call.id: _nine(call) for call in message.tool_calls if call.id}
+            waiting = [_nine(call) for call in message.tool_calls]
+        made.append(_with_ids(message))
+    return made
+
+
+def _with_ids(message: Message) -> Message:
+    return replace(message, tool_calls=tuple(replace(call, id=_nine(call)) for call in message.tool_calls))
+
+
+def _nine(call: ToolCall) -> str:
+    """Return the call's id, or nine characters that follow from it."""
+    if _ID.fullmatch(call.id):
+        return call.id
+    said = call.id or f"{call.name} {json.dumps(call.arguments, sort_keys=True)}"
+    return hashlib.sha256(said.encode("utf-8", "replace")).hexdigest()[:9]
 
 
 def tool_row(tool: ToolSpec) -> _Row:
