@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class Loaded:
 
     `config` and `weights` are digests of the base, taken before an adapter was put on it; `contract` is the adapter's,
     and `gate` its rule for the tokens' role ids, None for a model that knows no roles. `chat` says which chat format
-    was found and why, '' where it was named.
+    was found and why, '' where it was named. `switch`: the renderers that tell a base to think, and not to.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Loaded:
     contract: Contract | None = None
     gate: Gate | None = None
     chat: str = ""
+    switch: Mapping[bool, Renderer] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +117,7 @@ def load(
     chat = f"{found.name}: {found.why}" if found.why else ""
     loaded = Loaded(base, model, tokenizer, found.renderer, config, weights, adapter, made, chat=chat)
     if adapter is None:
-        return loaded
+        return dataclasses.replace(loaded, switch=renderers.switch(found, tokenizer))
     if made is not None:
         contract.check(made, make_contract(loaded), loaded.renderer)
     tuned = _attach(model, adapter, merge)

@@ -169,7 +169,8 @@ class Prompt:
     `lenient`: calls are also read where they are not written in the family's own syntax.
     `cache_scopes` bound what an engine may reuse of other prompts: what it computes for this one is kept under the
     first scope, and only what was kept under one of them is reused. `text` is gone on with as it stands, control tokens
-    and all, in place of messages and tools.
+    and all, in place of messages and tools. `think`: the model is told to think, or not to, where its family has a
+    switch for it (None: as it was loaded).
     """
 
     messages: tuple[Message, ...]
@@ -184,6 +185,7 @@ class Prompt:
     schema: Mapping[str, Json] | None = None
     cache_scopes: tuple[str, ...] = ("",)
     text: str | None = None
+    think: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,16 @@ def test_a_null_is_as_good_as_nothing():
     assert read(body(tools=None, seed=None, stop=None, stream_options=None, temperature=None), 8) == read(body(), 8)
 
 
+@pytest.mark.parametrize("think", [True, False, None])
+def test_the_switch_for_thinking_that_other_servers_know_is_read(think):
+    assert read(body(chat_template_kwargs={"enable_thinking": think}), 8).think is think
+
+
+def test_what_else_is_handed_to_a_template_is_refused_by_name():
+    with pytest.raises(Refused, match="unknown parameter 'documents'"):
+        read(body(chat_template_kwargs={"documents": []}), 8)
+
+
 @pytest.mark.parametrize(
     "inert",
     [

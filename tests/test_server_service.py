@@ -165,3 +165,24 @@ def test_stopping_gives_those_who_are_in_some_time(nano_tokenizer):
     assert fast[0].finish == "tool_calls"
     assert (slow_one.status, waited.status) == (503, 503)
     assert slow.running == 0
+
+
+@pytest.mark.parametrize("think", [True, False])
+def test_a_request_may_have_a_model_with_a_switch_think_or_not(nano_tokenizer, think):
+    seen = []
+
+    def script(prompt):
+        seen.append(prompt.think)
+        return "done"
+
+    engine = scripted(nano_tokenizer, script)
+    player = models.LoadedEngine(engine, engine.renderer, switches=True)
+    service = Service(models.served_models("qwen3", team.find("single"), player, player))
+    asyncio.run(service.answer(ChatRequest("qwen3", (USER,), think=think)))
+    assert seen == [think]
+
+
+def test_a_switch_that_a_model_does_not_have_is_refused_by_name(nano_tokenizer):
+    error = refusal(Service(team_models(scripted(nano_tokenizer))), replace(ASKED, think=False))
+    assert (error.status, error.param) == (400, "chat_template_kwargs")
+    assert "'nano:team' has no switch for thinking" in str(error)

@@ -9,7 +9,7 @@ from rolecraft.errors import ContextFull, EngineError
 from rolecraft.gate import NOBODY
 from rolecraft.grammar import Wanted
 from rolecraft.model import Loaded
-from rolecraft.renderers import Rendered
+from rolecraft.renderers import Rendered, Renderer
 from rolecraft.types import Completion, Prompt, Turn, Usage
 
 
@@ -23,7 +23,7 @@ def encode(loaded: Loaded, prompt: Prompt, context: int, limit: int | None) -> t
     if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
         raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
     if prompt.text is None:
-        opening = loaded.renderer.opening(prompt.messages, prompt.tools, prompt.speaker, prompt.prefix)
+        opening = _renderer(loaded, prompt).opening(prompt.messages, prompt.tools, prompt.speaker, prompt.prefix)
     else:
         ids = tuple(loaded.tokenizer.encode(prompt.text))
         opening = Rendered(ids, (0.0,) * len(ids), (prompt.speaker,) * len(ids), ())
@@ -69,7 +69,7 @@ def reply_prefix(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...]) -> tuple[
     """Return the tokens of the reply that a prompt of `ids` ends in."""
     if not prompt.prefix:
         return ()
-    return ids[len(loaded.renderer.prompt(prompt.messages, prompt.tools, prompt.speaker)) :]
+    return ids[len(_renderer(loaded, prompt).prompt(prompt.messages, prompt.tools, prompt.speaker)) :]
 
 
 def _roles(loaded: Loaded, prompt: Prompt, opening: Rendered) -> tuple[int, ...]:
@@ -82,7 +82,16 @@ def _roles(loaded: Loaded, prompt: Prompt, opening: Rendered) -> tuple[int, ...]
     if prompt.text is not None:
         return gate.ids(opening.speakers, speaker, 0)
     before = len(opening.ids) - len(reply_prefix(loaded, prompt, opening.ids))
-    return gate.ids(opening.speakers, speaker, before - len(loaded.renderer.header(speaker)))
+    return gate.ids(opening.speakers, speaker, before - len(_renderer(loaded, prompt).header(speaker)))
+
+
+def _renderer(loaded: Loaded, prompt: Prompt) -> Renderer:
+    """Return what writes the prompt; raises EngineError for a switch that the model does not have."""
+    if prompt.think is None:
+        return loaded.renderer
+    if prompt.think not in loaded.switch:
+        raise EngineError("this model has no switch for thinking, or an adapter was tuned one way; leave 'think' out")
+    return loaded.switch[prompt.think]
 
 
 def complete(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], role: int, output: Output) -> Completion:

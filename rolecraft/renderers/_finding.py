@@ -75,6 +75,19 @@ def _thinking(found: Found, tokenizer: Any, think: bool | None) -> Found:
     return Found(Renderer(catalog.find("renderers", name).FORMAT, tokenizer), name, why)
 
 
+def switch(found: Found, tokenizer: Any) -> dict[bool, Renderer]:
+    """Return the renderers that tell the family to think, and not to; none where it has no such switch."""
+    if found.name == TEMPLATE:
+        if _SWITCH not in tokenizer.get_chat_template(None, []):
+            return {}
+        derived = {think: derive(tokenizer, think).format for think in (True, False)}
+        return {think: Renderer(format, tokenizer) for think, format in derived.items() if format is not None}
+    if f"{found.name.removesuffix(_NOT)}{_NOT}" not in catalog.names("renderers"):
+        return {}
+    names = {think: _switched(found.name, think) for think in (True, False)}
+    return {think: Renderer(catalog.find("renderers", name).FORMAT, tokenizer) for think, name in names.items()}
+
+
 def _switched(name: str, think: bool) -> str:
     """Return the name of the family's format in which it thinks, or is told not to."""
     names = catalog.names("renderers")

@@ -43,7 +43,12 @@ def _name(base: str) -> str:
 def _loaded(engine: LocalEngine) -> LoadedEngine:
     loaded = engine.loaded
     return LoadedEngine(
-        engine, loaded.renderer, _fingerprint(loaded), tuned=loaded.adapter is not None, context=engine.context
+        engine,
+        loaded.renderer,
+        _fingerprint(loaded),
+        tuned=loaded.adapter is not None,
+        context=engine.context,
+        switches=bool(loaded.switch),
     )
 
 

@@ -19,7 +19,8 @@ _UNKNOWN_CONTEXT = 1 << 15
 class LoadedEngine:
     """An engine, the renderer of its model (None: unknown), and a fingerprint that changes with its weights.
 
-    `tuned` tells that an adapter is on its base, `context` how many tokens a conversation may have (None: unknown).
+    `tuned` tells that an adapter is on its base, `context` how many tokens a conversation may have (None: unknown),
+    `switches` that a request may have it think or not.
     """
 
     engine: Engine
@@ -27,6 +28,7 @@ class LoadedEngine:
     fingerprint: str | None = None
     tuned: bool = False
     context: int | None = None
+    switches: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,14 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool = False
 
 
+class TemplateOptions(BaseModel):
+    """What other servers hand to a model's own template, of which thinking is known."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    enable_thinking: bool | None = None
+
+
 class JsonSchema(BaseModel):
     """The schema of an answer in JSON; it is kept whether or not `strict` is asked for."""
 
@@ -104,6 +112,7 @@ class RequestBody(BaseModel):
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     prompt_cache_key: str = ""
+    chat_template_kwargs: TemplateOptions = TemplateOptions()
     # Ignored: they change nothing in what is written here.
     user: str = ""
     metadata: dict[str, str] = {}
@@ -147,6 +156,7 @@ class ChatRequest:
     cache_key: str = ""
     schema: Mapping[str, Json] | None = None
     text: str | None = None
+    think: bool | None = None
 
 
 def read(body: bytes, most_messages: int) -> ChatRequest:
@@ -191,6 +201,7 @@ def read_fields(given: Mapping[str, Json], most_messages: int) -> ChatRequest:
         include_usage=request.stream_options.include_usage,
         cache_key=request.prompt_cache_key,
         schema=_schema(request.response_format),
+        think=request.chat_template_kwargs.enable_thinking,
     )
 
 

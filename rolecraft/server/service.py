@@ -70,6 +70,12 @@ class Service:
         model = self.find(request.model)
         if request.logprobs and model.loaded.renderer is None:
             raise Refused(400, f"{model.id!r} does not tell log-probabilities", param="logprobs")
+        if request.think is not None and not model.loaded.switches:
+            raise Refused(
+                400,
+                f"{model.id!r} has no switch for thinking; leave 'enable_thinking' out",
+                param="chat_template_kwargs",
+            )
         self._require_constraint(request)
         if request.text is not None and model.single_role is None:
             raise Refused(

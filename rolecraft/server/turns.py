@@ -225,6 +225,7 @@ class _Choice:
             parallel=request.parallel,
             lenient=self._reads_leniently(speaker),
             cache_scopes=self.scopes,
+            think=request.think,
         )
         if not self.settings.constrained:
             return prompt
