@@ -29,7 +29,8 @@ from rolecraft.gate import Gate
 from rolecraft.renderers import Found, Renderer
 from rolecraft.team import Team
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "stored"]
+"""The type of a model's weights; `stored` is that of its files."""
 
 _SHAPE = (
     "model_type",
@@ -195,8 +196,9 @@ def _load_model(base: str, place: str, dtype: Dtype) -> Any:
     try:
         if find_adapter_config_file(place) is not None:
             raise ValueError("an adapter lies in the same folder; move it to one of its own, or it would go unchecked")
+        kind = "auto" if dtype == "stored" else getattr(torch, dtype)
         with _no_bar():  # of loading what is on disk it would be gone before it could be read
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, dtype), trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=kind, trust_remote_code=False)
     except fit.UNREADABLE as error:
         _refuse_code(base, error)
         raise NotFound(f"{base!r} does not load as a causal language model: {_first_line(error)}") from error

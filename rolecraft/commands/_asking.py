@@ -85,6 +85,15 @@ async def answer(
     return record
 
 
+def rate(record: Trajectory) -> str:
+    """Return in words how fast an episode's replies were written, the time for their prompts included."""
+    used = [turn.usage for turn in record.turns]
+    written, computed = sum(one.completion for one in used), sum(one.prompt - one.cached for one in used)
+    seconds = sum(one.seconds for one in used)
+    told = f"{written:,} tokens written and {computed:,} of prompts computed in {seconds:.1f} s"
+    return f"{told}: {written / seconds:,.1f} tokens/s" if seconds else told
+
+
 def why_not(record: Trajectory, options: argparse.Namespace, full: str) -> str:
     """Return why an episode has no answer, and the remedy; `full` is what was said of a prompt that is too long."""
     if record.stop == "max_turns":

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rolecraft.types import Engine
 
 
+WEIGHTS = ("auto", "float32", "bfloat16", "int8", "int4")
+
+
 def add_model(
     parser: argparse.ArgumentParser,
     *,
@@ -48,6 +51,11 @@ def add_model(
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help=text)
     text = "the type in which prompts are computed; auto measures which is faster here (default: float32)"
     group.add_argument("--prefill-dtype", default="float32", choices=("auto", "float32", "bfloat16"), help=text)
+    text = (
+        "the form of the base's weights: float32, or smaller ones that are read faster (the adapter's stay float32); "
+        "auto measures which is fastest here of those that lose next to nothing (default: float32)"
+    )
+    group.add_argument("--weights", default="float32", choices=WEIGHTS, help=text)
     usual = max_context or "the model's own, at most 8192, and what half of the memory holds"
     text = f"the longest conversation, the reply included (default: {usual})"
     group.add_argument("--max-context", type=count, default=max_context, metavar="TOKENS", help=text)
@@ -126,7 +134,7 @@ def open_engine(player: str | remote.Settings, options: argparse.Namespace) -> A
     """Open the engine, in this process or in a worker; torch is not loaded before, nor at all for an endpoint."""
     if isinstance(player, str):
         opened = open_local(player, options.adapter, options, engine_settings(options))
-        tell_format(opened)
+        tell_model(opened)
         return opened
     from rolecraft import remote
 
@@ -146,10 +154,15 @@ def open_local(
     )
 
 
-def tell_format(opened: engine.LocalEngine) -> None:
-    """Say on stderr which chat format was found where nobody named one; workers leave it to their parent."""
-    if opened.loaded.chat and multiprocessing.parent_process() is None:
+def tell_model(opened: engine.LocalEngine) -> None:
+    """Say on stderr which chat format was found where nobody named one, and the form of the weights if it is not the
+    usual one; workers leave it to their parent."""
+    if multiprocessing.parent_process() is not None:
+        return
+    if opened.loaded.chat:
         print(f"chat format {opened.loaded.chat}", file=sys.stderr, flush=True)
+    if opened.weights:
+        print(opened.weights, file=sys.stderr, flush=True)
 
 
 def identity(player: str | remote.Settings, options: argparse.Namespace) -> str:
@@ -159,8 +172,23 @@ def identity(player: str | remote.Settings, options: argparse.Namespace) -> str:
     if not isinstance(player, str):
         return player.identity
     thinks = "" if options.think is None else "told to think" if options.think else "told not to think"
-    parts = [bases.identity(player, options.adapter), options.format and f"format {options.format}", thinks]
+    chosen = options.format and f"format {options.format}"
+    weights = "" if options.weights == "float32" else f"weights {options.weights}"
+    parts = [bases.identity(player, options.adapter), chosen, thinks, weights]
     return ", ".join(part for part in parts if part)
+
+
+def settle_weights(player: str | remote.Settings, options: argparse.Namespace) -> None:
+    """Let what `auto` comes to stand in its place, so that all workers play the same, and so does who goes on later."""
+    if not isinstance(player, str) or options.weights != "auto":
+        return
+    from rolecraft import model
+    from rolecraft.engine import weights
+
+    model.limit_threads()
+    choice = weights.choose("auto", model.load_config(player), options.concurrency, options.dtype, options.device)
+    options.weights = choice.kind or "float32"
+    print(choice.why, file=sys.stderr, flush=True)
 
 
 def engine_settings(options: argparse.Namespace) -> engine.Settings:
@@ -173,6 +201,7 @@ def engine_settings(options: argparse.Namespace) -> engine.Settings:
         max_context=options.max_context,
         constrain="always" if options.constrain else "asked",
         prefill_dtype=options.prefill_dtype,
+        weights=options.weights,
         memory_mb=options.memory_mb,
         grammar=matcher.Settings(on_unsupported=options.on_unsupported),
     )

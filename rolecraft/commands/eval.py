@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
 
     console = Console(stderr=options.json)
     player, players = _playing.player_and_team(options)
+    _playing.settle_weights(player, options)
     extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
     benchmark, own = _chosen(options)
     split = options.split or evaluate.splits(benchmark)

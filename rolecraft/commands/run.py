@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from rolecraft.commands import _asking, _endpoint, _playing
 
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     with _asking.open_toolbox(options) as box, _playing.open_engine(player, options) as engine:
         messages = _asking.opening(options, options.question)
         record = asyncio.run(_asking.answer(options, player, Window(engine), players, box, messages, console))
+    print(_asking.rate(record), file=sys.stderr)
     if options.json:
         print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
     return int(record.stop != "answered")

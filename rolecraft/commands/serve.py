@@ -93,7 +93,7 @@ def open_models(
 
     def open_engine(adapter: Path | None) -> engine.LocalEngine:
         opened = _playing.open_local(base, adapter, options, engines)
-        _playing.tell_format(opened)
+        _playing.tell_model(opened)
         return opened
 
     return loading.open_models(base, options.adapter, players, open_engine, with_base=not options.no_base)

@@ -17,15 +17,15 @@ _SHORTEST = 1024
 _MIB = 2**20
 
 
-def own_context(loaded: Loaded, max_requests: int, memory_mb: int | None) -> int:
+def own_context(loaded: Loaded, max_requests: int, memory_mb: int | None, *, packed: bool = False) -> int:
     """Return the tokens of a model's own context, at most 8192 and not more than memory holds for all requests.
 
     The memory is `memory_mb`, else half of what the machine has, whatever of it is free now: a score must not depend on
-    that. Below 1024 it does not go, where the model has as many.
+    that. With `packed` weights they are of float32. Below 1024 it does not go, where the model has as many.
     """
     parameter = next(iter(loaded.model.parameters()))
     room = memory_mb * _MIB if memory_mb else memory(parameter.device) // 2
-    fitting = room // (max_requests * token_bytes(loaded.model.config, parameter.element_size()))
+    fitting = room // (max_requests * token_bytes(loaded.model.config, 4 if packed else parameter.element_size()))
     most = min(loaded.context or _SHORTEST, LONGEST)
     return max(min(most, fitting), min(most, 1 if memory_mb else _SHORTEST))
 

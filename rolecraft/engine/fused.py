@@ -18,12 +18,22 @@ from rolecraft.engine.layout import Block, Network, Norm
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a call as it would stand alone: its padding, how far it looks back, and its mask (1, 1, Q, depth)."""
+
+    padding: int
+    depth: int
+    mask: Tensor | None
+    causal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What all layers of one call share: N = B * Q tokens, standing by row or, with several roles, by role.
 
     `spans` are (role, first, end) of the tokens by role; `order` (N,) brings tokens there and `inverse` back, None
     where both are the same. `mask` (B, 1, Q, depth) is added to the scores; `causal` tells that it is the plain
-    triangle.
+    triangle. `rows`, if there are any, are what each row's attention is computed by apart from the others.
     """
 
     batch: int
@@ -35,6 +45,7 @@ class Step:
     sin: Tensor
     mask: Tensor | None
     causal: bool
+    rows: tuple[Row, ...] = ()
 
 
 def run(
@@ -49,13 +60,13 @@ def run(
     step = _step(network, roles_BQ, columns_BQ)
     ids_N = torch.tensor(tokens_BQ, device=network.device).view(-1)
     hidden = functional.embedding(_arranged(ids_N, step.order), network.embedding)
+    if hidden.dtype != network.cos.dtype:
+        hidden = hidden.to(network.cos.dtype)
     for layer, block in enumerate(network.blocks):
         _attend(hidden, network, block, step, cache, layer)
         _transform(hidden, block, step)
     last = _kept(hidden, step, keep)
-    logits = torch.mm(_normed(last, network.norm), network.head)
-    if network.head_bias is not None:
-        logits += network.head_bias
+    logits = network.head.apply(_normed(last, network.norm), ())
     return logits.view(step.batch, keep, -1).float()
 
 
@@ -64,13 +75,31 @@ def _step(network: Network, roles_BQ: Sequence[Sequence[int]], columns_BQ: Seque
     depth = max(columns[-1] for columns in columns_BQ) + 1
     columns = torch.tensor(columns_BQ, device=network.device).clamp_(min=0)
     cos, sin = (table.index_select(0, columns.view(-1)).unsqueeze(1) for table in (network.cos, network.sin))
-    spans, order, inverse = _by_role(roles_BQ, columns_BQ, network) if network.mixed else ((), None, None)
+    spans: tuple[tuple[int, int, int], ...] = ((0, 0, batch * width),) if network.tuned else ()
+    order = inverse = None
+    if network.mixed:
+        spans, order, inverse = _by_role(roles_BQ, columns_BQ, network)
+    if network.apart and batch > 1:
+        rows = tuple(_row(row, network) for row in columns_BQ)
+        return Step(batch, width, spans, order, inverse, cos, sin, None, False, rows)
     causal = batch == 1 and width == depth > 1
     mask = None
     if not causal and any(columns[0] + 1 < depth for columns in columns_BQ):
         hidden = network.places[:depth] > columns[:, None, :, None]
         mask = torch.where(hidden, network.bias[1], network.bias[0])
     return Step(batch, width, spans, order, inverse, cos, sin, mask, causal)
+
+
+def _row(columns_Q: Sequence[int], network: Network) -> Row:
+    padding, depth = sum(column < 0 for column in columns_Q), columns_Q[-1] + 1
+    real = columns_Q[padding:]
+    if len(real) == depth > 1:
+        return Row(padding, depth, None, True)
+    mask = None
+    if len(real) > 1:
+        columns = torch.tensor(real, device=network.device)
+        mask = torch.where(network.places[:depth] > columns[:, None], network.bias[1], network.bias[0])[None, None]
+    return Row(padding, depth, mask, False)
 
 
 def _by_role(
@@ -116,16 +145,29 @@ def _attend(hidden: Tensor, network: Network, block: Block, step: Step, cache: K
 
 def _looked_up(q: Tensor, keys: Tensor, values: Tensor, network: Network, step: Step) -> Tensor:
     """Return (N, heads * width) in the order of the rows."""
+    if not step.rows:
+        return _answers(q, keys, values, network, step.mask, step.causal)
+    out = q.new_zeros(step.batch, step.width, network.heads * network.head_width)
+    for b, row in enumerate(step.rows):
+        one, known, said = q[b : b + 1, :, row.padding :], keys[b : b + 1], values[b : b + 1]
+        if row.depth:  # a row between two that are computed has none
+            known, said = known[:, :, : row.depth], said[:, :, : row.depth]
+            out[b, row.padding :] = _answers(one, known, said, network, row.mask, row.causal)
+    return out.view(step.batch * step.width, -1)
+
+
+def _answers(q: Tensor, keys: Tensor, values: Tensor, network: Network, mask: Tensor | None, causal: bool) -> Tensor:
+    batch, _, width, _ = q.shape
     grouped = network.heads != network.cached_heads
-    if step.width == 1:
+    if width == 1:
         if grouped:  # the heads that share keys are so many queries
-            q = q.reshape(step.batch, network.cached_heads, -1, network.head_width)
-        out = functional.scaled_dot_product_attention(q, keys, values, step.mask, scale=network.scale)
-        return out.reshape(step.batch, -1)
+            q = q.reshape(batch, network.cached_heads, -1, network.head_width)
+        out = functional.scaled_dot_product_attention(q, keys, values, mask, scale=network.scale)
+        return out.reshape(batch, -1)
     out = functional.scaled_dot_product_attention(
-        q, keys, values, step.mask, is_causal=step.causal, scale=network.scale, enable_gqa=grouped
+        q, keys, values, mask, is_causal=causal, scale=network.scale, enable_gqa=grouped
     )
-    return out.transpose(1, 2).reshape(step.batch * step.width, -1)
+    return out.transpose(1, 2).reshape(batch * width, -1)
 
 
 def _transform(hidden: Tensor, block: Block, step: Step) -> None:

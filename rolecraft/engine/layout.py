@@ -6,15 +6,16 @@ of their linear layers. Anything else, a hook or a type that is not known, is le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rolecraft.adapters import mor
-from rolecraft.engine.roles import RoleLoras, read_loras
+from rolecraft.engine.packed import Logits, Matrix
+from rolecraft.engine.roles import RoleLoras, plain_loras, read_loras
 
 _FAMILIES = ("Llama", "Qwen2", "Qwen3", "Phi3")
 _MANY = 64
@@ -37,7 +38,8 @@ class Linear:
     """Linear layers that read the same input, side by side: `weights` (in, out), neighbouring in memory as written.
 
     From memory a CPU multiplies one row by such a matrix up to three times as fast as by transformers' (out, in).
-    `half` is a copy of all in bfloat16 that many tokens at once are multiplied by, in networks for prompts.
+    `half` is a copy of all in bfloat16 that many tokens at once are multiplied by, in networks for prompts. Where there
+    is `packed`, it is what is multiplied by, for prompts `packed_prompts`, if there is one; then `weights` are none.
     """
 
     weights: tuple[Tensor, ...]
@@ -45,10 +47,14 @@ class Linear:
     bias: Tensor | None
     loras: RoleLoras | None
     half: Tensor | None = None
+    packed: Matrix | Logits | None = None
+    packed_prompts: Matrix | None = None
 
     def apply(self, x: Tensor, spans: tuple[tuple[int, int, int], ...]) -> Tensor:
         """Return what the layers make of `x` (N, in), side by side (N, width); `spans` are its tokens by role."""
-        if self.half is not None and len(x) >= _MANY:
+        if self.packed is not None:
+            out = self.packed.product(x)
+        elif self.half is not None and len(x) >= _MANY:
             out = self._rounded(x, self.half)
         else:
             out = x.new_empty(len(x), self.width)
@@ -60,7 +66,9 @@ class Linear:
 
     def add_to(self, out: Tensor, x: Tensor, spans: tuple[tuple[int, int, int], ...]) -> None:
         """Add what the one layer makes of `x` to `out`."""
-        if self.half is not None and len(x) >= _MANY:
+        if self.packed is not None:
+            out.add_(self.packed.product(x))
+        elif self.half is not None and len(x) >= _MANY:
             out.add_(self._rounded(x, self.half))
         else:
             out.addmm_(x, self.weights[0])
@@ -94,14 +102,15 @@ class Block:
 class Network:
     """A whole model. `cos` and `sin` (places, head width) hold each place's angles, `sin` negative in its first half.
 
-    `heads` ask and `cached_heads` are asked; `mixed` tells whether any layer has a Mixture of Roles.
+    `heads` ask and `cached_heads` are asked; `mixed` tells whether any layer has a Mixture of Roles, `tuned` whether
+    any has a LoRA that all tokens share. `apart`: a row's attention is computed by itself, so that it is the same to
+    the bit whatever rows stand beside it.
     """
 
     embedding: Tensor
     blocks: tuple[Block, ...]
     norm: Norm
-    head: Tensor
-    head_bias: Tensor | None
+    head: Linear
     heads: int
     cached_heads: int
     head_width: int
@@ -111,6 +120,8 @@ class Network:
     places: Tensor
     bias: Tensor
     mixed: bool
+    tuned: bool = False
+    apart: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -123,20 +134,33 @@ class Network:
         return [self.heads, self.cached_heads, self.cached_heads]
 
 
-def read(model: Any, places: int) -> Network | None:
+def changed(network: Network, change: Callable[[Linear], Linear]) -> Network:
+    """Return the network with every linear layer of its blocks changed."""
+
+    def block(one: Block) -> Block:
+        return replace(
+            one, qkv=change(one.qkv), out=change(one.out), gate_up=change(one.gate_up), down=change(one.down)
+        )
+
+    return replace(network, blocks=tuple(block(one) for one in network.blocks))
+
+
+def read(model: Any, places: int, *, with_lora: bool = False) -> Network | None:
     """Return the model, which then reads its weights from the same memory, for `places` tokens; None if not covered.
+
+    `with_lora` covers PEFT's plain LoRAs that are not merged as well.
 
     What a Mixture of Roles adds is copied, since it is kept in another order. Read again once weights have changed.
     """
     family = next((name for name in _FAMILIES if type(model).__name__ == f"{name}ForCausalLM"), None)
-    if family is None or not type(model).__module__.startswith("transformers.") or not _plain(model, family):
+    if family is None or not type(model).__module__.startswith("transformers.") or not _plain(model, family, with_lora):
         return None
     # Parameters are to point at what is made here, and one made in inference mode could not be trained again.
     with torch.inference_mode(False), torch.no_grad():
         return _network(model, places)
 
 
-def _plain(model: Any, family: str) -> bool:
+def _plain(model: Any, family: str, with_lora: bool) -> bool:
     """Tell whether every module is one of the family's own, unwatched, and all weights are of one type and place."""
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
@@ -144,10 +168,10 @@ def _plain(model: Any, family: str) -> bool:
         return False
     known = {f"{family}{part}" for part in ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm")}
     known |= {f"{family}RotaryEmbedding", "SiLUActivation", "SiLU", "Embedding", "Linear", "ModuleList", "Dropout"}
-    mixtures = mor.layers(model).values()
-    inside = {id(module) for mixture in mixtures for module in mixture.modules()}
+    wrappers = [*mor.layers(model).values(), *(plain_loras(model) if with_lora else ())]
+    inside = {id(module) for wrapper in wrappers for module in wrapper.modules()}
     modules = [module for module in model.modules() if id(module) not in inside]
-    modules += [mixture.base_layer for mixture in mixtures]
+    modules += [wrapper.base_layer for wrapper in wrappers]
     gate = getattr(model, "mor_gate", None)
     if not all(type(module).__name__ in known and not _watched(module, gate) for module in modules):
         return False
@@ -166,27 +190,44 @@ def _watched(module: nn.Module, gate: Any) -> bool:
 
 
 def _network(model: Any, places: int) -> Network | None:
-    inner, device = model.model, model.model.embed_tokens.weight.device
+    inner = model.model
+    tied = model.lm_head.weight is inner.embed_tokens.weight  # whose rows are to be neighbours
+    weight, bias = model.lm_head.weight, model.lm_head.bias
+    turned = weight.detach().t() if tied else _turned(weight)
+    head = Linear((turned,), turned.shape[1], None if bias is None else bias.detach(), None)
+    return assemble(model, places, inner.embed_tokens.weight.detach(), _linear, head)
+
+
+def assemble(
+    model: Any,
+    places: int,
+    embedding: Tensor,
+    make: Callable[[Sequence[Any]], Linear | None],
+    head: Linear,
+    dtype: torch.dtype | None = None,
+) -> Network | None:
+    """Return a network of what `make` makes of linear layers that read the same input; None where it makes none.
+
+    Norms and angles are of `dtype`, or of the embedding's.
+    """
+    inner, device = model.model, embedding.device
     layers = inner.layers[: inner.config.num_hidden_layers]
     attention = layers[0].self_attn
     width = int(attention.head_dim)
-    queries = inner.config.num_attention_heads
-    cached = inner.config.num_key_value_heads
+    queries, cached = inner.config.num_attention_heads, inner.config.num_key_value_heads
     numbers = torch.arange(places, device=device)
-    cos, sin = inner.rotary_emb(inner.embed_tokens.weight, numbers[None])
+    cos, sin = inner.rotary_emb(torch.empty(1, dtype=dtype or embedding.dtype, device=device), numbers[None])
     if cos.shape[-1] != width:  # only a part of each head is turned
         return None
-    blocks = tuple(_block(layer, queries, cached) for layer in layers)
+    blocks = tuple(_block(layer, queries, cached, make, cos.dtype) for layer in layers)
     if any(block is None for block in blocks):
         return None
-    tied = model.lm_head.weight is inner.embed_tokens.weight  # whose rows are to be neighbours
     sin = torch.cat((-sin[0, :, : width // 2], sin[0, :, width // 2 :]), -1)
     return Network(
-        embedding=inner.embed_tokens.weight.detach(),
+        embedding=embedding,
         blocks=tuple(block for block in blocks if block is not None),
-        norm=_norm(inner.norm),
-        head=model.lm_head.weight.detach().t() if tied else _turned(model.lm_head.weight),
-        head_bias=None if model.lm_head.bias is None else model.lm_head.bias.detach(),
+        norm=_norm(inner.norm, cos.dtype),
+        head=head,
         heads=queries,
         cached_heads=cached,
         head_width=width,
@@ -196,49 +237,66 @@ def _network(model: Any, places: int) -> Network | None:
         places=numbers,
         bias=torch.tensor([0.0, float("-inf")], dtype=cos.dtype, device=device),
         mixed=bool(mor.layers(model)),
+        tuned=any(True for _ in plain_loras(model)),
     )
 
 
-def _block(layer: Any, queries: int, cached: int) -> Block | None:
+def linears(layer: Any) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """Return a layer's linear modules by what they read: queries, keys and values; out; gate and up; down."""
     attention, mlp = layer.self_attn, layer.mlp
-    one = hasattr(attention, "qkv_proj")  # Phi-3 has its matrices side by side already
-    readers = [attention.qkv_proj] if one else [attention.q_proj, attention.k_proj, attention.v_proj]
-    gates = [mlp.gate_up_proj] if one else [mlp.gate_proj, mlp.up_proj]
-    parts = [_linear(group) for group in (readers, [attention.o_proj], gates, [mlp.down_proj])]
+    if hasattr(attention, "qkv_proj"):  # Phi-3 has its matrices side by side already
+        return [attention.qkv_proj], [attention.o_proj], [mlp.gate_up_proj], [mlp.down_proj]
+    readers = [attention.q_proj, attention.k_proj, attention.v_proj]
+    return readers, [attention.o_proj], [mlp.gate_proj, mlp.up_proj], [mlp.down_proj]
+
+
+def _block(
+    layer: Any, queries: int, cached: int, make: Callable[[Sequence[Any]], Linear | None], dtype: torch.dtype
+) -> Block | None:
+    parts = [make(group) for group in linears(layer)]
     if any(part is None for part in parts):
         return None
+    attention = layer.self_attn
     qkv, out, gate_up, down = (part for part in parts if part is not None)
     head_norm = None
     if hasattr(attention, "q_norm"):
         one_q, one_k = attention.q_norm, attention.k_norm
         weight = torch.cat((one_q.weight.expand(queries, -1), one_k.weight.expand(cached, -1)))
-        head_norm = Norm(weight, one_q.variance_epsilon, _floor(one_q))
-    return Block(
-        _norm(layer.input_layernorm), qkv, head_norm, out, _norm(layer.post_attention_layernorm), gate_up, down
-    )
+        head_norm = Norm(weight.to(dtype), one_q.variance_epsilon, _floor(one_q))
+    before, between = (_norm(norm, dtype) for norm in (layer.input_layernorm, layer.post_attention_layernorm))
+    return Block(before, qkv, head_norm, out, between, gate_up, down)
 
 
-def _norm(module: Any) -> Norm:
-    return Norm(module.weight.detach(), float(module.variance_epsilon), _floor(module))
+def _norm(module: Any, dtype: torch.dtype) -> Norm:
+    return Norm(module.weight.detach().to(dtype), float(module.variance_epsilon), _floor(module))
 
 
 def _floor(module: Any) -> Tensor:
     return torch.tensor(float(module.variance_epsilon), dtype=torch.float32, device=module.weight.device)
 
 
+def base_layers(modules: Sequence[Any]) -> list[Any]:
+    """Return the linear modules themselves, without what an adapter has put around them."""
+    return [getattr(module, "base_layer", module) for module in modules]
+
+
+def joint_bias(modules: Sequence[Any]) -> Tensor | None:
+    """Return the biases of linear modules side by side, zeros for those that have none; None if none has."""
+    biases = [module.bias for module in modules]
+    if all(one is None for one in biases):
+        return None
+    none = next(one for one in biases if one is not None).new_zeros(())
+    return torch.cat([none.expand(m.out_features) if m.bias is None else m.bias.detach() for m in modules])
+
+
 def _linear(modules: Sequence[Any]) -> Linear | None:
     """Return linear layers as one; None if what is on them cannot be read."""
+    plain = base_layers(modules)
     loras = read_loras(modules)
-    if loras is None and any(isinstance(module, mor.MoRLinear) for module in modules):
+    if loras is None and plain != list(modules):
         return None
-    plain: list[Any] = [module.base_layer if isinstance(module, mor.MoRLinear) else module for module in modules]
     weights = tuple(_turned(module.weight) for module in plain)
-    biases = [module.bias for module in plain]
-    bias = None
-    if any(one is not None for one in biases):
-        none = weights[0].new_zeros(())
-        bias = torch.cat([none.expand(m.out_features) if m.bias is None else m.bias.detach() for m in plain])
-    return Linear(weights, sum(weight.shape[1] for weight in weights), bias, loras)
+    return Linear(weights, sum(weight.shape[1] for weight in weights), joint_bias(plain), loras)
 
 
 def _turned(weight: nn.Parameter) -> Tensor:

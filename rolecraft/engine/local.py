@@ -17,13 +17,15 @@ from rolecraft.engine.context import own_context
 from rolecraft.engine.matcher import Grammars, Matcher
 from rolecraft.engine.memory import return_freed
 from rolecraft.engine.model_runner import ModelRunner, cache_keys
+from rolecraft.engine.packing import describe
 from rolecraft.engine.prompts import check_length, complete, constraint, encode, reply_prefix
 from rolecraft.engine.reply import Reader
 from rolecraft.engine.request import Request
 from rolecraft.engine.scheduler import Scheduler
 from rolecraft.engine.settings import Settings, check, check_memory
+from rolecraft.engine.weights import Choice, choose
 from rolecraft.errors import EngineError
-from rolecraft.model import Dtype, Loaded, load, merges
+from rolecraft.model import Dtype, Loaded, load, load_config, merges
 from rolecraft.types import Completion, Delta, Prompt
 
 _GRAMMAR_THREADS = 64
@@ -38,17 +40,26 @@ class LocalEngine:
     as well.
     """
 
-    def __init__(self, loaded: Loaded, settings: Settings = Settings()) -> None:
-        """Try the model's cache and start; raises SettingsError, or EngineError for a model that cannot be served."""
+    def __init__(self, loaded: Loaded, settings: Settings = Settings(), choice: Choice | None = None) -> None:
+        """Try the model's cache and start; raises SettingsError, or EngineError for a model that cannot be served.
+
+        With weights in another form than float32 the model gives its matrices away: it can do nothing else afterwards.
+        `choice`: what `weights.choose` said of them already.
+        """
         check(settings)
         self.loaded, self.settings = loaded, settings
+        config, rows = loaded.model.config, settings.max_requests
+        choice = choice or choose(settings.weights, config, rows, "float32", str(loaded.device))
         self._runner = ModelRunner(
             loaded,
-            settings.max_requests,
-            settings.max_context or own_context(loaded, settings.max_requests, settings.memory_mb),
+            rows,
+            settings.max_context or own_context(loaded, rows, settings.memory_mb, packed=choice.kind is not None),
             use_fused=settings.fused,
             prefill_dtype=settings.prefill_dtype,
+            pack_as=choice.kind,
+            pack_prompts=choice.prompts,
         )
+        self.weights = describe(choice, self._runner.packer)
         self.context = self._runner.context
         self._grammars = Grammars(loaded.renderer, loaded.tokenizer, self._runner.vocabulary, settings.grammar)
         check_memory(settings, self._runner.cache.max_bytes, self.context)
@@ -174,6 +185,13 @@ def open_local(
     `renderer` and `think` are `model.load`'s.
     Workers call this, so that no model has to be sent to a process. Raises what `model.load` raises.
     """
-    merge = adapter is not None and merges(adapter)
-    loaded = load(base, dtype=dtype, adapter=adapter, renderer=renderer, think=think, device=device, merge=merge)
-    return LocalEngine(loaded, settings)
+    check(settings)
+    choice = Choice(None)
+    if settings.weights != "float32":
+        choice = choose(settings.weights, load_config(base), settings.max_requests, dtype, device)
+    # What is packed is read as it is stored, so that it is never held in float32; an adapter merged into it would be
+    # rounded with it.
+    merge = choice.kind is None and adapter is not None and merges(adapter)
+    kind: Dtype = dtype if choice.kind is None else "stored"
+    loaded = load(base, dtype=kind, adapter=adapter, renderer=renderer, think=think, device=device, merge=merge)
+    return LocalEngine(loaded, settings, choice)

@@ -16,6 +16,8 @@ from rolecraft.engine.fused import run as run_fused
 from rolecraft.engine.kv_cache import KVCache
 from rolecraft.engine.layout import Network
 from rolecraft.engine.layout import read as read_network
+from rolecraft.engine.packed import Kind
+from rolecraft.engine.packing import Packer, both, pack, pack_modules, packer, with_adapter
 from rolecraft.engine.precision import PrefillDtype, halved, pays
 from rolecraft.errors import EngineError, SettingsError
 from rolecraft.model import Loaded
@@ -49,8 +51,14 @@ class ModelRunner:
         *,
         use_fused: bool = True,
         prefill_dtype: PrefillDtype = "float32",
+        pack_as: Kind | None = None,
+        pack_prompts: bool = True,
     ) -> None:
-        """Make room for `rows` sequences of `context` tokens; raises EngineError for a model that cannot be served."""
+        """Make room for `rows` sequences of `context` tokens; raises EngineError for a model that cannot be served.
+
+        `pack_as`: the base's matrices are packed so, once the model was tried out, and let go; `pack_prompts`: prompts
+        have them in bfloat16.
+        """
         self._name = loaded.name
         self.model = _unwrapped(loaded)
         self.model.eval()
@@ -62,10 +70,15 @@ class ModelRunner:
         self._columns = torch.arange(self.context + 1, device=self._device)
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.cache = KVCache(rows, self.context, self._device)
-        self._prefill_halved = pays(prefill_dtype, parameter)
+        self._prefill_halved = pack_as is None and pays(prefill_dtype, parameter)
+        self._pack_as = pack_as
+        self.packer: Packer | None = None
         self._check_room()
         self._networks = self._read_networks() if use_fused else None
         self.vocabulary = self._probe()
+        if pack_as is not None:
+            self._pack(pack_as, pack_prompts)
+            return
         if prefill_dtype == "bfloat16" and self._prefill_halved and not self.fused:
             raise SettingsError(
                 f"engine.prefill_dtype is 'bfloat16', and {self._name!r} is left to transformers, which cannot mix "
@@ -82,11 +95,38 @@ class ModelRunner:
         self.cache.clear()
         self.model.eval()
         if self._networks is not None:
-            self._networks = self._read_networks()
+            self._networks = self._read_networks() if self.packer is None else self._with_adapter(self._networks[0])
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a row is the same to the bit whatever stands beside it, if prompts and replies are not mixed."""
+        return self._networks is not None and self._networks[0].apart
+
+    def _pack(self, kind: Kind, prompts: bool) -> None:
+        """Pack the base's matrices, which the model then lacks."""
+        fused, self._networks = self.fused, None  # so that its matrices can go one by one
+        self.cache.reset()
+        self.packer = packer(self.model, kind, prompts)
+        try:
+            if fused:
+                self._networks = pack(self.model, self.context + 1, self.packer)
+            else:
+                pack_modules(self.model, self.packer)
+                self._bias = self._bias.float()
+            with torch.inference_mode():
+                self._cached_logits(cache_keys(range(self._probe_length), [-1] * self._probe_length))
+        except _MODEL_ERRORS as error:
+            raise EngineError(
+                f"{self._name!r} does not run with its weights in {kind} ({type(error).__name__}: {error}); set "
+                "engine.weights (--weights) to 'float32'"
+            ) from error
+
+    def _with_adapter(self, network: Network) -> tuple[Network, Network]:
+        return both(with_adapter(network, self.model))
 
     def _read_networks(self) -> tuple[Network, Network] | None:
         """Return the weights as one token a row, and as prompts, perhaps in another type, are multiplied by them."""
-        network = read_network(self.model, self.context + 1)
+        network = read_network(self.model, self.context + 1, with_lora=self._pack_as is not None)
         return None if network is None else (network, halved(network) if self._prefill_halved else network)
 
     def _check_room(self) -> None:
@@ -133,7 +173,7 @@ class ModelRunner:
             padding, known = width - len(new), len(self.cache.tokens[row])
             ids.append([0] * padding + new)
             columns.append([-1] * padding + list(range(known, known + len(new))))
-        logits_BKV = self._forward([row for row, _ in rows], ids, columns, keep)
+        logits_BKV = self._forward([row for row, _ in rows], ids, columns, keep, width > 1 or self.is_exact)
         for row, new in rows:
             self.cache.tokens[row] += new
         return logits_BKV
@@ -147,7 +187,7 @@ class ModelRunner:
         ids, columns = [[0]] * (high - low), [[-1]] * (high - low)
         for row, token in rows:
             ids[row - low], columns[row - low] = [token], [len(self.cache.tokens[row])]
-        logits_BV = self._forward(range(low, high), ids, columns)[:, 0]
+        logits_BV = self._forward(range(low, high), ids, columns, 1, False)[:, 0]
         for row, token in rows:
             self.cache.tokens[row].append(token)
         return logits_BV if len(rows) == high - low else logits_BV[[row - low for row, _ in rows]]
@@ -157,13 +197,14 @@ class ModelRunner:
         rows: Sequence[int],
         tokens_BQ: Sequence[Sequence[int]],
         columns_BQ: Sequence[Sequence[int]],
-        keep: int = 1,
+        keep: int,
+        as_prompt: bool,
     ) -> torch.Tensor:
         """Run new tokens, each at its own column of its row (-1: padding); return the last `keep` logits (B, K, V)."""
         depth = max(columns[-1] for columns in columns_BQ) + 1
         self.cache.prepare(rows, columns_BQ, depth)
         if self._networks is not None:
-            network = self._networks[len(columns_BQ[0]) > 1]
+            network = self._networks[as_prompt]
             ids_BQ = [[token & _ID for token in tokens] for tokens in tokens_BQ]
             roles_BQ = [[(token >> _ROLE) - 1 for token in tokens] for tokens in tokens_BQ]
             return run_fused(network, self.cache, ids_BQ, roles_BQ, columns_BQ, keep)

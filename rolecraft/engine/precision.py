@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from rolecraft import bfloat16
-from rolecraft.engine.layout import Block, Linear, Network
+from rolecraft.engine.layout import Network, changed
 
 PrefillDtype = Literal["auto", "float32", "bfloat16"]
 """`auto` is bfloat16 where a trial product of this machine is faster by half in it."""
@@ -29,13 +29,4 @@ def pays(dtype: PrefillDtype, like: torch.Tensor) -> bool:
 
 def halved(network: Network) -> Network:
     """Return the network for prompts: with a second copy of its matrices, in bfloat16, half as large as the first."""
-    return replace(network, blocks=tuple(_halved(block) for block in network.blocks))
-
-
-def _halved(block: Block) -> Block:
-    def half(linear: Linear) -> Linear:
-        return replace(linear, half=torch.cat(linear.weights, 1).to(torch.bfloat16))
-
-    return replace(
-        block, qkv=half(block.qkv), out=half(block.out), gate_up=half(block.gate_up), down=half(block.down)
-    )  # fmt: skip
+    return changed(network, lambda one: replace(one, half=torch.cat(one.weights, 1).to(torch.bfloat16)))

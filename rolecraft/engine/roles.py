@@ -6,12 +6,13 @@ Not covered: training, and several adapters at once.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any
 
 import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
 
 from rolecraft.adapters import mor
@@ -144,8 +145,31 @@ def _weights(logits: Tensor, one: One) -> Tensor:
     return weights if one.down.dtype == torch.float32 else weights.to(one.down.dtype)
 
 
-def read_loras(modules: Sequence[Any]) -> RoleLoras | None:
-    """Return the LoRAs of linear layers side by side; None if there are none, or not one active adapter's."""
+def plain_loras(model: Any) -> Iterator[Any]:
+    """Yield the modules that PEFT's plain LoRA has put around a linear layer: one adapter, not merged, no variant."""
+    for module in model.modules():
+        if type(module) is LoraLinear and _is_plain(module):
+            yield module
+
+
+def _is_plain(module: Any) -> bool:
+    names = list(module.active_adapters)
+    return (
+        len(names) == 1
+        and names[0] in module.lora_A
+        and not (module.merged or module.disable_adapters or module.lora_variant or module.fan_in_fan_out)
+        and module.lora_B[names[0]].bias is None
+    )
+
+
+def read_loras(modules: Sequence[Any], dtype: torch.dtype | None = None) -> RoleLoras | None:
+    """Return the LoRAs of linear layers side by side; None if there are none, or not one active adapter's.
+
+    They are of `dtype`, or of the base's. Plain LoRAs are those of a role that all tokens have.
+    """
+    dtype = dtype or getattr(modules[0], "base_layer", modules[0]).weight.dtype
+    if any(type(module) is LoraLinear for module in modules):
+        return _read_plain(modules, dtype)
     outs, mixed, first = [], [], 0
     for module in modules:
         end = first + module.out_features
@@ -163,13 +187,35 @@ def read_loras(modules: Sequence[Any]) -> RoleLoras | None:
     mixture = mixed[0][0].mixtures[mixed[0][1]]
     if any(module.mixtures[name] != mixture for module, name in mixed):
         return None
-    roles = tuple(_one(mixed, role, together) for role in range(len(mixture.counts)))
+    roles = tuple(_one(mixed, role, together, dtype) for role in range(len(mixture.counts)))
     return RoleLoras(roles, tuple(outs), together)
 
 
-def _one(mixed: Sequence[tuple[Any, str]], role: int, together: bool) -> One:
+def _read_plain(modules: Sequence[Any], dtype: torch.dtype) -> RoleLoras | None:
+    outs, downs, ups, first = [], [], [], 0
+    for module in modules:
+        end = first + module.out_features
+        if type(module) is LoraLinear:
+            if not _is_plain(module):
+                return None
+            name = module.active_adapters[0]
+            outs.append((first, end))
+            downs.append(module.lora_A[name].weight.detach().to(dtype))
+            ups.append((module.lora_B[name].weight.detach() * module.scaling[name]).t().to(dtype).contiguous())
+        first = end
+    if len({len(down) for down in downs}) > 1:
+        return None
+    together = len(outs) == len(modules) and len({end - start for start, end in outs}) == 1
+    stacked = torch.stack(ups) if together else torch.empty(0, dtype=dtype)
+    parts = tuple(stacked) if together else tuple(ups)
+    down = torch.cat(downs).t().contiguous()
+    one = One(1, len(downs[0]), 0, False, down, parts, stacked, torch.ones(1, device=down.device))
+    return RoleLoras((one,), tuple(outs), together)
+
+
+def _one(mixed: Sequence[tuple[Any, str]], role: int, together: bool, dtype: torch.dtype) -> One:
     module, name = mixed[0]
-    mixture, dtype = module.mixtures[name], module.base_layer.weight.dtype
+    mixture = module.mixtures[name]
     first, end = mixture.edges[role : role + 2]
     kept = [layer.weights(its) for layer, its in mixed]
     ranks, count = slice(first * mixture.r, end * mixture.r), end - first

@@ -194,7 +194,8 @@ class Scheduler:
         self._compact()
         batch = [(request, request.uncomputed(self._computed(request))) for request in self._decoding]
         widths = [len(new) for _, new in batch]
-        if max(widths) * len(batch) - sum(widths) > _CALL_COST:
+        # One token is a reply's and more are a prompt's, which may be multiplied in another form.
+        if self._runner.is_exact or max(widths) * len(batch) - sum(widths) > _CALL_COST:
             runs, singles = [pair for pair in batch if len(pair[1]) > 1], [pair for pair in batch if len(pair[1]) == 1]
         else:
             runs, singles = (batch, []) if max(widths) > 1 else ([], batch)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from rolecraft.engine.matcher import Settings as GrammarSettings
 from rolecraft.engine.precision import PrefillDtype
+from rolecraft.engine.weights import Weights
 from rolecraft.errors import SettingsError
 from rolecraft.grammar import OnUnsupported
 
@@ -28,6 +29,8 @@ class Settings:
     `fused`: Llama-like models run by calls of our own, which are fewer, and others by transformers' as ever.
     `prefill_dtype`: what prompts are multiplied in by the fused calls; bfloat16 is faster where the processor has it,
     and then a reply is no longer the same whatever part of its prompt was cached, or was computed beside others.
+    `weights`: the form in which the base's matrices are held and multiplied by; adapters stay in float32. In any but
+    float32 prompts are multiplied in bfloat16 where that is faster, and `prefill_dtype` says nothing.
     `memory_mb`: the most MiB of keys and values; what could come to more is refused at the start. None: no bound.
     """
 
@@ -39,6 +42,7 @@ class Settings:
     fast_forward: bool = True
     fused: bool = True
     prefill_dtype: PrefillDtype = "float32"
+    weights: Weights = "float32"
     memory_mb: int | None = None
     grammar: GrammarSettings = field(default_factory=GrammarSettings)
 
@@ -53,6 +57,7 @@ def check(settings: Settings) -> None:
             raise SettingsError(f"engine.{name} is {value!r}; it must be at least 1")
     _check_word("constrain", settings.constrain, Constrain)
     _check_word("prefill_dtype", settings.prefill_dtype, PrefillDtype)
+    _check_word("weights", settings.weights, Weights)
     _check_word("grammar.on_unsupported", settings.grammar.on_unsupported, OnUnsupported)
 
 

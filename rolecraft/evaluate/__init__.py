@@ -6,6 +6,7 @@ Not covered: static evaluation against annotated replies.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -258,15 +259,27 @@ def _play_all(batches: Sequence[_Batch], players: Players, open_engine: EngineOp
     settings = batches[0].settings
     owners = {task.id: batch for batch in batches for task in batch.tasks}
     missing = [task for batch in batches for task in batch.missing]
+    written, computed = list[int](), list[int]()
     with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", console=console) as bar:
         shown = bar.add_task(settings.name, total=len(owners), completed=len(owners) - len(missing))
 
         def keep(trajectory: Trajectory) -> None:
             owners[trajectory.task.id].keep(trajectory)
+            written.extend(turn.usage.completion for turn in trajectory.turns)
+            computed.extend(turn.usage.prompt - turn.usage.cached for turn in trajectory.turns)
             bar.advance(shown)
 
-        if missing:
-            play(players, missing, open_engine, keep, settings.workers)
+        if not missing:
+            return
+        began = time.monotonic()
+        play(players, missing, open_engine, keep, settings.workers)
+        if console is not None:
+            console.print(_rate(sum(written), sum(computed), time.monotonic() - began))
+
+
+def _rate(written: int, computed: int, seconds: float) -> str:
+    told = f"{written:,} tokens written and {computed:,} of prompts computed in {seconds:.1f} s, the start included"
+    return f"{told}: {written / seconds:,.1f} tokens/s" if seconds else told
 
 
 def _players(settings: Settings, team: Team, playing: agent.Settings, explain: Explain) -> Players:
