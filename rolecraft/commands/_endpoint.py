@@ -12,7 +12,10 @@ from rolecraft.errors import SettingsError
 if TYPE_CHECKING:
     from rolecraft import remote, team
 
-_LOCAL = "base adapter format think device dtype prefill_dtype weights max_context memory_mb constrain on_unsupported".split()
+_LOCAL = (
+    *("base", "adapter", "format", "think", "device", "dtype", "prefill_dtype", "weights", "max_context", "memory_mb"),
+    *("constrain", "on_unsupported"),
+)
 """The options of a model in this process, which an endpoint would not heed."""
 _REMOTE = (
     "model engine_tools api_key_file api_key_env engine_requests engine_retries engine_seconds answer_cache".split()
