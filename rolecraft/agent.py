@@ -214,9 +214,15 @@ def _ending(turn: Turn, calls: Counter[str], settings: Settings, *, ended: bool)
 
 
 def _numbered(message: Message, speaker: str, made: int, most: int) -> Message:
-    """Give the calls the ids that their observations answer to; calls beyond `most` are dropped."""
-    numbered = tuple(replace(call, id=f"call_{made + i}") for i, call in enumerate(message.tool_calls[:most]))
-    return replace(message, speaker=speaker, tool_calls=numbered)
+    """Give the calls the ids that their observations answer to; calls beyond `most` are dropped.
+
+    Ids that a model wrote are kept, since its next prompt shows them; those of an endpoint are drawn by chance.
+    """
+    calls = message.tool_calls[:most]
+    own = message.ids is not None and all(call.id for call in calls)
+    if not own or len({call.id for call in calls}) < len(calls):
+        calls = tuple(replace(call, id=f"call_{made + i}") for i, call in enumerate(calls))
+    return replace(message, speaker=speaker, tool_calls=calls)
 
 
 async def _act(

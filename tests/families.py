@@ -42,7 +42,8 @@ class Family:
 
     `source` is `trl` (its wheel), `llama.cpp` or `bfcl` (see above), or `gguf`: a base's file, dequantised before, its
     tokenizer the real one. Others are byte-level, with the family's `special` and `marks` tokens. `in_system`: the
-    template takes tools as JSON beside the system text. `moves`: it puts tools and system text to the last question.
+    template takes tools as JSON beside the system text. `moves`: it puts these to the last question.
+    `always_system`: it has a system text of its own that the format does not assume.
     """
 
     format: str
@@ -64,7 +65,8 @@ class Family:
     whole: bool = True
     turns: int = 3
     in_system: bool = False
-    moves: bool = False
+    moves: tuple[str, ...] = ()
+    always_system: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -178,10 +180,11 @@ def conversations(family: Family, count: int = 200, seed: int = 0) -> list[tuple
 
 def _conversation(family: Family, draw: random.Random) -> tuple[tuple[Message, ...], tuple]:
     tools = TOOLS if family.tools and draw.random() < 0.6 else ()
-    always = bool(tools) and family.in_system
+    always = family.always_system or (bool(tools) and family.in_system)
     head = [Message("system", _text(draw))] if always or (family.system and draw.random() < 0.5) else []
     messages = [*head, Message("user", _text(draw))]
-    asks, ends = not (family.moves and (tools or head)), not (family.moves and head)
+    ends = not (head and "system" in family.moves)
+    asks = ends and not (tools and "tools" in family.moves)
     for left in reversed(range(draw.randint(0, family.turns) if ends else 0)):
         if family.calls and (not asks or draw.random() < 0.5):
             messages += _acted(family, draw)
@@ -434,6 +437,29 @@ FAMILIES = (
     Family(
         "mistral",
         "llama.cpp",
+        "unsloth-mistral-Devstral-Small-2507.jinja",
+        "039a4710e2aabaa79e85a233fa3daa4fbc030a4a8dc218cb7f34fb0c4b8c13b1",
+        MISTRAL,
+        eos="</s>",
+        bos="<s>",
+        always_system=True,
+    ),
+    Family(
+        "mistral_small",
+        "llama.cpp",
+        "Mistral-Small-3.2-24B-Instruct-2506.jinja",
+        "5b8f31f11198696548d544dbe424a3c1ef244d00a475f4e1bffb351fda085608",
+        MISTRAL,
+        eos="</s>",
+        bos="<s>",
+        beside=False,
+        alternates=True,
+        moves=("tools",),
+        always_system=True,
+    ),
+    Family(
+        "ministral",
+        "llama.cpp",
         "mistralai-Ministral-3-14B-Reasoning-2512.jinja",
         "39f03c383413f531fd302c06c7e982ad98c83f0657a8339ae25478ccb81fdcda",
         MISTRAL,
@@ -451,7 +477,7 @@ FAMILIES = (
         bos="<s>",
         beside=False,
         alternates=True,
-        moves=True,
+        moves=("tools", "system"),
     ),
 )
 

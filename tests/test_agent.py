@@ -70,6 +70,20 @@ def run(engine, team_name="single", settings=agent.Settings(), **options):
     return asyncio.run(agent.episode(opener()(), chosen, engine, settings, **options))
 
 
+def test_ids_that_a_model_wrote_are_kept_where_each_call_has_its_own():
+    def ids(*given, tokens=(7,)):
+        calls = tuple(ToolCall("add", {"x": place, "y": 1}, name) for place, name in enumerate(given))
+        record = run(Scripted([Message("assistant", tool_calls=calls, ids=tokens), says("5")]))
+        answers = [message.tool_call_id for message in record.messages if message.role == "tool"]
+        assert answers == [one.id for one in record.messages[1].tool_calls]
+        return answers
+
+    assert ids("abc123xyz", "def456uvw") == ["abc123xyz", "def456uvw"]
+    assert ids("abc123xyz", "abc123xyz") == ["call_0", "call_1"]
+    assert ids("abc123xyz", "") == ["call_0", "call_1"]
+    assert ids("abc123xyz", "def456uvw", tokens=None) == ["call_0", "call_1"]
+
+
 def test_a_call_is_run_and_its_result_told():
     record = run(Scripted([call(2, 3), says("It is 5.")]))
     assert [m.role for m in record.messages] == ["user", "assistant", "tool", "assistant"]

@@ -7,12 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+import any_schema
 import families
 import pytest
 from families import FAMILIES, TOOLS, Family, as_json, conversations, official
 
 from rolecraft import catalog, contract, wire
+from rolecraft.engine.matcher import Grammars, Settings
 from rolecraft.errors import ContractError, DataError
+from rolecraft.grammar import Wanted
 from rolecraft.renderers import Renderer, describe, find, recognize, why_unparsed
 from rolecraft.types import Message, ToolCall
 
@@ -39,7 +42,7 @@ def test_a_family_s_ids_are_its_own_template_s(family: Family) -> None:
             assert prompt == official(tokenizer, family, messages, told, prompt=True)
 
 
-@each_family
+@pytest.mark.parametrize("family", [one for one in FAMILIES if not one.always_system], ids=str)
 def test_a_family_is_told_by_its_own_template(family: Family) -> None:
     found = recognize(families.tokenizer(family))
     expected = family.format.removesuffix("_nothink")
@@ -162,8 +165,9 @@ def test_a_tool_is_told_whole_and_in_one_order(family: Family, function: dict, t
     tokenizer = families.tokenizer(family)
     renderer: Renderer = find(tokenizer, family.format)
     tool = {"type": "function", "function": function}
-    ours = renderer.prompt((ASKED,), wire.tools_from_json([tool]), "assistant")
-    assert ours == official(tokenizer, family, (ASKED,), [{"type": "function", "function": told}], prompt=True)
+    asked = (Message("system", "s"), ASKED) if family.always_system else (ASKED,)
+    ours = renderer.prompt(asked, wire.tools_from_json([tool]), "assistant")
+    assert ours == official(tokenizer, family, asked, [{"type": "function", "function": told}], prompt=True)
 
 
 # ---- reading
@@ -176,7 +180,7 @@ def test_what_a_family_writes_is_read_back(family: Family) -> None:
         for message in messages:
             if message.role == "assistant":
                 read = renderer.parse(renderer.reply(message), "assistant")
-                told = bool(renderer.call_syntax.id_key)
+                told = bool(renderer.call_syntax.id_key) or "{id}" in renderer.call_syntax.mark
                 calls = tuple(ToolCall(one.name, one.arguments, one.id if told else "") for one in message.tool_calls)
                 assert (read.content, read.tool_calls, read.unparsed) == (message.content, calls, None)
 
@@ -248,7 +252,7 @@ def test_an_argument_that_python_cannot_name_is_refused() -> None:
     ],
 )
 def test_a_malformed_call_of_mistral_is_unparsed_with_a_reason(text: str, why: str) -> None:
-    renderer = find(families.tokenizer(family("mistral-mistralai-Ministral-3-14B-Reasoning-2512")), "mistral")
+    renderer = find(families.tokenizer(family("ministral-mistralai-Ministral-3-14B-Reasoning-2512")), "ministral")
     read = renderer.parse(renderer.reply(Message("assistant", "so", unparsed=text)), "assistant")
     assert (read.content, read.tool_calls, read.unparsed) == ("so", (), text)
     assert re.search(why, why_unparsed(text, TOOLS, renderer.call_syntax))
@@ -291,3 +295,18 @@ def test_a_format_named_by_somebody_is_switched_too() -> None:
 def test_a_family_without_a_switch_for_thinking_is_named(think: bool, option: str, hermes_tokenizer) -> None:
     with pytest.raises(ContractError, match=f"'hermes' has no switch for thinking; qwen3 and smollm3 .* {option}"):
         recognize(hermes_tokenizer, think=think)
+
+
+def test_a_held_call_of_mistral_small_has_an_id() -> None:
+    tokenizer = families.tokenizer(family("mistral_small-Mistral-Small-3.2-24B-Instruct-2506"))
+    renderer = find(tokenizer, "mistral_small")
+    grammars = Grammars(renderer, tokenizer, len(tokenizer), Settings())
+    for identity, fits in (("abc123xyz", True), ("call_0", False)):
+        reply = renderer.reply(Message("assistant", tool_calls=(ToolCall("now", {}, identity),)))
+        assert any_schema.follows(grammars.start(Wanted(TOOLS, "required")), reply) is fits
+
+
+def test_mistral_s_tokens_alone_tell_a_format_without_a_system_text_of_its_own() -> None:
+    tokenizer = families.tokenizer(family("mistral_small-Mistral-Small-3.2-24B-Instruct-2506"))
+    assert recognize(tokenizer).name == "mistral_small"
+    assert "own template differs" in recognize(tokenizer).why

@@ -205,7 +205,9 @@ class _Writer:
     def _head(self, name: str, apart: bool) -> str:
         """Return an expression for a call of a tool up to its arguments."""
         if self._syntax.style == "named":
-            return f"{_quoted(self._renderer.shielded(name))} {self._tag(self._syntax.mark)}"
+            before, slot, after = self._syntax.mark.partition("{id}")
+            identity = f"/[A-Za-z0-9]{{9}}/ {self._tag(after)}" if slot else ""
+            return f"{_quoted(self._renderer.shielded(name))} {self._tag(before)} {identity}"
         words = ["{", _json(self._syntax.name_key), self._colon, _json(name), self._comma]
         words += [_json(self._syntax.arguments_key), self._colon]
         return " ".join(_quoted(self._renderer.shielded(word)) for word in (words if apart else ["".join(words)]))

@@ -45,7 +45,9 @@ def call_parts(call: ToolCall, syntax: CallSyntax) -> list[tuple[str, bool]]:
     if syntax.style == "python":
         return [(_as_python(call), False)]
     if syntax.style == "named":
-        return [(call.name, False), (syntax.mark, True), (_as_json(dict(call.arguments), call, syntax.compact), False)]
+        before, slot, after = syntax.mark.partition("{id}")
+        middle = [(before, True), *([(call.id, False), (after, True)] if slot else [])]
+        return [(call.name, False), *middle, (_as_json(dict(call.arguments), call, syntax.compact), False)]
     data = {syntax.name_key: call.name, syntax.arguments_key: dict(call.arguments)}
     if syntax.id_key and call.id:
         data[syntax.id_key] = call.id
@@ -113,8 +115,10 @@ def read_calls(text: str, syntax: CallSyntax) -> tuple[ToolCall, ...] | str:
 
 def _read_named(text: str, syntax: CallSyntax) -> ToolCall | str:
     """Return the call in a name, a mark and an object."""
-    name, mark, arguments = text.partition(syntax.mark)
-    if not mark:
+    before, slot, after = syntax.mark.partition("{id}")
+    name, mark, arguments = text.partition(before)
+    identity, apart, arguments = arguments.partition(after) if slot else ("", mark, arguments)
+    if not mark or not apart:
         return f"a call is a name, {syntax.mark}, and an object"
     try:
         data = load(arguments.strip())
@@ -122,7 +126,8 @@ def _read_named(text: str, syntax: CallSyntax) -> ToolCall | str:
         return str(error)
     except RecursionError:
         return "not JSON: nested too deeply"
-    return call_of({syntax.name_key: name.strip(), syntax.arguments_key: data}, (syntax.arguments_key,), syntax)
+    made = call_of({syntax.name_key: name.strip(), syntax.arguments_key: data}, (syntax.arguments_key,), syntax)
+    return made if isinstance(made, str) else ToolCall(made.name, made.arguments, _identity(identity.strip()))
 
 
 def _identity(given: Json) -> str:

@@ -25,7 +25,8 @@ class CallSyntax:
     may stand in the object and say nothing. `compact` JSON has no space after its separators. `listed`: all calls of a
     reply stand in one list between `open` and `close`. `after_text` parts the calls from text before
     them. Without a `close` a call ends where the next begins or the reply ends. `mark`: what style `named` writes
-    between a call's name and its arguments. `id_key`: the object's key for the call's id.
+    between a call's name and its arguments, where `{id}` stands for the call's id. `id_key`: the object's key
+    for that id.
     """
 
     open: str = ""
@@ -50,7 +51,7 @@ class CallSyntax:
     @property
     def marks(self) -> tuple[str, ...]:
         """The tags, and what stands between a call's name and its arguments."""
-        return (*self.tags, self.mark) if self.mark else self.tags
+        return (*self.tags, *(part for part in self.mark.split("{id}") if part))
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,9 @@ def _call(syntax: CallSyntax, shielded: Iterable[str]) -> str:
     written = f"f.arguments if f.arguments is string else (f.arguments or {{}}) | tojson({apart})"
     arguments = f"{{{{- {f'({written}){safe}' if safe else written} -}}}}"
     if syntax.style == "named":
-        return f"{{{{- f.name -}}}}{_out(syntax.mark)}{arguments}"
+        before, slot, after = syntax.mark.partition("{id}")
+        identity = f"{{{{- call.id or '' -}}}}{_out(after)}" if slot else ""
+        return f"{{{{- f.name -}}}}{_out(before)}{identity}{arguments}"
     head = "{" + json.dumps(syntax.name_key) + colon
     middle = comma + json.dumps(syntax.arguments_key) + colon
     own = f"{_out(comma + json.dumps(syntax.id_key) + colon)}{{{{- call.id | tojson -}}}}" if syntax.id_key else ""

@@ -4,8 +4,8 @@ Equal to Nemo's template, id for id, for one question. It moves the tools, and t
 and leaves the latter out once that is answered: here both stay at the first, or prompts would change. Else equal but
 for: roles other than the assistant (their name opens the reply); text beside a call (it drops it); ids that are not
 nine characters (it refuses them); conversations whose roles do not alternate (it refuses them); quotes in a tool's
-description (it does not escape them); and what `hermes.py` lists. What is played numbers its calls itself: a result
-then names that number, not the id that the model wrote.
+description (it does not escape them); and what `hermes.py` lists. What is served gives calls ids of its own: a
+result then names that one, not the id that the model wrote.
 """
 
 from __future__ import annotations
