@@ -107,6 +107,8 @@ def load(
     place = _place(bases.find(base))
     _read_config(base, place)  # first, since each part reads it and fails for another reason
     tokenizer = _load_tokenizer(base, place)
+    if adapter is None:
+        renderers.prepare(tokenizer, renderer)
     model = _load_model(base, place, dtype).to(_device(device))
     _check_vocabulary(base, model, tokenizer)
     config, weights = _digest_config(model), _digest_weights(model)

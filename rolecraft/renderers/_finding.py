@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from rolecraft import catalog
 from rolecraft.errors import ContractError
 from rolecraft.renderers._deriving import derive
 from rolecraft.renderers._format import Format
+from rolecraft.renderers._jinja import templates
 from rolecraft.renderers._own import alike
 from rolecraft.renderers._probing import CHATS, OTHERS, Probe, knows_tools, own_text, text_of
 from rolecraft.renderers._renderer import Renderer
@@ -32,6 +34,13 @@ class Found:
     renderer: Renderer
     name: str
     why: str = ""
+
+
+def prepare(tokenizer: Any, name: str | Path | None = None) -> None:
+    """Start what `recognize` will need of processes, if anything, so that it need not wait."""
+    name = name or tokenizer.init_kwargs.get("rolecraft_renderer")
+    if name in (None, TEMPLATE) and getattr(tokenizer, "chat_template", None):
+        templates(os.getpid()).prepare()
 
 
 def find(tokenizer: Any, name: str | Path | None = None) -> Renderer:

@@ -36,6 +36,7 @@ class Templates:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._running: list[subprocess.Popen[str]] = []
+        self._ready = False
         self._endless: set[str] = set()
         weakref.finalize(self, _end, self._running)
 
@@ -64,12 +65,22 @@ class Templates:
             raise TemplateFailed(answer["error"])
         return str(answer["text"])
 
-    def _process(self) -> subprocess.Popen[str]:
+    def prepare(self) -> None:
+        """Start the process without waiting for it, which takes a second."""
+        with self._lock:
+            self._begin()
+
+    def _begin(self) -> None:
         if not self._running or self._running[0].poll() is not None:
             _end(self._running)
             self._running.append(_start())
-            if not _ask(self._running[0], "", _STARTING):
-                raise TemplateFailed("the process that renders templates does not start; is transformers whole?")
+            self._ready = False
+
+    def _process(self) -> subprocess.Popen[str]:
+        self._begin()
+        if not self._ready and not _ask(self._running[0], "", _STARTING):
+            raise TemplateFailed("the process that renders templates does not start; is transformers whole?")
+        self._ready = True
         return self._running[0]
 
 
