@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from rolecraft import adapters, bases, catalog, store, team
+from rolecraft import adapters, bases, catalog, curate, store, team
 from rolecraft.errors import NotFound, SettingsError
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
@@ -51,8 +51,10 @@ class TeamSettings:
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """Where trajectories come from: a file (`path`, through `importer` unless it is OpenAI JSONL), or a benchmark.
+    """Where trajectories come from: a file, a benchmark, or a mix of sources.
 
+    A file (`path`) is read through `importer` unless it is OpenAI JSONL. `sources` are mixed by weight to `size` rows
+    (None: as many as there are), drawn with `seed`, `without` what splits of benchmarks ask (`snips:dev`); see curate.
     A row with `unknown_keys` is bad, or is read without them; a bad row stops the run, or is skipped.
     `max_length` is the longest example in tokens, and at most the model's context; `on_long` says what becomes of a
     longer one: stop there, skip it, or cut it after the last reply that fits. The rest is the benchmark's: which
@@ -70,11 +72,17 @@ class DataSettings:
     seed: int = 0
     size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[curate.Source, ...] = ()
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a recipe whose data cannot be meant."""
-        if self.path and self.benchmark:
-            raise SettingsError(f"data has both path {self.path!r} and benchmark {self.benchmark!r}; give one of them")
+        named = {"path": self.path, "benchmark": self.benchmark, "sources": [source.path for source in self.sources]}
+        given = [f"{key} {str(value)!r}" for key, value in named.items() if value]
+        if len(given) > 1:
+            raise SettingsError(f"data has both {' and '.join(given)}; give one of them")
+        if self.without and not self.sources:
+            raise SettingsError(f"data.without is {self.without!r}; it is for data.sources, of which there are none")
         if self.max_length < 2:
             raise SettingsError(f"data.max_length is {self.max_length}; an example has at least 2 tokens")
         if self.size is not None and self.size < 1:
@@ -166,6 +174,12 @@ def load_recipe(path: Path, flags: Sequence[str] = ()) -> Recipe:
     return read_recipe(_told(path, flags), str(path))
 
 
+def load_data(path: Path, flags: Sequence[str] = ()) -> DataSettings:
+    """Return the data section of the recipe in a YAML file, as `load_recipe` reads it; torch is not needed."""
+    _, _, data, _ = _plain_sections(_told(path, flags), str(path))
+    return data
+
+
 def _told(path: Path, flags: Sequence[str]) -> dict[str, Any]:
     """Return the sections in a YAML file with flags applied, and a Python file that a flag names as a `Path`."""
     data = override(read_yaml(path), flags)
@@ -194,10 +208,26 @@ def check(path: Path, flags: Sequence[str] = ()) -> None:
 
 
 def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iterator[Trajectory]:
-    """Return the trajectories of the user's file, to be read one by one; raises NotFound at once if it is not there."""
+    """Return the trajectories of the user's file, to be read one by one; raises NotFound at once if it is not there.
+
+    Of several sources they are mixed, which reads all of them.
+    """
+    if data.sources:
+        curate.check(data.sources, data.without)
+        return _mixed(data, bad_rows)
     if not data.path:
         raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
     return store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows, data.unknown_keys)
+
+
+def _mixed(data: DataSettings, bad_rows: store.BadRows | None) -> Iterator[Trajectory]:
+    trajectories, told = curate.mix(data.sources, data.size, data.seed, data.without)
+    notes = store.BadRows() if bad_rows is None else bad_rows
+    for one in told:
+        notes.count += sum(one.dropped.values())
+        notes.total += one.rows
+        notes.first += [f"{one.name}: {reason} x{count:,}" for reason, count in one.dropped.most_common()]
+    yield from trajectories
 
 
 def open_benchmark(data: DataSettings) -> tuple[ModuleType, Any]:

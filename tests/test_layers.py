@@ -23,11 +23,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "agent",
         "strategies",
         "remote",
-        "curate",
         "examples",
         "grammar",
         "augment",
         "benchmarks",
+        "leakage",
+        "curate",
     ),
     (
         "contract",

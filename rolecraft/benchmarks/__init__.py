@@ -3,7 +3,9 @@
 To add one, write `benchmarks/x.py` (or a package) that exports what `Benchmark` lists; a path to such a file works
 wherever a name does. The contract test opens its tasks: the judge must accept the reference and refuse a wrong answer.
 A module may also export `few_shot` (see toolworld), `POLICIES`: functions from a prompt to a message, by name, whose
-scores then stand beside a model's, and `REPORTED`: the splits that are played where nobody names one.
+scores then stand beside a model's, `REPORTED`: the splits that are played where nobody names one, and `UNSEEN`:
+if its tasks are rows of a data set, the splits of which a training must know neither services nor tools; `Settings`
+then has a `size`.
 
 One whose worlds need more than the task, such as a user's own tools, also exports `opener(settings)`, which returns
 what opens a task; `open` then opens those that need nothing else.

@@ -21,10 +21,23 @@ from rolecraft.benchmarks._slots import judge
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.types import Environment, Json, Message, Task, ToolCall, Trajectory
 
-__all__ = ["HELD_OUT", "POLICIES", "REPORTED", "SPLITS", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
+__all__ = [
+    "HELD_OUT",
+    "POLICIES",
+    "REPORTED",
+    "SPLITS",
+    "UNSEEN",
+    "Settings",
+    "few_shot",
+    "judge",
+    "open",
+    "reference",
+    "tasks",
+]
 
 SPLITS = ("dev", "dev_ask", "test", "ask", "seen")
 REPORTED = ("test", "ask")
+UNSEEN = ("dev", "dev_ask", "test", "ask")
 
 HELD_OUT = ("Buses_2", "Media_1", "RentalCars_2", "Services_3")
 """Services of the training files to choose with: three have a sibling in training, one is alone in its domain."""

@@ -18,10 +18,11 @@ from rolecraft.benchmarks._slots import judge
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.types import Environment, Message, Task, ToolCall, Trajectory
 
-__all__ = ["POLICIES", "REPORTED", "SPLITS", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
+__all__ = ["POLICIES", "REPORTED", "SPLITS", "UNSEEN", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
 
 SPLITS = ("dev", "in_domain")
 REPORTED = ("in_domain",)
+UNSEEN = ()
 
 _SOURCE = "the folder 2017-06-custom-intent-engines of github.com/sonos/nlu-benchmark"
 _DEV = 100

@@ -16,7 +16,8 @@ To add an importer, write `importers/x.py` with
 
 A row without calls whose tools do not fit answers `NO_TOOL_FITS`. What a benchmark or a split wants to know of a row is
 in its task's reference: `services`, the names of what it is about, and `steps`, each reply that may be asked for: where
-it stands (`at`), its `calls`, none for a question or a refusal, and its `services`.
+it stands (`at`), its `calls`, none for a question or a refusal, its `services`, and for which tools a question asks
+(`asks_for`).
 
 No text of a row is lost: each string in it, or what it says as JSON, is in the trajectory, but for the format's own
 words for roles. Calls have ids `call_0`, `call_1`, ... where the format has none, and each tool message names the call

@@ -70,9 +70,9 @@ def rows(path: Path) -> Iterator[tuple[str, Json]]:
 
 
 def tools(path: Path) -> Iterator[ToolSpec]:
-    """Yield all tools of the source; `path` is as for `rows`."""
-    for row in _listed((path if path.is_dir() else path.parent) / _TOOLS):
-        yield _spec(row)
+    """Yield all tools of the source, none if `tool.jsonl` is not there; `path` is as for `rows`."""
+    listed = (path if path.is_dir() else path.parent) / _TOOLS
+    yield from map(_spec, _listed(listed)) if listed.is_file() else ()
 
 
 def convert(row: Mapping[str, Json]) -> Trajectory:

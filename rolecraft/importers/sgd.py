@@ -8,8 +8,8 @@ description. Dates count from 1 March 2019, which a system message tells.
 A system turn with a service call is the call, its result and the answer. Trained are calls, questions for required
 slots that nobody has told, and what is answered from a result; what the system says besides (confirming, asking
 whether there is more) has weight 0. An optional argument that has its default and that the user did not give is left
-out. The task's reference has the `services` and, for each call and question, a `step`: the message's place (`at`),
-`calls`, and which other values of an argument the dialogue allows (`accepted`).
+out. The task's reference has the `services` and, for each call and question, a step: the message's place (`at`), its
+`calls`, which other values of an argument the dialogue allows (`accepted`), and which tools it asks for (`asks_for`).
 """
 
 from __future__ import annotations
@@ -259,9 +259,12 @@ class _Writer:
         trained = bool(calling) or (acts <= _ANSWERS and all(one.answered for one in known))
         if acts == {"REQUEST"} and all(map(self._must_ask, turn["frames"])):
             trained = True
-            names = [frame["service"] for frame in turn["frames"]]
-            self.steps.append({"at": len(self.messages), "calls": [], "services": names})
+            self._ask([frame["service"] for frame in turn["frames"]])
         self.messages.append(Message("assistant", _text(turn), weight=None if trained else 0.0))
+
+    def _ask(self, names: Sequence[str]) -> None:
+        tools = [self._services[name].tool_name(self._known[name].intent) for name in names]
+        self.steps.append({"at": len(self.messages), "calls": [], "asks_for": tools, "services": list(names)})
 
     def _must_ask(self, frame: Mapping[str, Any]) -> bool:
         known, service = self._known[frame["service"]], self._services[frame["service"]]

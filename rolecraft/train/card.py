@@ -143,4 +143,7 @@ def _data(recipe: Recipe) -> str:
     data = recipe.data
     if data.benchmark:
         return f"Reference solutions of the benchmark `{data.benchmark}`, split `{data.split}`, seed {data.seed}"
+    if data.sources:
+        told = (f"`{source.path}`, read as `{source.importer or 'openai'}`" for source in data.sources)
+        return "Mixed, by weight and rules as below: " + "; ".join(told)
     return f"`{data.path}`, read as `{data.importer or 'openai'}`"

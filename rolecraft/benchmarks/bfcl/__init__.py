@@ -21,7 +21,7 @@ from rolecraft.errors import DataError, SettingsError
 from rolecraft.importers import NO_TOOL_FITS
 from rolecraft.types import Environment, Json, Message, Task, ToolCall, Trajectory
 
-__all__ = ["POLICIES", "SPLITS", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
+__all__ = ["POLICIES", "SPLITS", "UNSEEN", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
 
 SPLITS = (
     "simple_python",
@@ -37,6 +37,8 @@ SPLITS = (
     "live_irrelevance",
 )
 """The categories; there is no training split."""
+
+UNSEEN = SPLITS
 
 _SHOWN = ("simple_python", "parallel", "irrelevance", "multiple")
 """The categories that examples are taken from, in turns."""
