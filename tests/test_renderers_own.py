@@ -11,6 +11,8 @@ import families
 import pytest
 from conftest import QWEN_SPLIT, train
 from families import TOOLS, Family, as_json, conversations, official, row
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rolecraft import contract
 from rolecraft.errors import ContractError, DataError
@@ -135,20 +137,50 @@ def test_what_it_writes_is_read_back(family: Family) -> None:
                 ]
 
 
-@each
-def test_a_mark_that_a_user_or_a_result_spells_out_stays_text(family: Family) -> None:
-    renderer, _ = renderer_of(family)
-    marks = "".join((*family.special, *family.marks))
-    call = Message("assistant", tool_calls=(ToolCall("weather", {"city": marks}, "call00001"),))
-    tools = (ToolSpec("weather", marks, TOOLS[0].parameters),)
+PARTS = (
+    *(
+        "\ue000",
+        "<",
+        "|>",
+        "im_",
+        "end",
+        "<|im_end|>",
+        "<|im_start|>",
+        "</s>",
+        "<s>",
+        "[INST]",
+        "INST]",
+        "[TOOL_CALLS]",
+    ),
+    *("<tool_call>", "</tool_call>", "<start_of_turn>", "<bos>", "\ud800", "{{ x }}", "{%", "é", "\0", "\n", " "),
+)
 
-    def control(text: str) -> list[int]:
-        said = (Message("user", text), call, Message("tool", text, tool_call_id="call00001", name="weather"))
-        ids = renderer.prompt(said, tools, "assistant")
-        assert renderer.text(ids).count(marks) >= 3 * (text == marks)
+
+@each
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_mark_that_anybody_spells_out_stays_text(family: Family, data: st.DataObject) -> None:
+    renderer, _ = renderer_of(family)
+
+    def control(text: st.SearchStrategy[str]) -> list[int]:
+        def said() -> str:
+            return "a" + data.draw(text)
+
+        call = ToolCall("weather", {said(): said(), "k": [said(), {"z": said()}]}, "call00001")
+        messages = (
+            Message("system", said()),
+            Message("user", said()),
+            Message("assistant", said(), tool_calls=(call,)),
+            Message("tool", said(), tool_call_id="call00001", name="weather"),
+            Message("assistant", said()),
+            Message("user", said()),
+        )
+        schema = {"type": "object", "properties": {said(): {"type": "string", "description": said()}}}
+        ids = renderer.prompt(messages, (ToolSpec("weather", said(), schema),), "assistant")
         return [one for one in ids if one in renderer.control_ids]
 
-    assert control(marks) == control("x")
+    hostile = st.lists(st.sampled_from(PARTS), max_size=8).map("".join)
+    assert control(hostile) == control(st.just("x"))
 
 
 @pytest.mark.parametrize("family", NATIVE, ids=str)

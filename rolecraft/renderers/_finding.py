@@ -139,7 +139,7 @@ def _recognize(tokenizer: Any, think: bool | None) -> Found:
     except ContractError as error:
         raise ContractError(f"{error}. The model's own template cannot serve: {derived.why}") from error
     why = f"{found.why}; the model's own template differs: {_difference(tokenizer, found)}"
-    return replace(found, why=f"{why}; and it cannot serve itself: {derived.why}" if derived.why else why)
+    return replace(found, why=f"{why}; it cannot serve itself: {derived.why} (--format names another format)")
 
 
 def _tells_tools_alike(tokenizer: Any, format: Format) -> bool:
@@ -191,7 +191,8 @@ def _by_tokens(tokenizer: Any, formats: Mapping[str, Format]) -> Found:
     if not fitting:
         told = "; ".join(f"{member}: {' '.join(one.detect)}" for member, one in formats.items() if one.detect)
         raise ContractError(
-            f"no chat format fits this tokenizer; name a renderer, or add one format's tokens to it ({told})"
+            "no chat format fits this tokenizer; name one (--format, or model.renderer in a recipe), or add one "
+            f"format's tokens to it ({told})"
         )
     # Of formats with the same tokens the one that says nothing in a model's name.
     best = max(fitting, key=lambda member: (len(formats[member].detect), formats[member].system.default is None))

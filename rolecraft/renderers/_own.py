@@ -115,7 +115,7 @@ class OwnTemplate:
         """
         rows: list[_Row] = []
         places: list[int] = []
-        head = "" if self._template.tells_tools or not tools else tools_as_text(tools, self._format).strip()
+        head = "" if self._template.tells_tools or not tools else self._told(tools)
         if head and (not messages or messages[0].role != "system"):
             rows.append({"role": "system", "content": head})
             head = ""
@@ -129,24 +129,33 @@ class OwnTemplate:
                 rows.append(self._remark(message, rows.pop() if follows else {"role": "user", "content": ""}))
             else:
                 left -= message.role == "tool"
-                content = "\n\n".join(part for part in (message.content, head) if part) if head else message.content
-                rows.append(self._guard(row(replace(message, content=content))))
-                head = ""
+                rows.append(self._guard(row(message)))
+                if head:
+                    rows[-1]["content"] = "\n\n".join(part for part in (rows[-1]["content"], head) if part)
+                    head = ""
             places.append(len(rows) - 1)
         return self._without_system(rows, places)
 
     def _remark(self, message: Message, before: _Row) -> _Row:
         """Return the row of an answer that is text, or of what is said beside the answers to calls."""
-        text = message.content if self._template.tells_tools else result_as_text(message.content, self._format)
-        return {**before, "content": f"{before['content']}\n{self._guard(text)}".removeprefix("\n")}
+        text = self._guard(message.content)
+        answer = text if self._template.tells_tools else result_as_text(text, self._format)
+        return {**before, "content": f"{before['content']}\n{answer}".removeprefix("\n")}
+
+    def _told(self, tools: Sequence[ToolSpec]) -> str:
+        """Return how tools are told in a text; the marks in it are the format's own, none is a tool's."""
+        guarded = (self._guard([tool.name, tool.description, tool.parameters]) for tool in tools)
+        return tools_as_text([ToolSpec(*parts) for parts in guarded], self._format).strip()
 
     def _reply_row(self, message: Message) -> _Row:
-        """Return a reply as the template takes it; a thought's tags count in it, and those of calls that are text."""
+        """Return a reply as the template takes it; a thought's tags count in it, and those of its calls."""
         if self._template.tells_tools:
             return dict(self._guard(row(message), REASONING_TAGS))
-        text = reply_as_text(replace(message, unparsed=None), self._format)
-        own = (*REASONING_TAGS, *self._format.calls.marks) if message.tool_calls else REASONING_TAGS
-        return dict(self._guard({"role": "assistant", "content": text}, own))
+        calls = (self._guard([call.name, call.arguments, call.id]) for call in message.tool_calls)
+        said = Message(
+            "assistant", self._guard(message.content, REASONING_TAGS), tool_calls=tuple(ToolCall(*one) for one in calls)
+        )
+        return {"role": "assistant", "content": reply_as_text(said, self._format)}
 
     def _without_system(self, rows: list[_Row], places: list[int]) -> tuple[list[_Row], list[int]]:
         """Return rows whose system text opens the first question, where the template takes none of its own."""
