@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from rolecraft.errors import DataError
-from rolecraft.judges import failures, strict
+from rolecraft.judges import failures, replies, strict
 from rolecraft.types import Trajectory
 
 Interval = tuple[float, float]
@@ -55,6 +55,19 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Calling:
+    """How tools were called, as shares of tasks: of all with a reply that could not be read; None where there is none.
+
+    `over` is of those where no call is right (calls were made), `under` of those where one is (none was made). Tasks
+    whose reference does not list calls count in neither.
+    """
+
+    unparsed: float | None = None
+    over: float | None = None
+    under: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """The result of a benchmark run; `failures` counts the failed tasks by class (judges/failures.py).
 
@@ -72,6 +85,7 @@ class Scores:
     failures: Mapping[str, int] = field(default_factory=dict)
     lenient: int = 0
     strict: Score | None = None
+    calling: Calling = Calling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +129,19 @@ def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Sco
         failures=_failures(played),
         lenient=(lenient := sum(map(strict.is_lenient, played))),
         strict=_aggregate([_strict_score(t) for t in played]) if lenient else None,
+        calling=calling(played),
     )
+
+
+def calling(trajectories: Iterable[Trajectory]) -> Calling:
+    """Return how tools were called in some trajectories, judged or not."""
+    unparsed, over, under = list[bool](), list[bool](), list[bool]()
+    for trajectory in trajectories:
+        unparsed.append(any(message.unparsed is not None for _, message in replies(trajectory)))
+        wanted, made = trajectory.task.reference.get("calls"), bool(failures.calls_made(trajectory))
+        if wanted is not None:
+            (under if wanted else over).append(made != bool(wanted))
+    return Calling(*(sum(found) / len(found) if found else None for found in (unparsed, over, under)))
 
 
 def family(trajectory: Trajectory) -> str:

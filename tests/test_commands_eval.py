@@ -14,7 +14,7 @@ def test_eval_prints_one_json_object_and_resumes(capsys, tmp_path):
     code, out, _ = call(capsys, *arguments)
     scores = json.loads(out.splitlines()[-1])
     assert code == 0
-    assert set(scores) == {"score", "n", "interval", "families"}
+    assert set(scores) == {"score", "n", "interval", "families", "calling"}
     assert scores["n"] == 3
     before = (tmp_path / "run" / "trajectories.jsonl").read_bytes()
     assert call(capsys, *arguments)[0] == 0

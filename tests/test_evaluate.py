@@ -18,9 +18,9 @@ from rich.console import Console
 from rolecraft import evaluate, team
 from rolecraft.errors import DataError, EngineError, SettingsError
 from rolecraft.evaluate import Settings
-from rolecraft.scores import Score, Scores
+from rolecraft.scores import Calling, Score, Scores, score
 from rolecraft.store import Run
-from rolecraft.types import Completion, Message, Task, ToolCall, Trajectory, Turn, Usage
+from rolecraft.types import Completion, Message, Task, ToolCall, Trajectory, Turn, Usage, Verdict
 
 BENCHMARK = '''
 """Add up two numbers."""
@@ -266,6 +266,25 @@ def test_the_calling_table_counts_what_could_not_be_read_needless_calls_and_miss
     ]
 
 
+def test_scores_tell_how_tools_were_called_where_the_reference_lists_calls():
+    call, garbage = Message("assistant", tool_calls=(ToolCall("f", {}),)), Message("assistant", unparsed="{")
+    none_fits = [replied("a", [], message) for message in (call, garbage)]
+    one_fits = [replied("a", [{"name": "f"}], message) for message in (call, call, call, garbage)]
+    judged = [replace(t, verdict=Verdict(1.0)) for t in (*none_fits, *one_fits)]
+    assert score(judged).calling == Calling(unparsed=2 / 6, over=0.5, under=0.25)
+    assert score([replace(replied("a", None, call), verdict=Verdict(1.0))]).calling == Calling(unparsed=0.0)
+    assert evaluate.scores_json(score(judged))["calling"] == {"unparsed": 2 / 6, "over": 0.5, "under": 0.25}
+
+
+def test_the_parts_table_has_the_mean_of_each_part_by_split_and_family():
+    call = Message("assistant", tool_calls=(ToolCall("f", {}),))
+    verdicts = [Verdict(1.0, "", {"function": 1, "slots": 1.0}), Verdict(0.0, "", {"function": 1, "slots": 0.5})]
+    played = [replace(replied("a", [], call), verdict=verdict) for verdict in verdicts]
+    table = evaluate.parts_table({"test": played})
+    assert [list(column.cells) for column in table.columns] == [["test"], ["a"], ["100.0"], ["75.0"]]
+    assert evaluate.parts_table({"test": [replied("a", [], call)]}) is None
+
+
 def test_a_benchmarks_policies_are_scored_on_the_tasks_that_a_model_plays(settings):
     path = settings.benchmark
     path.write_text(f"{BENCHMARK}\nPOLICIES = {{'says four': lambda prompt: Message('assistant', '4')}}\n")
@@ -310,6 +329,7 @@ def test_the_json_of_scores_is_what_scripts_read():
         "n": 210,
         "interval": [0.81, 0.9],
         "families": {"hop": {"score": 0.5, "n": 30, "interval": [0.3, 0.7]}},
+        "calling": {"unparsed": None, "over": None, "under": None},
     }
 
 

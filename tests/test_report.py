@@ -113,6 +113,14 @@ def test_hostile_text_makes_no_element(tmp_path):
     assert text.count("<!--") == 0
 
 
+def test_the_page_tells_how_tools_were_called(tmp_path):
+    fill(tmp_path, episode(FIND, "17", wanted=(), name="a"), episode("17", wanted=(), name="b"), name="<b>mine")
+    _, text = page(tmp_path)
+    (section,) = re.findall(r'<section id="calling".*?</section>', text, re.DOTALL)
+    assert re.findall(r"<td class=n>(.*?)</td>", section) == ["0.0", "50.0", "-"]
+    assert "&lt;b&gt;mine" in section
+
+
 def test_an_observation_failed_where_the_record_says_so_whatever_its_text(tmp_path):
     made = episode(("find_owner", {}, "error: 42"), ("find_owner", {}, "error: 42"), "17")
     first = next(i for i, m in enumerate(made.messages) if m.role == "tool")

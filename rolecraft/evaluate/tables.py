@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 from rich.table import Table
 
-from rolecraft.judges import failures, replies, strict
-from rolecraft.scores import Score, Scores, family, paired
+from rolecraft.judges import failures, strict
+from rolecraft.scores import Score, Scores, calling, family, paired
 from rolecraft.store import atomic
 from rolecraft.types import Json, Trajectory
 
@@ -89,17 +90,10 @@ def calling_table(columns: Mapping[str, Iterable[Trajectory]]) -> Table:
         for trajectory in played:
             families.setdefault(family(trajectory), []).append(trajectory)
         for name in sorted(families):
-            table.add_row(split, name, str(len(families[name])), *_habits(families[name]))
+            shares = astuple(calling(families[name]))
+            cells = ("-" if share is None else f"{100 * share:.1f}" for share in shares)
+            table.add_row(split, name, str(len(families[name])), *cells)
     return table
-
-
-def _habits(played: Sequence[Trajectory]) -> Iterable[str]:
-    unparsed = [any(message.unparsed is not None for _, message in replies(t)) for t in played]
-    listed = [t for t in played if t.task.reference.get("calls") is not None]
-    over = [bool(failures.calls_made(t)) for t in listed if not t.task.reference["calls"]]
-    under = [not failures.calls_made(t) for t in listed if t.task.reference["calls"]]
-    for found in (unparsed, over, under):
-        yield f"{100 * sum(found) / len(found):.1f}" if found else "-"
 
 
 def parts_table(columns: Mapping[str, Iterable[Trajectory]]) -> Table | None:
@@ -125,13 +119,13 @@ def parts_table(columns: Mapping[str, Iterable[Trajectory]]) -> Table | None:
 
 
 def scores_json(scores: Scores) -> dict[str, Json]:
-    """Return what `rolecraft eval --json` prints: score, n, interval, families; all scores in 0..1.
+    """Return what `rolecraft eval --json` prints: score, n, interval, families, how tools were called; all in 0..1.
 
     Where replies were read leniently, also in how many tasks and the score of the strict reading.
     """
     families = {name: _plain(found) for name, found in scores.families.items()}
     beside = {"lenient": scores.lenient, "strict": _plain(scores.strict)} if scores.strict is not None else {}
-    return {**_plain(scores), "families": families, **beside}
+    return {**_plain(scores), "families": families, "calling": asdict(scores.calling), **beside}
 
 
 def write_summary(

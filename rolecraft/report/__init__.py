@@ -24,7 +24,7 @@ import yaml
 
 from rolecraft.errors import NotFound
 from rolecraft.judges import failures, replies
-from rolecraft.report import charts, figures
+from rolecraft.report import calling, charts, figures
 from rolecraft.scores import Scores, family, paired, score
 from rolecraft.store import Run, atomic
 from rolecraft.types import Json, Message, ToolSpec, Trajectory, Turn, Verdict
@@ -180,6 +180,7 @@ def _results(played: Sequence[_Played]) -> Iterable[_Section]:
     families = "".join(_family_cards(rows, split, colours, unfolded=split == splits[0]) for split in splits)
     yield _Section("families", "Families", families)
     yield _Section("failures", "Why tasks failed", _failure_cards(played, rows))
+    yield _Section("calling", "How tools were called", calling.table({p.label: p.scores for p in played if p.scores}))
     yield _Section("costs", "Tokens and time per task", _cost_table(played))
 
 
