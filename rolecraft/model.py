@@ -117,6 +117,7 @@ def load(
         made = _contract_of(adapter, renderer)
         renderer = renderer or (made.renderer if made else None)
     found = _renderer(base, tokenizer, renderer, think)
+    renderers.release(found)
     chat = f"{found.name}: {found.why}" if found.why else ""
     loaded = Loaded(base, model, tokenizer, found.renderer, config, weights, adapter, made, chat=chat)
     if adapter is None:

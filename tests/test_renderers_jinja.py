@@ -46,6 +46,18 @@ def test_what_a_template_may_take_is_bounded_and_the_next_one_renders(templates:
     assert templates.render("yes", ASKED) == "yes"
 
 
+def test_the_process_is_there_only_while_it_is_needed() -> None:
+    own = Templates()
+    own.prepare()
+    running = own._running[0]
+    assert own.render("yes", ASKED) == "yes"
+    assert own._running == [running]
+    own.release()
+    assert running.poll() is not None
+    assert own.render("yes", ASKED) == "yes"
+    own.release()
+
+
 def test_a_conversation_that_json_cannot_hold_is_refused(templates: Templates) -> None:
     with pytest.raises(TemplateFailed, match="JSON"):
         templates.render("yes", [{"role": "user", "content": object()}])

@@ -43,6 +43,12 @@ def prepare(tokenizer: Any, name: str | Path | None = None) -> None:
         templates(os.getpid()).prepare()
 
 
+def release(found: Found) -> None:
+    """End the process that renders templates, unless the format that was found needs it."""
+    if not found.renderer.format.template:
+        templates(os.getpid()).release()
+
+
 def find(tokenizer: Any, name: str | Path | None = None) -> Renderer:
     """Return the renderer of the format that `recognize` finds."""
     return recognize(tokenizer, name).renderer

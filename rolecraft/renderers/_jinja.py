@@ -70,6 +70,11 @@ class Templates:
         with self._lock:
             self._begin()
 
+    def release(self) -> None:
+        """End the process; it starts again when it is needed."""
+        with self._lock:
+            _end(self._running)
+
     def _begin(self) -> None:
         if not self._running or self._running[0].poll() is not None:
             _end(self._running)
