@@ -8,7 +8,7 @@ from html import escape
 from rolecraft.scores import Scores
 
 _HEADS = ("run", "unparsed", "over-calling", "under-calling")
-_INTRO = "Percent of tasks: with a reply that could not be read; with a call where none is right; without one where one is."
+_INTRO = "Percent of tasks: a reply could not be read; a call was made though none is right; none though one is."
 
 
 def table(played: Mapping[str, Scores]) -> str:
