@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
+import public
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -23,9 +25,11 @@ LLAMA_SPLIT = QWEN_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|")
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C: a shell that starts the tests in the background has it ignored, in all that they start as well."""
+    """Heed Ctrl-C, which a shell that starts tests in the background ignores, and let benchmarks find public data."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if public.FOLDER.is_dir():
+        os.environ.setdefault("ROLECRAFT_DATA", str(public.FOLDER))
 
 
 def train(split: str, special: list[str], markers: tuple[str, ...] = (), **config: str) -> PreTrainedTokenizerFast:

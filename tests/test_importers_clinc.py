@@ -46,6 +46,14 @@ def test_a_file_is_read_those_outside_first_each_offered_its_own_and_others_alik
     assert len(places) > 3  # its own is not always the first
 
 
+@pytest.mark.parametrize("text", [b'{"train": [["why", "oos"]', b"[]", b'{"train": "\xff"}', b"3", b""])
+def test_a_file_that_is_no_whole_object_is_told_with_its_name(text, tmp_path):
+    path = tmp_path / "data_full.json"
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=r"data_full\.json"):
+        list(store.read_trajectories(path, "clinc", "skip"))
+
+
 @needs("clinc")
 def test_the_public_requests_convert_whole():
     read = list(store.read_trajectories(FOLDER / "clinc" / "data_full.json", "clinc"))

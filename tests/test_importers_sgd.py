@@ -147,6 +147,16 @@ def test_schemas_are_found_beside_the_dialogues(tmp_path):
     assert sgd.services(tmp_path) == {"Ferries_1", "Boats_9"}
 
 
+def test_a_file_that_is_cut_is_told_with_its_name_after_the_dialogues_before(tmp_path):
+    path = tmp_path / "dialogues_001.json"
+    text = json.dumps([row(), row()])
+    path.write_text(text[: len(text) // 2 + 400])
+    found = store.read_trajectories(path, "sgd", "skip")
+    assert next(found).id == "7_00001"
+    with pytest.raises(DataError, match=r"dialogues_001\.json.*not closed"):
+        next(found)
+
+
 def test_a_folder_without_dialogues_is_told(tmp_path):
     with pytest.raises(NotFound, match="dialogues_"):
         list(store.read_trajectories(tmp_path, "sgd"))

@@ -78,6 +78,13 @@ def test_a_picture_written_as_two_surrogates_is_read_as_one_and_other_bytes_do_n
         assert found.encode()
 
 
+def test_a_file_that_is_cut_is_told_with_its_name(tmp_path):
+    path = tmp_path / "train_X_full.json"
+    path.write_text('{"RateBook": [{"data": [')
+    with pytest.raises(DataError, match=r"train_X_full\.json: not JSON"):
+        list(store.read_trajectories(path, "snips", "skip"))
+
+
 @needs("snips")
 def test_the_public_requests_convert_but_for_those_that_mark_a_slot_twice():
     told = store.BadRows()

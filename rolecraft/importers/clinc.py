@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rolecraft import store, wire
+from rolecraft import store
 from rolecraft.errors import DataError
 from rolecraft.importers import NO_TOOL_FITS
 from rolecraft.types import Json, Message, Task, ToolCall, ToolSpec, Trajectory
@@ -37,9 +37,10 @@ def rows(path: Path) -> Iterator[tuple[str, Json]]:
     if path.suffix != ".json":
         yield from store.objects(path)
         return
-    splits = wire.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(splits, dict):
-        raise DataError(f"{path}: no object; it must have a list of requests for each split")
+    found = [splits for _, splits in store.objects(path)]
+    if len(found) != 1 or not isinstance(found[0], dict):
+        raise DataError(f"{path}: not one whole JSON object; it must have a list of requests for each split")
+    (splits,) = found
     known = sorted({item[1] for items in splits.values() for item in _pairs(items)} - {OUTSIDE})
     for split in sorted(splits, key=lambda name: not name.startswith(OUTSIDE)):
         for number, item in enumerate(splits[split] if isinstance(splits[split], list) else [], 1):

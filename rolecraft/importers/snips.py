@@ -155,7 +155,10 @@ def rows(path: Path) -> Iterator[tuple[str, Json]]:
         if file.suffix != ".json":
             yield from ((f"{file}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
             continue
-        whole = wire.loads(text)
+        try:
+            whole = wire.loads(text)
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from error
         for intent, requests in whole.items() if isinstance(whole, dict) else ():
             for number, request in enumerate(requests if isinstance(requests, list) else (), 1):
                 told = {"intent": intent, **request} if isinstance(request, dict) else {"intent": intent}
