@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from rolecraft import adapters, bases, contract, engine, model, recipe
 from rolecraft.engine.context import LONGEST, token_bytes
+from rolecraft.engine.weights import Weights
 from rolecraft.types import Message, Prompt, Sampling, ToolCall
 
 if sys.platform != "win32":
@@ -32,28 +33,33 @@ _ADAM_BYTES = 16
 """Of one trained parameter: itself, its gradient and Adam's two means, in float32."""
 
 
-def examine(base: str) -> dict[str, Any]:
+def examine(base: str, weights: Weights = "float32") -> dict[str, Any]:
     """Return what was found of a base as JSON-ready data; raises what loading it raises.
 
     Memory is in MiB. What it needs is worked out from the model's config and not measured, but for `peak`: what this
-    process came to, torch itself included.
+    process came to, torch itself included. The first reply is written with the base's `weights` in that form, and
+    `copies` are what is kept of them.
     """
     place = bases.find(base)
     config = model.load_config(base)
     needs = estimate(config, recipe.load_recipe(recipe.find_recipe("lora"), ()))
     begun = time.perf_counter()
-    loaded = model.load(base)
+    loaded = model.load(base, dtype="float32" if weights == "float32" else "stored")
     seconds = time.perf_counter() - begun
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    reply, told, copies = _reply(loaded, weights)
     return {
         "base": base,
         "place": place,
         "family": f"{config.model_type} ({type(loaded.model).__name__})",
-        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "parameters": parameters,
         "format": _format(loaded),
         "context": {"model": loaded.context, "used": min(loaded.context or LONGEST, LONGEST)},
         "memory": needs,
         "load_seconds": round(seconds, 2),
-        "reply": _reply(loaded),
+        "reply": reply,
+        "weights": told,
+        "copies": {what: _mib(size) for what, size in copies.items()},
         "peak": _peak(),
     }
 
@@ -109,7 +115,9 @@ def show(found: Mapping[str, Any], console: Console) -> None:
         )
     table.add_row("", "worked out from the config; torch itself takes some 300 MiB more")
     peak = "" if found["peak"] is None else f"; this process came to {found['peak']:,} MiB at most"
-    table.add_row("loaded", f"in {found['load_seconds']:.1f} s, as float32{peak}")
+    table.add_row("loaded", f"in {found['load_seconds']:.1f} s{peak}")
+    copies = ", ".join(f"{what} {size:,}" for what, size in found["copies"].items())
+    table.add_row("weights", f"{found['weights'] or 'in float32'}; copies kept, MiB: {copies}")
     table.add_row(
         "first reply", f"{escape(repr(reply['text']))} ({reply['tokens']} tokens in {reply['seconds']:.1f} s)"
     )
@@ -127,15 +135,19 @@ def _format(loaded: model.Loaded) -> dict[str, str]:
     }
 
 
-def _reply(loaded: model.Loaded) -> dict[str, Any]:
+def _reply(loaded: model.Loaded, weights: Weights) -> tuple[dict[str, Any], str, dict[str, int]]:
+    """Return a first reply, how the weights are held in words, and the bytes of each copy of them."""
     prompt = Prompt((Message("user", _QUESTION),), sampling=Sampling(max_tokens=24))
-    settings = engine.Settings(max_requests=1, max_context=min(loaded.context or _ROW, _ROW))
+    settings = engine.Settings(max_requests=1, max_context=min(loaded.context or _ROW, _ROW), weights=weights)
     with engine.LocalEngine(loaded, settings) as local:
         begun = time.perf_counter()
         (made,) = asyncio.run(local.complete(prompt))
         seconds = time.perf_counter() - begun
+        told, copies = local.weights, local.copies
     text = made.message.content if made.message.unparsed is None else made.message.unparsed
-    return {"question": _QUESTION, "text": text, "tokens": made.turn.usage.completion, "seconds": round(seconds, 2)}
+    usage = made.turn.usage
+    found = {"question": _QUESTION, "text": text, "tokens": usage.completion, "seconds": round(seconds, 2)}
+    return found, told, copies
 
 
 def _peak() -> int | None:

@@ -178,7 +178,7 @@ def test_the_base_gives_its_matrices_away(nano_tokenizer):
     assert set(runner.packer.nbytes) == {
         "int8 for replies",
         "bfloat16 for prompts",
-        "bfloat16 for logits",
+        "int8 for logits",
         "float32 for the best logits",
         "float32 for looking tokens up",
     }

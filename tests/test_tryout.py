@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import tiny
+from rich.console import Console
 
 from rolecraft import recipe, tryout
 
@@ -26,3 +29,13 @@ def test_tuning_needs_more_than_playing_and_a_longer_context_more_to_play():
     assert long["play_tokens"] == 8192
     assert long["float32"]["play"] > short["float32"]["play"]
     assert short["float32"]["tune"] > short["float32"]["play"]
+
+
+def test_every_copy_of_packed_weights_is_listed():
+    found = tryout.examine("nano", "int8")
+    assert set(found["copies"]) >= {"int8 for replies", "int8 for logits"}
+    held = sum(found["copies"].values())
+    assert held < 1.25 * tryout.examine("nano")["copies"]["float32 for all"]
+    console = Console(record=True, width=200, file=io.StringIO())
+    tryout.show(found, console)
+    assert "int8 for replies" in console.export_text()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from rolecraft.commands import _playing
+
 GROUP = "this machine and the embedded model"
 
 
@@ -15,6 +17,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         "context, memory and a first reply"
     )
     parser.add_argument("--base", metavar="MODEL", help=text)
+    text = "the form of the base's weights for the first reply; every copy that is kept is listed (default: float32)"
+    parser.add_argument("--weights", default="float32", choices=_playing.WEIGHTS, help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
@@ -28,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
         bases.find(options.base)
         from rolecraft import tryout
 
-        found = tryout.examine(options.base)
+        found = tryout.examine(options.base, options.weights)
         show = tryout.show
     else:
         from rolecraft import doctor

@@ -67,7 +67,7 @@ class Linear:
     def add_to(self, out: Tensor, x: Tensor, spans: tuple[tuple[int, int, int], ...]) -> None:
         """Add what the one layer makes of `x` to `out`."""
         if self.packed is not None:
-            out.add_(self.packed.product(x))
+            out.add_(self.packed.rounded(x))
         elif self.half is not None and len(x) >= _MANY:
             out.add_(self._rounded(x, self.half))
         else:
@@ -96,6 +96,11 @@ class Block:
     between: Norm
     gate_up: Linear
     down: Linear
+
+    @property
+    def linears(self) -> tuple[Linear, Linear, Linear, Linear]:
+        """All that it multiplies by."""
+        return self.qkv, self.out, self.gate_up, self.down
 
 
 @dataclass(frozen=True, slots=True)

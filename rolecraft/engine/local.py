@@ -60,6 +60,7 @@ class LocalEngine:
             pack_prompts=choice.prompts,
         )
         self.weights = describe(choice, self._runner.packer)
+        self.copies = self._runner.copies
         self.context = self._runner.context
         self._grammars = Grammars(loaded.renderer, loaded.tokenizer, self._runner.vocabulary, settings.grammar)
         check_memory(settings, self._runner.cache.max_bytes, self.context)

@@ -98,6 +98,20 @@ class ModelRunner:
             self._networks = self._read_networks() if self.packer is None else self._with_adapter(self._networks[0])
 
     @property
+    def copies(self) -> dict[str, int]:
+        """The bytes of every copy of the weights that is kept, by what it is for."""
+        if self.packer is not None:
+            return dict(self.packer.nbytes)
+        parameters = list(self.model.parameters())
+        kind = str(parameters[0].dtype).removeprefix("torch.")
+        found = {f"{kind} for all": sum(parameter.nbytes for parameter in parameters)}
+        if self._networks is not None:
+            linears = [one for block in self._networks[1].blocks for one in block.linears]
+            if half := sum(one.half.nbytes for one in linears if one.half is not None):
+                found["bfloat16 for prompts"] = half
+        return found
+
+    @property
     def is_exact(self) -> bool:
         """Whether a row is the same to the bit whatever stands beside it, if prompts and replies are not mixed."""
         return self._networks is not None and self._networks[0].apart

@@ -22,7 +22,7 @@ _MIDDLE = 8
 """What is taken from a number of 4 bits before it is scaled."""
 _OUT_MULTIPLE = 64
 """As many rows at a time the 4-bit product works on; others are filled up."""
-_MOST_ROWS = (128, 32, 8)
+_MOST_ROWS = (1024, 256, 128, 32, 8)
 """So many rows are multiplied at once: with more, oneDNN sums in another order, from how many on goes by the shape."""
 _BEST = 64
 """So many of a row's logits are computed anew, since bfloat16 tells 25.1 from no 25.2."""
@@ -54,19 +54,21 @@ class Matrix:
 
     def product(self, x: Tensor) -> Tensor:
         """Return (N, out) in float32 for rows `x` (N, in) of float32."""
-        rounded = x.to(torch.bfloat16)
+        return self.rounded(x).float()
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Return the product as it is made, in bfloat16."""
+        halved = x.to(torch.bfloat16)
+        made: Tensor
         if self.kind == "bfloat16":
             if len(x) <= self.most:
-                return self._in_bfloat16(rounded).float()
-            out = x.new_empty(len(x), self.out)
-            for first in range(0, len(x), self.most):
-                out[first : first + self.most] = self._in_bfloat16(rounded[first : first + self.most])
-            return out
+                return self._in_bfloat16(halved)
+            return torch.cat([self._in_bfloat16(part) for part in torch.split(halved, self.most)])
         if self.kind == "int8":
-            made: Tensor = torch.ops.aten._weight_int8pack_mm(rounded, self.data, self.scales)
-            return made.float()
-        made = torch.ops.aten._weight_int4pack_mm_for_cpu(rounded, self.data, GROUP, self.scales)
-        return made.narrow(1, 0, self.out).float()
+            made = torch.ops.aten._weight_int8pack_mm(halved, self.data, self.scales)
+            return made
+        made = torch.ops.aten._weight_int4pack_mm_for_cpu(halved, self.data, GROUP, self.scales)
+        return made if made.shape[1] == self.out else made.narrow(1, 0, self.out)
 
     def _in_bfloat16(self, rounded: Tensor) -> Tensor:
         if self.blocked:
@@ -86,6 +88,10 @@ class Logits:
     def out(self) -> int:
         """How many logits there are."""
         return self.matrix.out
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Return the same: logits are never left in bfloat16."""
+        return self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
         """Return logits (N, out) in float32 for rows `x` (N, in) of float32."""
@@ -109,7 +115,7 @@ def most_rows(matrix: Matrix) -> int:
     x = torch.randn(_MOST_ROWS[0], matrix.width, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     alone = matrix._in_bfloat16(x[:1])
     for most in _MOST_ROWS:
-        if all(torch.equal(matrix._in_bfloat16(x[:rows])[:1], alone) for rows in (2, most // 2 + 1, most - 1, most)):
+        if all(torch.equal(matrix._in_bfloat16(x[:rows])[:1], alone) for rows in (2, 5, most // 2 + 1, most - 1, most)):
             return most
     return _MOST_ROWS[0]
 
