@@ -157,7 +157,7 @@ PARTS = (
 
 
 @each
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_a_mark_that_anybody_spells_out_stays_text(family: Family, data: st.DataObject) -> None:
     renderer, _ = renderer_of(family)

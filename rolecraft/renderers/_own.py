@@ -76,7 +76,8 @@ class OwnTemplate:
                 continue
             before = self._text(rows[:place], listed, asked=True)
             self._context(tape, before[at:], asked=True)
-            self._after(whole, before)
+            if self._format.end not in self._after(whole, before):
+                raise DataError(f"the model's own template leaves out {self._format.end!r} after a reply")
             tape.starts.append(len(tape.ids))
             ids = replies.pop(0)
             tape.add(ids, "assistant", 1.0 if message.weight is None else message.weight)
