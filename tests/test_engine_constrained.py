@@ -358,6 +358,8 @@ def test_those_who_wait_for_one_grammar_keep_nobody_from_another(loaded):
 class Stuck:
     """A matcher after whose third token nothing can come, or whose fourth is refused though it was let through."""
 
+    is_open = is_doubtful = False
+
     def __init__(self, inner, refuses: bool) -> None:
         self._inner, self._refuses, self._left = inner, refuses, 3
 

@@ -38,8 +38,8 @@ def follows(matcher, renderer, tokenizer, text):
     first = tokenizer(text, add_special_tokens=False).input_ids[0]
     logits[0, first] = 9.0
     mask = matcher.allowed()
-    ending = matcher.ending(mask)
-    (token,), _ = sample(logits, [Draw()], mask[None], {0: (ending.end_id, ending.meant)})
+    ending = matcher.merged(mask)
+    (token,), _ = sample(logits, [Draw()], mask[None], {0: (ending.written, ending.meant)})
     matcher.accept(token)
     return renderer.text([token])
 
@@ -78,16 +78,16 @@ def test_a_call_that_stands_there_already_is_the_last(renderer, hermes_tokenizer
 
 def test_within_a_call_nothing_means_the_end(renderer, hermes_tokenizer):
     matcher = start(renderer, hermes_tokenizer)
-    assert matcher.ending(matcher.allowed()) is None
+    assert matcher.merged(matcher.allowed()) is None
 
 
 def test_in_text_only_what_stops_a_reply_means_the_end(renderer, hermes_tokenizer):
     matcher = start(renderer, hermes_tokenizer, choice="auto")
-    meant = matcher.ending(matcher.allowed()).meant
+    meant = matcher.merged(matcher.allowed()).meant
     assert meant.nonzero()[:, 0].tolist() == sorted(renderer.stop_ids)
 
 
 def test_calls_without_tags_end_as_they_did(nano_tokenizer):
     renderer = renderers.find(nano_tokenizer)
     matcher = start(renderer, nano_tokenizer, ASK)
-    assert matcher.ending(matcher.allowed()).meant.nonzero()[:, 0].tolist() == sorted(renderer.stop_ids)
+    assert matcher.merged(matcher.allowed()).meant.nonzero()[:, 0].tolist() == sorted(renderer.stop_ids)

@@ -1,4 +1,4 @@
-"""Where a held reply may end, and by which tokens a model says that it does.
+"""Where a held reply may end, and by which tokens a model says that it does, or begins a call.
 
 Not covered: calls without tags around them, after which a call may be written twice.
 """
@@ -13,14 +13,15 @@ from rolecraft.renderers import Renderer
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """Where a reply may end: the tokens by which the model says so, `meant` (V,), and the one that is then written.
+class Merged:
+    """Tokens that mean one and the same, `meant` (V,), and the one that is then `written`, with all their chances.
 
-    That is whatever stops a reply: a model that was not taught a format stops by another token than the format's. After
-    a call between tags that the reply has already it is every token: who repeats a call has nothing new to ask.
+    Where a reply may end these are whatever stops a reply: a model that was not taught a format stops by another token
+    than the format's. After a call between tags that the reply has already it is every token: who repeats a call has
+    nothing new to ask. Where a reply begins they are what begins an object, for which a fenced block is begun.
     """
 
-    end_id: int
+    written: int
     meant: torch.Tensor
 
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rolecraft.engine.model_runner import ModelRunner, cache_keys
 from rolecraft.engine.packing import describe
 from rolecraft.engine.prompts import check_length, complete, constraint, encode, reply_prefix
 from rolecraft.engine.reply import Reader
-from rolecraft.engine.request import Request
+from rolecraft.engine.request import Output, Request
 from rolecraft.engine.scheduler import Scheduler
 from rolecraft.engine.settings import Settings, check, check_memory
 from rolecraft.engine.weights import Choice, choose
@@ -79,12 +80,8 @@ class LocalEngine:
         """
         ids, roles = await self._encode(prompt)
         matcher = await self._matcher(prompt, ids)
-        requests = [self._submit(prompt, ids, roles, index, matcher) for index in range(prompt.sampling.n)]
-        try:
-            outputs = await asyncio.gather(*(asyncio.wrap_future(request.future) for request in requests))
-        finally:
-            for request in requests:
-                request.future.cancel()
+        replies = [self._reply(prompt, ids, roles, index, matcher) for index in range(prompt.sampling.n)]
+        outputs = await asyncio.gather(*replies)
         return tuple(complete(self.loaded, prompt, ids, roles[-1], output) for output in outputs)
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
@@ -99,8 +96,8 @@ class LocalEngine:
             with suppress(RuntimeError):  # the loop that asked is closed: nobody listens
                 loop.call_soon_threadsafe(tokens.put_nowait, token)
 
-        request = self._submit(prompt, ids, roles, 0, matcher, tell)
-        request.future.add_done_callback(lambda _: tell(None))
+        reply = asyncio.ensure_future(self._reply(prompt, ids, roles, 0, matcher, tell))
+        reply.add_done_callback(lambda _: tell(None))
         reader = Reader(self.loaded.renderer, prompt.sampling.stop)
         try:
             if prompt.prefix:
@@ -108,10 +105,10 @@ class LocalEngine:
             while (token := await tokens.get()) is not None:
                 if text := reader.read(token):
                     yield Delta(text)
-            completion = complete(self.loaded, prompt, ids, roles[-1], request.future.result())
+            completion = complete(self.loaded, prompt, ids, roles[-1], reply.result())
             yield Delta(reader.rest(), completion)
         finally:
-            request.future.cancel()
+            reply.cancel()
 
     def forget(self) -> None:
         """Drop all cached keys and values; for when the model's weights have changed.
@@ -138,13 +135,37 @@ class LocalEngine:
 
     async def _matcher(self, prompt: Prompt, ids: tuple[int, ...]) -> Matcher | None:
         """Return what holds the reply to `prompt`, whose tokens are `ids`, to a grammar; None if it is free."""
-        wanted = constraint(prompt, self.settings.constrain)
+        wanted = constraint(prompt, self.settings.constrain, lenient=self.loaded.renderer.format.lenient)
         if wanted is None:
             return None
         # A grammar may take long to compile, and those who wait for it would take all the threads that asyncio has.
         loop, start = asyncio.get_running_loop(), self._grammars.start
         prefix = reply_prefix(self.loaded, prompt, ids)
         return await loop.run_in_executor(self._grammar_threads, lambda: start(wanted, prefix))
+
+    async def _reply(
+        self,
+        prompt: Prompt,
+        ids: tuple[int, ...],
+        roles: Sequence[int],
+        index: int,
+        matcher: Matcher | None,
+        on_token: Callable[[int], None] | None = None,
+    ) -> Output:
+        """Return one reply; where its model would call a tool that is not offered, what it writes instead: text."""
+        output = await self._finished(self._submit(prompt, ids, roles, index, matcher, on_token))
+        if not output.doubted:
+            return output
+        text = await self._matcher(replace(prompt, choice="none"), ids)
+        again = await self._finished(self._submit(prompt, ids, roles, index, text, on_token))
+        return replace(again, seconds=output.seconds + again.seconds, cached=output.cached)
+
+    async def _finished(self, request: Request) -> Output:
+        """Return a request's output; who no longer waits for it ends it."""
+        try:
+            return await asyncio.wrap_future(request.future)
+        finally:
+            request.future.cancel()
 
     def _submit(
         self,

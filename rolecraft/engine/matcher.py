@@ -14,7 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,19 +23,17 @@ import numpy as np
 import torch
 
 from rolecraft import grammar, wire
-from rolecraft.engine.ending import Ending, Whole
+from rolecraft.engine.ending import Merged, Whole
+from rolecraft.engine.key_scan import KeyScan
+from rolecraft.engine.opening import Opening, leads_of
 from rolecraft.errors import DataError, EngineError
-from rolecraft.grammar import LONGEST_FREE_KEY, OnUnsupported, Wanted
+from rolecraft.grammar import OnUnsupported, Wanted, fenced
 from rolecraft.grammar.shapes import Limits
 from rolecraft.renderers import Renderer
 from rolecraft.types import Message
 
 _KEPT = 64
 _SPARE = 4  # tokens that it may take to end a character
-_NEWLINE, _QUOTE, _BACKSLASH, _BRACE = b'\n"\\{'
-_BLANK = b" \t"
-_SPECIAL = b'"\\\n'
-_PIECES = re.compile(rb'[^"\\\n]+|["\\\n]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,9 @@ class Grammars:
             endings = [self._words.plain(f" Next: {role}.".encode()) for role in wanted.next_roles]
             ends = tuple((*ending, self._renderer.end_id) for ending in endings)
             whole = Whole.of(self._renderer, any(tool.repeatable for tool in wanted.tools))
-            matcher = Matcher(self._words, found.matcher.deep_copy(), _Scan() if found.open_keys else None, ends, whole)
+            scan = KeyScan.of_reply() if found.open_keys else None
+            opening = self._opening(wanted) if wanted.lenient and wanted.tools and not begun else None
+            matcher = Matcher(self._words, found.matcher.deep_copy(), scan, ends, whole, opening)
         try:
             for token in begun:
                 matcher.accept(token)
@@ -86,9 +86,20 @@ class Grammars:
                 self._read = _Words(_Plain(self._renderer, self._tokenizer), self._vocabulary)
             return self._read
 
+    def _opening(self, wanted: Wanted) -> Opening | None:
+        """Return how a reply may begin; None where no call can be fenced."""
+        if wanted.choice == "none" or wanted.schema is not None or wanted.next_roles:
+            return None
+        words = self._words
+        fence_id = words.plain(f"{words.lead}{fenced.OPENING}".encode())[0]
+        leads = leads_of(self._renderer, words.tokens, words.lead)
+        return Opening(leads, fence_id, words.objects, wanted.choice == "auto")
+
     def _find(self, wanted: Wanted) -> _Compiled:
         tools = [{"name": tool.name, "parameters": tool.parameters} for tool in wanted.tools]
-        key = wire.dumps([tools, wanted.choice, wanted.parallel, list(wanted.next_roles), wanted.schema])
+        key = wire.dumps(
+            [tools, wanted.choice, wanted.parallel, list(wanted.next_roles), wanted.schema, wanted.lenient]
+        )
         with self._lock:
             first = key not in self._kept
             kept = self._kept.setdefault(key, Future())
@@ -140,11 +151,13 @@ class Matcher:
         self,
         words: _Words,
         compiled: Any,
-        scan: _Scan | None,
+        scan: KeyScan | None,
         endings: tuple[tuple[int, ...], ...],
         whole: Whole,
+        opening: Opening | None = None,
     ) -> None:
         self._words, self._compiled, self._endings, self._whole = words, compiled, endings, whole
+        self._opening = opening
         self._scans = [scan] if scan is not None else []
         self._written: list[int] = []
         self._closing_from: int | None = None
@@ -177,16 +190,32 @@ class Matcher:
             )
         return torch.from_numpy(mask)
 
-    def ending(self, allowed: torch.Tensor) -> Ending | None:
-        """Return which tokens mean the end where `allowed` ones may come next; None if the reply cannot end here."""
+    @property
+    def is_open(self) -> bool:
+        """Whether a reply that looks like a call so far may still be told to be text."""
+        return self._opening is not None and self._opening.is_open(self._text)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a call's name follows, and the reply might be text after all."""
+        return self._opening is not None and self._opening.is_doubtful(self._text)
+
+    @property
+    def _text(self) -> bytes:
+        return self._tail(len(self._written))
+
+    def merged(self, allowed: torch.Tensor) -> Merged | None:
+        """Return which tokens mean one that may come next, of `allowed` ones: the end, or where a call begins."""
+        if self._opening is not None and not self._written:
+            return self._opening.merged(allowed)
         whole = self._whole
         if not allowed[whole.end_id]:
             return None
         meant = torch.zeros_like(allowed)
         meant[whole.stop_ids] = True
         if whole.ends_in_call(self._tail(2 * len(whole.close) + 1)):
-            meant |= whole.ends_in_twin(self._tail(len(self._written)))
-        return Ending(whole.end_id, meant)
+            meant |= whole.ends_in_twin(self._text)
+        return Merged(whole.end_id, meant)
 
     def _tail(self, count: int) -> bytes:
         """Return what the last `count` tokens say."""
@@ -197,7 +226,17 @@ class Matcher:
         if closing := self._closing(left):
             alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*closing, strict=False))
             return [tokens[0] for tokens in alike]
-        return list(self._compiled.compute_ff_tokens())
+        tokens = list(self._compiled.compute_ff_tokens())
+        return self._up_to_name(tokens) if self.is_open else tokens
+
+    def _up_to_name(self, tokens: list[int]) -> list[int]:
+        """Return those of forced tokens that stand before a first call's name: whether it is meant is asked there."""
+        text = self._text
+        for count, token in enumerate(tokens):
+            if self._opening is not None and self._opening.is_doubtful(text):
+                return tokens[:count]
+            text += self._words.tokens[token]
+        return tokens
 
     def accept(self, token: int) -> None:
         """Take a token; raises EngineError, and takes nothing, if it does not fit."""
@@ -220,7 +259,7 @@ class Matcher:
 
     def copy(self) -> Matcher:
         """Return a matcher at the same point, which goes its own way."""
-        matcher = Matcher(self._words, self._compiled.deep_copy(), None, self._endings, self._whole)
+        matcher = Matcher(self._words, self._compiled.deep_copy(), None, self._endings, self._whole, self._opening)
         matcher._scans, matcher._written = self._scans.copy(), self._written.copy()
         matcher._closing_from = self._closing_from
         return matcher
@@ -285,6 +324,12 @@ class _Words:
         return {least: np.flatnonzero(quotes >= least) for least in (2, 3)}
 
     @cached_property
+    def objects(self) -> torch.Tensor:
+        """Which tokens begin an object or a list, (V,) booleans."""
+        begins = [token.lstrip().startswith((b"{", b"[")) for token in self.tokens[: self.vocabulary]]
+        return torch.tensor(begins + [False] * (self.vocabulary - len(begins)))
+
+    @cached_property
     def _sorted(self) -> tuple[list[bytes], list[int]]:
         places = sorted(range(min(len(self.tokens), self.vocabulary)), key=self.tokens.__getitem__)
         return [self.tokens[place] for place in places], places
@@ -293,82 +338,3 @@ class _Words:
         """Return the tokens that begin with `text`."""
         tokens, places = self._sorted
         return places[bisect.bisect_left(tokens, text) : bisect.bisect_right(tokens, text + b"\xff" * 64)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """Where in the JSON of a line its writer is, and the keys that each open object has.
-
-    Grammars cannot see to it that the keys which no schema lists are all different: this can. `text` is what of a
-    string is written (None: outside of strings). `clash`: a key is, or can only become, one that is there already.
-    """
-
-    opened: tuple[frozenset[bytes] | None, ...] = ()
-    text: bytes | None = None
-    is_key: bool = False
-    escaped: bool = False
-    expects_key: bool = False
-    at_start: bool = True
-    clash: bool = False
-
-    def after(self, data: bytes) -> _Scan:
-        """Return the state after more bytes."""
-        scan = self
-        for piece in _PIECES.findall(data):
-            if scan.text is None or scan.escaped or piece[0] in _SPECIAL:
-                for byte in piece:
-                    scan = scan._step(byte)
-            elif scan.is_key:
-                scan = replace(scan, text=scan.text + piece)
-        return replace(scan, clash=True) if scan._ends_in_a_clash() else scan
-
-    def doubtful(self, words: _Words, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> list[int]:
-        """Return the allowed tokens after which a key might be there twice."""
-        if not any(self.opened):
-            return []
-        tokens = set(words.quoting[2 if self.text is None else 3].tolist())
-        if self.text is not None and self.is_key:
-            rests = [key.removeprefix(self.text) for key in self.opened[-1] or () if key.startswith(self.text)]
-            tokens.update(token for rest in rests for token in words.beginning(rest or b'"'))
-        return [token for token in tokens if mask[token]]
-
-    def _ends_in_a_clash(self) -> bool:
-        """Tell whether a key as long as can be is there already: nothing but its end can follow."""
-        if self.text is None or not self.is_key or self.text not in (self.opened[-1] or ()):
-            return False
-        return len(self.text.decode("utf-8", "replace")) >= LONGEST_FREE_KEY
-
-    def _step(self, byte: int) -> _Scan:
-        if byte == _NEWLINE:  # none is within a call's JSON
-            return _Scan()
-        if not self.opened:
-            return self._outside(byte)
-        if self.text is None:
-            return self._between(byte)
-        text = self.text + bytes([byte]) if self.is_key else b""
-        if self.escaped or byte != _QUOTE:
-            return replace(self, text=text, escaped=byte == _BACKSLASH and not self.escaped)
-        if not self.is_key:
-            return replace(self, text=None)
-        keys = self.opened[-1] or frozenset()
-        return replace(
-            self, text=None, opened=(*self.opened[:-1], keys | {self.text}), clash=self.clash or self.text in keys
-        )
-
-    def _outside(self, byte: int) -> _Scan:
-        if byte == _BRACE and self.at_start:
-            return replace(self, opened=(frozenset(),), expects_key=True, at_start=False)
-        return replace(self, at_start=self.at_start and byte in _BLANK)
-
-    def _between(self, byte: int) -> _Scan:
-        match byte:
-            case 0x22:
-                return replace(self, text=b"", is_key=self.expects_key)
-            case 0x7B | 0x5B:
-                is_object = byte == _BRACE
-                return replace(self, opened=(*self.opened, frozenset() if is_object else None), expects_key=is_object)
-            case 0x7D | 0x5D:
-                return replace(self, opened=self.opened[:-1], expects_key=False)
-            case 0x2C:
-                return replace(self, expects_key=self.opened[-1] is not None)
-        return replace(self, expects_key=False) if byte == 0x3A else self

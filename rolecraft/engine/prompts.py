@@ -49,8 +49,11 @@ def check_length(prompt: Prompt, context: int, longest_token: int) -> None:
         )
 
 
-def constraint(prompt: Prompt, constrain: Constrain) -> Wanted | None:
-    """Return what the reply is held to, None if it is free; raises EngineError where that is asked for and off."""
+def constraint(prompt: Prompt, constrain: Constrain, *, lenient: bool) -> Wanted | None:
+    """Return what the reply is held to, None if it is free; raises EngineError where that is asked for and off.
+
+    `lenient`: the format allows that calls are written in another syntax.
+    """
     shaped = bool(prompt.next_roles) or prompt.schema is not None
     asked = prompt.choice != "auto" or shaped
     if not shaped and not prompt.tools and prompt.choice in ("auto", "none"):
@@ -62,7 +65,8 @@ def constraint(prompt: Prompt, constrain: Constrain) -> Wanted | None:
         )
     if not asked and constrain != "always":
         return None
-    return Wanted(prompt.tools, prompt.choice, prompt.parallel, prompt.next_roles, prompt.schema)
+    lenient = lenient and prompt.lenient and not prompt.next_roles
+    return Wanted(prompt.tools, prompt.choice, prompt.parallel, prompt.next_roles, prompt.schema, lenient)
 
 
 def reply_prefix(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from rolecraft.engine.ending import Ending
+from rolecraft.engine.ending import Merged
 from rolecraft.engine.matcher import Matcher
 from rolecraft.engine.model_runner import cache_keys
 from rolecraft.engine.reply import has_stop
@@ -23,7 +23,8 @@ from rolecraft.types import Sampling, StopReason
 class Output:
     """What a request came to; `cached` counts the prompt's cached tokens.
 
-    `logprobs` and `forced` align with `ids`, and so does `likeliest` unless it is empty.
+    `logprobs` and `forced` align with `ids`, and so does `likeliest` unless it is empty. `doubted`: it was ended as its
+    model would have called a tool that is not offered.
     """
 
     ids: tuple[int, ...]
@@ -33,18 +34,20 @@ class Output:
     cached: int
     seconds: float
     likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
+    doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """Which tokens may come next: `mask`, (V,) booleans (None: any); `forced` if it is but one.
 
-    `ending`: which of all tokens mean the end, where that may come.
+    `merged`: which of all tokens mean one of them. `doubtful`: what is allowed may be what the model does not mean.
     """
 
     mask: torch.Tensor | None = None
     forced: bool = False
-    ending: Ending | None = None
+    merged: Merged | None = None
+    doubtful: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -74,6 +77,7 @@ class Request:
     likeliest: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
     stop: StopReason | None = None
+    told: int = 0
 
     @property
     def remaining(self) -> int:
@@ -101,8 +105,15 @@ class Request:
         self.ids.append(token)
         self.forced.append(forced)
         self.stop = self._stop_reason(token)
-        if self.on_token is not None:
+        self._tell()
+
+    def _tell(self) -> None:
+        """Hand out the tokens; those of a call that may be doubted wait until it no longer can be."""
+        if self.on_token is None or (self.matcher is not None and self.matcher.is_open and self.stop is None):
+            return
+        for token in self.ids[self.told :]:
             self.on_token(token)
+        self.told = len(self.ids)
 
     def fast_forward(self) -> None:
         """Append the tokens that the grammar leaves no choice for; they are then computed together."""
@@ -126,7 +137,7 @@ class Request:
             return Allowed(torch.zeros(vocabulary, dtype=torch.bool).index_fill_(0, torch.tensor(forced), True), True)
         mask = self.matcher.allowed(self.remaining)
         forced_here = int(mask.count_nonzero()) == 1
-        return Allowed(mask, forced_here, None if forced_here else self.matcher.ending(mask))
+        return Allowed(mask, forced_here, None if forced_here else self.matcher.merged(mask), self.matcher.is_doubtful)
 
     def logits_needed(self, new: int, computed: int) -> int:
         """Return after how many of the last `new` of `computed` tokens the model's logits are needed."""
@@ -164,7 +175,7 @@ class Request:
             self.ids,
         )
 
-    def output(self, stop: StopReason) -> Output:
+    def output(self, stop: StopReason, *, doubted: bool = False) -> Output:
         """Return what the request came to."""
         seconds = time.perf_counter() - self.started
         return Output(
@@ -175,6 +186,7 @@ class Request:
             self.cached,
             seconds,
             tuple(self.likeliest),
+            doubted,
         )
 
     def _stop_reason(self, token: int) -> StopReason | None:
@@ -194,5 +206,5 @@ def sample_each(requests: Sequence[tuple[Request, Allowed]], logits_BV: torch.Te
     for b, (request, _) in enumerate(requests):
         request.record_likeliest(logits_BV[b : b + 1])
     draws = [request.draw(allowed.forced) for request, allowed in requests]
-    endings = {b: (one.ending.end_id, one.ending.meant) for b, (_, one) in enumerate(requests) if one.ending}
-    return sample(logits_BV, draws, allowed_BV, endings)
+    merged = {b: (one.merged.written, one.merged.meant) for b, (_, one) in enumerate(requests) if one.merged}
+    return sample(logits_BV, draws, allowed_BV, merged)

@@ -14,6 +14,7 @@ import torch
 
 from rolecraft.engine.kv_cache import longest_prefix
 from rolecraft.engine.model_runner import ModelRunner
+from rolecraft.engine.opening import is_meant
 from rolecraft.engine.request import Allowed, Request, sample_each
 from rolecraft.engine.settings import Settings
 from rolecraft.errors import EngineError
@@ -228,7 +229,11 @@ class Scheduler:
 
     def _sample(self, requests: list[Request], logits_BV: torch.Tensor) -> list[Request]:
         """Sample a token for each request, and append those that it forces; return the requests that go on."""
-        open_ones = [(b, allowed) for b, request in enumerate(requests) if (allowed := self._allowed(request))]
+        open_ones = [
+            (b, allowed)
+            for b, request in enumerate(requests)
+            if (allowed := self._allowed(request)) and not self._doubt(request, allowed, logits_BV[b])
+        ]
         if not open_ones:
             return []
         batch = [(requests[b], allowed) for b, allowed in open_ones]
@@ -247,6 +252,15 @@ class Scheduler:
         except EngineError as error:
             self._fail(request, error)
             return None
+
+    def _doubt(self, request: Request, allowed: Allowed, logits_V: torch.Tensor) -> bool:
+        """End a reply whose model would call a tool that is not offered; tell whether it did."""
+        if not allowed.doubtful or allowed.mask is None or is_meant(logits_V, allowed.mask):
+            return False
+        self._runner.cache.free(request.row)
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            request.future.set_result(request.output("end", doubted=True))
+        return True
 
     def _append(self, request: Request, allowed: Allowed, token: int, logprob: float) -> bool:
         """Append a token to a reply; tell whether it goes on."""
