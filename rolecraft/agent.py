@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from rolecraft import repeats
 from rolecraft.errors import ContextFull
@@ -14,6 +15,7 @@ from rolecraft.judges import strict
 from rolecraft.renderers import why_unread
 from rolecraft.team import Role, Team
 from rolecraft.types import (
+    Choice,
     Completion,
     Engine,
     Environment,
@@ -38,7 +40,9 @@ class Settings:
 
     `constrained`: the engine is told what each role's replies may be, so that calls fit their schemas.
     `skip_repeats`: a call is not run again while its answer holds, nor twice where a reply has it twice.
+    After a reply with nothing but such calls a role that may also answer has to.
     `strict_calls`: only calls in the family's own syntax are calls.
+    `first_call`: `required` makes an episode's first reply a call, if its role may call tools.
     """
 
     max_turns: int = 12
@@ -48,6 +52,7 @@ class Settings:
     constrained: bool = False
     skip_repeats: bool = False
     strict_calls: bool = False
+    first_call: Literal["auto", "required"] = "auto"
 
 
 async def episode(
@@ -78,7 +83,8 @@ async def episode(
             stop = "max_turns"
             break
         try:
-            completion = await _ask(engine, team, speaker, messages, task, settings, seed + len(turns))
+            choice = _choice(settings, is_first=not turns, must_answer=answered is not None and answered.only_repeats)
+            completion = await _ask(engine, team, speaker, messages, task, settings, seed + len(turns), choice)
         except ContextFull:
             stop = "length"
             break
@@ -184,15 +190,32 @@ async def _close(environment: Environment) -> None:
         raise
 
 
+def _choice(settings: Settings, *, is_first: bool, must_answer: bool) -> Choice:
+    """Return whether a role that is free to call tools does so in its next reply."""
+    if must_answer:
+        return "none"
+    return settings.first_call if is_first else "auto"
+
+
 async def _ask(
-    engine: Engine, team: Team, speaker: str, messages: list[Message], task: Task, settings: Settings, seed: int
+    engine: Engine,
+    team: Team,
+    speaker: str,
+    messages: list[Message],
+    task: Task,
+    settings: Settings,
+    seed: int,
+    choice: Choice,
 ) -> Completion:
+    """Return the speaker's reply; `choice` is that of a role which is free to call tools."""
     role = team.role(speaker)
     sampling = replace(settings.sampling, n=1, seed=seed)
     lenient = role.calls_tools and not settings.strict_calls
     prompt = Prompt(role.view(messages), task.tools, speaker, sampling=sampling, lenient=lenient)
     if settings.constrained:
         prompt = _constrained(prompt, role, team)
+    if role.choice == "auto" and prompt.tools and choice != "auto":
+        prompt = replace(prompt, choice=choice)
     (completion,) = await engine.complete(prompt)
     return completion
 

@@ -42,16 +42,21 @@ class Answered:
 
     A tool is taken to change state unless it is pure. The calls of one reply run at once: what they answer counts as
     told after all of them, but for pure tools beside one that changes state, which may have been asked too early.
+
+    `only_repeats`: the last reply had calls, and all of them were answered before. Who has nothing new to ask is to
+    answer.
     """
 
     tools: Mapping[str, ToolSpec]
+    only_repeats: bool = False
     _known: dict[str, Observation] = field(default_factory=dict)
 
     def recall(self, calls: Sequence[ToolCall]) -> dict[str, Observation]:
         """Return the answers that still hold, by the calls' ids; all other calls are to be run."""
         found = {call.id: self._known[key(call)] for call in calls if key(call) in self._known}
         if any(call.id not in found and not self._is_pure(call) for call in calls):
-            return {call.id: found[call.id] for call in calls if call.id in found and not self._is_pure(call)}
+            found = {call.id: found[call.id] for call in calls if call.id in found and not self._is_pure(call)}
+        self.only_repeats = bool(calls) and len(found) == len(calls)
         return found
 
     def keep(self, ran: Sequence[tuple[ToolCall, Observation]]) -> None:

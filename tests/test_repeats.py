@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from rolecraft import agent, repeats, team
 from rolecraft.tools import Toolbox, ToolFailure, tool
 from rolecraft.types import Completion, Environment, Message, Task, ToolCall, ToolSpec, Turn, Verdict
@@ -160,3 +162,35 @@ def test_no_model_is_told_what_a_tool_is_marked_as():
     renamed = tool(read, name="other")
     assert renamed.spec.pure
     assert not tool(read, pure=False).spec.pure
+
+
+def test_who_only_repeats_calls_has_to_answer():
+    choices = []
+
+    class Noting(Scripted):
+        async def complete(self, prompt):
+            choices.append(prompt.choice)
+            return await super().complete(prompt)
+
+    script = Noting([calls(STATUS), calls(STATUS), calls(REFUND), Message("assistant", "done")])
+    shop = Shop()
+    world = Environment(Task("t", (Message("user", "?"),), shop.box.specs), shop.box, lambda record: Verdict(0.0))
+    asyncio.run(agent.episode(world, team.find("single"), script, agent.Settings(skip_repeats=True)))
+    assert choices == ["auto", "auto", "none", "auto"]
+
+
+@pytest.mark.parametrize(("team_name", "speakers"), [("single", {"assistant"}), ("mor", set())])
+def test_the_first_reply_of_a_role_that_may_call_can_be_held_to_a_call(team_name, speakers):
+    asked = []
+
+    class Noting(Scripted):
+        async def complete(self, prompt):
+            asked.append((prompt.speaker, prompt.choice))
+            return await super().complete(prompt)
+
+    replies = [Message("assistant", "Next: summarizer."), *[Message("assistant", "done")] * 3]
+    shop = Shop()
+    world = Environment(Task("t", (Message("user", "?"),), shop.box.specs), shop.box, lambda record: Verdict(0.0))
+    settings = agent.Settings(first_call="required")
+    asyncio.run(agent.episode(world, team.find(team_name), Noting(replies), settings))
+    assert {speaker for speaker, choice in asked if choice == "required"} == speakers

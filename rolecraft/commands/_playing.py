@@ -81,6 +81,15 @@ def add_constrain(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--on-unsupported", default="refuse", choices=("refuse", "ignore"), help=text)
 
 
+def add_first_call(parser: argparse.ArgumentParser) -> None:
+    """Add the option that makes the first reply a call."""
+    text = (
+        "whether the first reply has to be a call that fits its tool's schema, for models that were never taught to "
+        "call: auto or required (default: auto)"
+    )
+    parser.add_argument("--first-call", choices=("auto", "required"), default="auto", help=text)
+
+
 def add_repeats(parser: argparse.ArgumentParser) -> None:
     """Add the option that says what becomes of a call that is made again."""
     text = (
@@ -219,4 +228,5 @@ def episode_settings(player: str | remote.Settings, options: argparse.Namespace)
         constrained=options.constrain,
         skip_repeats=skips_repeats(player, options),
         strict_calls=options.strict_calls,
+        first_call=options.first_call,
     )

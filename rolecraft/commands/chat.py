@@ -20,6 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _asking.add_tools(parser)
     _playing.add_model(parser)
     _playing.add_constrain(parser)
+    _playing.add_first_call(parser)
     _playing.add_repeats(parser)
     _endpoint.add_engine(parser)
     _endpoint.keep_defaults(parser)

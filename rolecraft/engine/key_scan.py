@@ -18,7 +18,7 @@ _NEWLINE, _QUOTE, _BACKSLASH, _BRACE, _BRACKET = b'\n"\\{['
 _BLANK = b" \t"
 _SPECIAL = b'"\\\n'
 _PIECES = re.compile(rb'[^"\\\n]+|["\\\n]')
-_FENCE = fenced.OPENING.partition("\n")[0].encode() + b"\n"
+_FENCE = fenced.LIST.opening.partition("\n")[0].encode() + b"\n"
 
 
 class Words(Protocol):
@@ -100,7 +100,7 @@ class KeyScan:
         )
 
     def _outside(self, byte: int) -> KeyScan:
-        if byte == _BRACE and self.at_start:
+        if byte == _BRACE and (self.at_start or self.in_fence):
             return replace(self, opened=(frozenset(),), expects_key=True, at_start=False)
         if byte == _BRACKET and self.in_fence:
             return replace(self, opened=(None,))

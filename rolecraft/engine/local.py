@@ -18,6 +18,7 @@ from rolecraft.engine.context import own_context
 from rolecraft.engine.matcher import Grammars, Matcher
 from rolecraft.engine.memory import return_freed
 from rolecraft.engine.model_runner import ModelRunner, cache_keys
+from rolecraft.engine.opening import otherwise
 from rolecraft.engine.packing import describe
 from rolecraft.engine.prompts import check_length, complete, constraint, encode, reply_prefix
 from rolecraft.engine.reply import Reader
@@ -26,6 +27,7 @@ from rolecraft.engine.scheduler import Scheduler
 from rolecraft.engine.settings import Settings, check, check_memory
 from rolecraft.engine.weights import Choice, choose
 from rolecraft.errors import EngineError
+from rolecraft.grammar import Wanted
 from rolecraft.model import Dtype, Loaded, load, load_config, merges
 from rolecraft.types import Completion, Delta, Prompt
 
@@ -79,8 +81,9 @@ class LocalEngine:
         DataError for tools or a prefix that its choice cannot be made a grammar with.
         """
         ids, roles = await self._encode(prompt)
-        matcher = await self._matcher(prompt, ids)
-        replies = [self._reply(prompt, ids, roles, index, matcher) for index in range(prompt.sampling.n)]
+        wanted = self._wanted(prompt)
+        matcher = await self._start(prompt, ids, wanted)
+        replies = [self._reply(prompt, ids, roles, index, wanted, matcher) for index in range(prompt.sampling.n)]
         outputs = await asyncio.gather(*replies)
         return tuple(complete(self.loaded, prompt, ids, roles[-1], output) for output in outputs)
 
@@ -89,14 +92,15 @@ class LocalEngine:
         if prompt.sampling.n != 1:
             raise EngineError(f"a stream is one reply, not n={prompt.sampling.n}; ask complete() for several")
         ids, roles = await self._encode(prompt)
-        matcher = await self._matcher(prompt, ids)
+        wanted = self._wanted(prompt)
+        matcher = await self._start(prompt, ids, wanted)
         loop, tokens = asyncio.get_running_loop(), asyncio.Queue[int | None]()
 
         def tell(token: int | None) -> None:
             with suppress(RuntimeError):  # the loop that asked is closed: nobody listens
                 loop.call_soon_threadsafe(tokens.put_nowait, token)
 
-        reply = asyncio.ensure_future(self._reply(prompt, ids, roles, 0, matcher, tell))
+        reply = asyncio.ensure_future(self._reply(prompt, ids, roles, 0, wanted, matcher, tell))
         reply.add_done_callback(lambda _: tell(None))
         reader = Reader(self.loaded.renderer, prompt.sampling.stop)
         try:
@@ -133,9 +137,8 @@ class LocalEngine:
         make = partial(encode, self.loaded, prompt, self.context, self._runner.limit)
         return await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, make)
 
-    async def _matcher(self, prompt: Prompt, ids: tuple[int, ...]) -> Matcher | None:
-        """Return what holds the reply to `prompt`, whose tokens are `ids`, to a grammar; None if it is free."""
-        wanted = constraint(prompt, self.settings.constrain, lenient=self.loaded.renderer.format.lenient)
+    async def _start(self, prompt: Prompt, ids: tuple[int, ...], wanted: Wanted | None) -> Matcher | None:
+        """Return what holds the reply to `prompt`, whose tokens are `ids`, to what is wanted; None if it is free."""
         if wanted is None:
             return None
         # A grammar may take long to compile, and those who wait for it would take all the threads that asyncio has.
@@ -143,22 +146,28 @@ class LocalEngine:
         prefix = reply_prefix(self.loaded, prompt, ids)
         return await loop.run_in_executor(self._grammar_threads, lambda: start(wanted, prefix))
 
+    def _wanted(self, prompt: Prompt) -> Wanted | None:
+        return constraint(prompt, self.settings.constrain, lenient=self.loaded.renderer.format.lenient)
+
     async def _reply(
         self,
         prompt: Prompt,
         ids: tuple[int, ...],
         roles: Sequence[int],
         index: int,
+        wanted: Wanted | None,
         matcher: Matcher | None,
         on_token: Callable[[int], None] | None = None,
     ) -> Output:
-        """Return one reply; where its model would call a tool that is not offered, what it writes instead: text."""
-        output = await self._finished(self._submit(prompt, ids, roles, index, matcher, on_token))
-        if not output.doubted:
-            return output
-        text = await self._matcher(replace(prompt, choice="none"), ids)
-        again = await self._finished(self._submit(prompt, ids, roles, index, text, on_token))
-        return replace(again, seconds=output.seconds + again.seconds, cached=output.cached)
+        """Return one reply; where its model would call a tool that is not offered, what it writes instead."""
+        seconds = 0.0
+        while True:
+            output = await self._finished(self._submit(prompt, ids, roles, index, matcher, on_token))
+            seconds += output.seconds
+            if wanted is None or not output.doubted:
+                return replace(output, seconds=seconds)
+            wanted = otherwise(wanted)
+            matcher = await self._start(prompt, ids, wanted)
 
     async def _finished(self, request: Request) -> Output:
         """Return a request's output; who no longer waits for it ends it."""

@@ -25,9 +25,9 @@ import torch
 from rolecraft import grammar, wire
 from rolecraft.engine.ending import Merged, Whole
 from rolecraft.engine.key_scan import KeyScan
-from rolecraft.engine.opening import Opening, leads_of
+from rolecraft.engine.opening import Opening, opening_of
 from rolecraft.errors import DataError, EngineError
-from rolecraft.grammar import OnUnsupported, Wanted, fenced
+from rolecraft.grammar import OnUnsupported, Wanted
 from rolecraft.grammar.shapes import Limits
 from rolecraft.renderers import Renderer
 from rolecraft.types import Message
@@ -69,7 +69,7 @@ class Grammars:
             ends = tuple((*ending, self._renderer.end_id) for ending in endings)
             whole = Whole.of(self._renderer, any(tool.repeatable for tool in wanted.tools))
             scan = KeyScan.of_reply() if found.open_keys else None
-            opening = self._opening(wanted) if wanted.lenient and wanted.tools and not begun else None
+            opening = None if begun else self._opening(wanted)
             matcher = Matcher(self._words, found.matcher.deep_copy(), scan, ends, whole, opening)
         try:
             for token in begun:
@@ -87,19 +87,14 @@ class Grammars:
             return self._read
 
     def _opening(self, wanted: Wanted) -> Opening | None:
-        """Return how a reply may begin; None where no call can be fenced."""
-        if wanted.choice == "none" or wanted.schema is not None or wanted.next_roles:
-            return None
         words = self._words
-        fence_id = words.plain(f"{words.lead}{fenced.OPENING}".encode())[0]
-        leads = leads_of(self._renderer, words.tokens, words.lead)
-        return Opening(leads, fence_id, words.objects, wanted.choice == "auto")
+        fence_id = words.plain(f"{words.lead}{wanted.block.opening}".encode())[0]
+        return opening_of(wanted, self._renderer, words.tokens, words.lead, fence_id, words.objects)
 
     def _find(self, wanted: Wanted) -> _Compiled:
         tools = [{"name": tool.name, "parameters": tool.parameters} for tool in wanted.tools]
-        key = wire.dumps(
-            [tools, wanted.choice, wanted.parallel, list(wanted.next_roles), wanted.schema, wanted.lenient]
-        )
+        form = [wanted.choice, wanted.parallel, list(wanted.next_roles), wanted.schema]
+        key = wire.dumps([tools, *form, wanted.lenient, wanted.block.opening])
         with self._lock:
             first = key not in self._kept
             kept = self._kept.setdefault(key, Future())
@@ -195,10 +190,9 @@ class Matcher:
         """Whether a reply that looks like a call so far may still be told to be text."""
         return self._opening is not None and self._opening.is_open(self._text)
 
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether a call's name follows, and the reply might be text after all."""
-        return self._opening is not None and self._opening.is_doubtful(self._text)
+    def doubted(self, allowed: torch.Tensor) -> torch.Tensor | None:
+        """Return which tokens (V,) say that a call is meant, where `allowed` ones come next; None where none does."""
+        return None if self._opening is None else self._opening.doubted(self._text, allowed)
 
     @property
     def _text(self) -> bytes:
@@ -233,7 +227,7 @@ class Matcher:
         """Return those of forced tokens that stand before a first call's name: whether it is meant is asked there."""
         text = self._text
         for count, token in enumerate(tokens):
-            if self._opening is not None and self._opening.is_doubtful(text):
+            if self._opening is not None and self._opening.is_name(text):
                 return tokens[:count]
             text += self._words.tokens[token]
         return tokens

@@ -82,7 +82,7 @@ def parse(renderer: Renderer, prompt: Prompt, ids: Sequence[int], *, cut: bool =
     if prompt.schema is not None or prompt.text is not None:
         begins = _begins_call(renderer, prompt, text)
         return message if begins else replace(message, content=text, tool_calls=(), unparsed=None)
-    if not (prompt.lenient and renderer.format.lenient):
+    if not (prompt.lenient and renderer.format.lenient) or prompt.choice == "none":
         return message
     return reread(message, text, prompt.tools, cut=cut)
 

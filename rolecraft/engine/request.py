@@ -13,6 +13,7 @@ import torch
 from rolecraft.engine.ending import Merged
 from rolecraft.engine.matcher import Matcher
 from rolecraft.engine.model_runner import cache_keys
+from rolecraft.engine.opening import Doubt
 from rolecraft.engine.reply import has_stop
 from rolecraft.engine.sampling import Draw, likeliest, sample
 from rolecraft.renderers import Renderer
@@ -41,13 +42,13 @@ class Output:
 class Allowed:
     """Which tokens may come next: `mask`, (V,) booleans (None: any); `forced` if it is but one.
 
-    `merged`: which of all tokens mean one of them. `doubtful`: what is allowed may be what the model does not mean.
+    `merged`: which of all tokens mean one of them. `doubted`: which say that a call is meant.
     """
 
     mask: torch.Tensor | None = None
     forced: bool = False
     merged: Merged | None = None
-    doubtful: bool = False
+    doubted: torch.Tensor | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -78,6 +79,7 @@ class Request:
     forced: list[bool] = field(default_factory=list)
     stop: StopReason | None = None
     told: int = 0
+    doubt: Doubt = field(default_factory=Doubt)
 
     @property
     def remaining(self) -> int:
@@ -137,7 +139,8 @@ class Request:
             return Allowed(torch.zeros(vocabulary, dtype=torch.bool).index_fill_(0, torch.tensor(forced), True), True)
         mask = self.matcher.allowed(self.remaining)
         forced_here = int(mask.count_nonzero()) == 1
-        return Allowed(mask, forced_here, None if forced_here else self.matcher.merged(mask), self.matcher.is_doubtful)
+        merged = None if forced_here else self.matcher.merged(mask)
+        return Allowed(mask, forced_here, merged, self.matcher.doubted(mask))
 
     def logits_needed(self, new: int, computed: int) -> int:
         """Return after how many of the last `new` of `computed` tokens the model's logits are needed."""

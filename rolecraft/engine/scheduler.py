@@ -14,7 +14,6 @@ import torch
 
 from rolecraft.engine.kv_cache import longest_prefix
 from rolecraft.engine.model_runner import ModelRunner
-from rolecraft.engine.opening import is_meant
 from rolecraft.engine.request import Allowed, Request, sample_each
 from rolecraft.engine.settings import Settings
 from rolecraft.errors import EngineError
@@ -255,7 +254,10 @@ class Scheduler:
 
     def _doubt(self, request: Request, allowed: Allowed, logits_V: torch.Tensor) -> bool:
         """End a reply whose model would call a tool that is not offered; tell whether it did."""
-        if not allowed.doubtful or allowed.mask is None or is_meant(logits_V, allowed.mask):
+        if allowed.doubted is None:
+            return False
+        request.doubt.add(logits_V, allowed.doubted)
+        if not request.ids or not request.doubt.prevails:
             return False
         self._runner.cache.free(request.row)
         with suppress(InvalidStateError):  # cancelled meanwhile

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rolecraft.errors import DataError
+from rolecraft.grammar.fenced import LIST, Block
 from rolecraft.grammar.replies import ReplyWriter
 from rolecraft.grammar.shapes import Limits
 from rolecraft.renderers import Renderer
@@ -32,8 +33,8 @@ class Wanted:
 
     `choice` is `none` (text), `auto` (text, calls or both), `required` (calls, no text) or the name of the one tool to
     be called. `parallel`: several calls are allowed. `next_roles`: the text ends by naming one of them; no calls then.
-    `schema`: where a reply may be text, it is JSON that fits, or calls. `lenient`: calls may be fenced JSON too, and no
-    text begins as if it were to be a call.
+    `schema`: where a reply may be text, it is JSON that fits, or calls. `lenient`: calls may stand in a fenced `block`
+    too, and no text begins as if it were to be a call, nor, where none may come, with a block at all.
     """
 
     tools: tuple[ToolSpec, ...] = ()
@@ -42,6 +43,7 @@ class Wanted:
     next_roles: tuple[str, ...] = ()
     schema: Mapping[str, Json] | None = None
     lenient: bool = False
+    block: Block = LIST
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,17 @@ def _calls_or_text(writer: ReplyWriter, wanted: Wanted, chosen: Sequence[tuple[i
     calls = writer.calls(chosen, wanted.parallel, apart=wanted.schema is not None) if chosen else ""
     if calls and wanted.parallel:
         calls = writer.broken(calls)
-    fenced = writer.fenced(chosen, wanted.parallel) if calls and wanted.lenient and wanted.schema is None else ""
+    fenced = ""
+    if calls and wanted.lenient and wanted.schema is None:
+        fenced = writer.fenced(chosen, wanted.block, wanted.parallel)
     if calls and wanted.choice != "auto":
         return f"({calls} | {fenced})" if fenced else calls
     if wanted.schema is not None:
         content = writer.content(wanted.schema)
         return f"({content} | {calls})" if calls else content
-    text = writer.text_and(calls, lenient=wanted.lenient) if calls else writer.text(lenient=wanted.lenient)
+    if not calls:
+        return writer.text(lenient=wanted.lenient, fences=False)
+    text = writer.text_and(calls, lenient=wanted.lenient)
     return f"({text} | {fenced})" if fenced else text
 
 

@@ -45,15 +45,19 @@ class ReplyWriter:
         """Return the grammar whose replies are `reply`."""
         return "\n".join([f"start: {reply} {self._end}", *self._rules, ""])
 
-    def text(self, *, lenient: bool = False) -> str:
-        """Return a rule for text without calls; `lenient`: nor does it begin as one in another syntax."""
+    def text(self, *, lenient: bool = False, fences: bool = True) -> str:
+        """Return a rule for text without calls.
+
+        `lenient`: nor does it begin as one in another syntax, and without `fences` with no block at all.
+        """
         self._rule("LINE", self._line())
         if lenient:
             line = self._line()
             self._rule("FIRST", f"({line}) & ~/{fenced.OBJECT_LINE}|{fenced.FENCE_LINE}/")
             self._rule("FENCE", f"({line}) & /{fenced.FENCE_LINE}/ & ~/{fenced.JSON_LINE}/")
             self._rule("INSIDE", f"({line}) & ~/{fenced.OBJECT_LINE}/")
-            self._rule("text", rf'{self._lead}(FIRST ("\n" LINE?)* | FENCE "\n" INSIDE ("\n" LINE?)*)?')
+            fence = r'| FENCE "\n" INSIDE ("\n" LINE?)*' if fences else ""
+            self._rule("text", rf'{self._lead}(FIRST ("\n" LINE?)* {fence})?')
         else:
             self._rule("text", rf'{self._lead}LINE? ("\n" LINE?)*')
         return "text"
@@ -103,17 +107,17 @@ class ReplyWriter:
         self._rule("calls", listed("call", between, 1, most))
         return "calls" if self._renderer.tags_are_tokens and self._syntax.open else f"{self._lead}calls"
 
-    def fenced(self, tools: Sequence[tuple[int, ToolSpec]], parallel: bool) -> str:
-        """Return a rule for calls as `grammar.fenced` describes them."""
+    def fenced(self, tools: Sequence[tuple[int, ToolSpec]], block: fenced.Block, parallel: bool) -> str:
+        """Return a rule for a fenced block of calls."""
         self._rule("GAP", r"/\n {0,24}| {1,2}/")
         body = " | ".join(
-            f"{quoted(self._renderer.shielded(as_json(tool.name)) + fenced.AFTER_NAME)} {self._fenced.name(arguments)}"
+            f"{quoted(self._renderer.shielded(as_json(tool.name)) + block.after_name)} {self._fenced.name(arguments)}"
             for tool, arguments in self._read(tools)
         )
-        self._rule("fenced_call", f"({body}) {quoted(fenced.AFTER_ARGUMENTS)}")
-        calls = listed("fenced_call", quoted(fenced.BETWEEN), 1, self._limits.calls if parallel else 1)
-        opening = fenced.OPENING.removesuffix('"')
-        self._rule("fenced", f"{self._lead}{quoted(opening)} {calls} {quoted(fenced.CLOSING)}")
+        self._rule("fenced_call", f"({body}) {quoted(block.after_arguments)}")
+        most = self._limits.calls if parallel and block.between is not None else 1
+        calls = listed("fenced_call", quoted(block.between or ""), 1, most)
+        self._rule("fenced", f"{self._lead}{quoted(block.opening)} {calls} {quoted(block.closing)}")
         return "fenced"
 
     def _read(self, tools: Sequence[tuple[int, ToolSpec]]) -> list[tuple[ToolSpec, int]]:
