@@ -358,7 +358,7 @@ def test_those_who_wait_for_one_grammar_keep_nobody_from_another(loaded):
 class Stuck:
     """A matcher after whose third token nothing can come, or whose fourth is refused though it was let through."""
 
-    is_open = is_doubtful = False
+    is_open = False
 
     def __init__(self, inner, refuses: bool) -> None:
         self._inner, self._refuses, self._left = inner, refuses, 3
@@ -368,6 +368,9 @@ class Stuck:
 
     def forced(self, left):
         return []
+
+    def doubted(self, allowed):
+        return None
 
     def allowed(self, left):
         if not self._left and not self._refuses:

@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rolecraft.grammar import fenced
+from rolecraft.grammar.fenced import LIST
 from rolecraft.grammar.values import LONGEST_FREE_KEY
 
 _NEWLINE, _QUOTE, _BACKSLASH, _BRACE, _BRACKET = b'\n"\\{['
 _BLANK = b" \t"
 _SPECIAL = b'"\\\n'
 _PIECES = re.compile(rb'[^"\\\n]+|["\\\n]')
-_FENCE = fenced.LIST.opening.partition("\n")[0].encode() + b"\n"
+_FENCE = LIST.opening.partition("\n")[0].encode() + b"\n"
 
 
 class Words(Protocol):

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rolecraft.errors import ContractError
-from rolecraft.grammar import fenced, schemas
+from rolecraft.grammar.fenced import FENCE_LINE, JSON_LINE, OBJECT_LINE, Block
+from rolecraft.grammar.schemas import read
 from rolecraft.grammar.shapes import Arena, Limits
 from rolecraft.grammar.values import Layout, ValueWriter, as_json, escaped, listed, quoted
 from rolecraft.renderers import CallSyntax, Renderer
@@ -53,9 +54,9 @@ class ReplyWriter:
         self._rule("LINE", self._line())
         if lenient:
             line = self._line()
-            self._rule("FIRST", f"({line}) & ~/{fenced.OBJECT_LINE}|{fenced.FENCE_LINE}/")
-            self._rule("FENCE", f"({line}) & /{fenced.FENCE_LINE}/ & ~/{fenced.JSON_LINE}/")
-            self._rule("INSIDE", f"({line}) & ~/{fenced.OBJECT_LINE}/")
+            self._rule("FIRST", f"({line}) & ~/{OBJECT_LINE}|{FENCE_LINE}/")
+            self._rule("FENCE", f"({line}) & /{FENCE_LINE}/ & ~/{JSON_LINE}/")
+            self._rule("INSIDE", f"({line}) & ~/{OBJECT_LINE}/")
             fence = r'| FENCE "\n" INSIDE ("\n" LINE?)*' if fences else ""
             self._rule("text", rf'{self._lead}(FIRST ("\n" LINE?)* {fence})?')
         else:
@@ -70,7 +71,7 @@ class ReplyWriter:
     def content(self, schema: Mapping[str, Json]) -> str:
         """Return a rule for a text that is JSON of `schema`."""
         limits = replace(self._limits, text=self._limits.text * _LONGER_TEXTS)
-        reading = schemas.read(schema, "schema", limits, self._arena, self._avoided, content=True)
+        reading = read(schema, "schema", limits, self._arena, self._avoided, content=True)
         self.unsupported |= dict.fromkeys(reading.unsupported)
         return f"{self._lead}{self._values.name(reading.place)}"
 
@@ -107,7 +108,7 @@ class ReplyWriter:
         self._rule("calls", listed("call", between, 1, most))
         return "calls" if self._renderer.tags_are_tokens and self._syntax.open else f"{self._lead}calls"
 
-    def fenced(self, tools: Sequence[tuple[int, ToolSpec]], block: fenced.Block, parallel: bool) -> str:
+    def fenced(self, tools: Sequence[tuple[int, ToolSpec]], block: Block, parallel: bool) -> str:
         """Return a rule for a fenced block of calls."""
         self._rule("GAP", r"/\n {0,24}| {1,2}/")
         body = " | ".join(
@@ -125,7 +126,7 @@ class ReplyWriter:
         found = []
         for place, tool in tools:
             where = f"tools[{place}].parameters"
-            reading = schemas.read(tool.parameters, where, self._limits, self._arena, self._avoided)
+            reading = read(tool.parameters, where, self._limits, self._arena, self._avoided)
             self.unsupported |= dict.fromkeys(reading.unsupported)
             found.append((tool, reading.place))
         return found

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rolecraft.grammar import patterns
+from rolecraft.grammar.patterns import ESCAPES, decimals, integers, string_schema
 from rolecraft.grammar.shapes import Arena, Either, Items, Limits, Literals, Number, Record, Shape, Text
 
 LONGEST_FREE_KEY = 32
 """Characters of a key that no schema lists."""
 
-_CHARACTER = r'[^"\\\x00-\x1f\x7f]|\\[' + patterns.ESCAPES.replace("\\", r"\\") + "]"
+_CHARACTER = r'[^"\\\x00-\x1f\x7f]|\\[' + ESCAPES.replace("\\", r"\\") + "]"
 _KEY_CHARACTER = r'[^"\\\x00-\x1f\x7f]'
 
 
@@ -79,7 +79,7 @@ class ValueWriter:
 
     def _text(self, shape: Text) -> str:
         if shape.patterns:
-            return f"%json {json.dumps(patterns.string_schema(shape.least, shape.most, shape.patterns))}"
+            return f"%json {json.dumps(string_schema(shape.least, shape.most, shape.patterns))}"
         return self._string(_CHARACTER, shape.least, shape.most)
 
     def _string(self, character: str, least: int, most: int, taken: Sequence[str] = ()) -> str:
@@ -101,8 +101,8 @@ class ValueWriter:
             ends = {"minimum": int(low.value), "maximum": int(high.value), "multipleOf": shape.step}
             return f"%json {json.dumps({'type': 'integer', **ends})}"
         if shape.whole:
-            return f"/{patterns.integers(int(low.value), int(high.value))}/"
-        return f"/{patterns.decimals(low, high, shape.places)}/"
+            return f"/{integers(int(low.value), int(high.value))}/"
+        return f"/{decimals(low, high, shape.places)}/"
 
     def _items(self, shape: Items, name: str) -> str:
         """Write a rule for what may follow each of the first items; return the list's own."""
@@ -167,10 +167,12 @@ def listed(item: str, comma: str, least: int, most: int) -> str:
 
 
 def escaped(text: str) -> str:
+    """Return a regular expression for `text`, which may stand between slashes."""
     return re.escape(text).replace("/", r"\/")
 
 
 def as_json(text: str) -> str:
+    """Return `text` as a string of JSON."""
     return json.dumps(text, ensure_ascii=False)
 
 
