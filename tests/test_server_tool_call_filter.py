@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rolecraft import catalog
@@ -50,6 +50,7 @@ def test_what_is_let_through_begins_the_content(family, pieces):
 @given(
     st.lists(PIECES | st.sampled_from(["```json\n", "\n```", "look(at=1)", "look(", "lo", "[TOOL_CALLS]"]), max_size=12)
 )
+@example(["}", "[TOOL_CALLS]", "look(at=1)", "lo", "look(at=1)"])
 def test_what_is_let_through_begins_the_content_however_calls_are_read(family, pieces):
     tools = (ToolSpec("look", "", {"type": "object", "properties": {"at": {}}}),)
     filtered, text = ToolCallFilter(SYNTAXES[family], tools), "".join(pieces)

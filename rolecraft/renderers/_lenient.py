@@ -44,6 +44,7 @@ _REST_OF_LINE = re.compile(r"[ \t;,]*+(?:\n|\Z)")
 _UNSETTLED = re.compile(r"[ \t\])}]*+\Z")
 _SPLIT_CALL = re.compile(r"([A-Za-z_][\w.-]*+)(?:\[ARGS\])?(?=\{)")
 _SPLIT_BEGINNING = re.compile(r"[\w.-]*+(?:\[[ARGS]*+\]?)?\Z")
+_NAME_AT_END = re.compile(r"[A-Za-z_][\w.]*+\Z")  # of which a call may become
 _LINE_BEGINNING = re.compile(r"^[ \t]*+(`{1,2}+|[A-Za-z_][\w.]*+)\Z", re.MULTILINE)
 _MOST = 500  # so many values are looked at
 _TRIES = 4  # so many values that are never closed are passed over; after them nothing more is looked for
@@ -198,7 +199,7 @@ def _marked(text: str, match: re.Match[str], tools: Sequence[ToolSpec], cut: boo
     """Return the calls after another family's mark; a mark that no value follows is text."""
     gap = BETWEEN.match(text, match.end())
     start = end = gap.end() if gap else match.end()
-    closed, found = True, None
+    closed, found, may_go_on = True, None, False
     if split := _SPLIT_CALL.match(text, start):
         end, closed = value_end(text, split.end())
         whole = f'{{"name": {json.dumps(split[1])}, "arguments": {text[split.end() : end]}}}'
@@ -214,11 +215,12 @@ def _marked(text: str, match: re.Match[str], tools: Sequence[ToolSpec], cut: boo
             gap = BETWEEN.match(text, end)
             at = gap.end() if gap else end
         found = read_values(text[start:end], tools, sure=True)
+        may_go_on = _NAME_AT_END.match(text, at) is not None
     if cut and not closed and not isinstance(found, tuple):
         found = _CUT
     closing = _CLOSING.match(text, end)
     end = closing.end() if closing else end
-    return _Piece(match.start(), end, found, open=not closed, early=True)
+    return _Piece(match.start(), end, found, open=not closed or may_go_on, early=True)
 
 
 def _beginning(text: str, tools: Sequence[ToolSpec]) -> int:
