@@ -15,7 +15,6 @@ from rolecraft.judges import strict
 from rolecraft.renderers import why_unread
 from rolecraft.team import Role, Team
 from rolecraft.types import (
-    Choice,
     Completion,
     Engine,
     Environment,
@@ -27,6 +26,7 @@ from rolecraft.types import (
     ToolSpec,
     Trajectory,
     Turn,
+    Usage,
     Verdict,
 )
 
@@ -39,8 +39,8 @@ class Settings:
     """How an episode is played: how its replies are drawn, and when it is ended.
 
     `constrained`: the engine is told what each role's replies may be, so that calls fit their schemas.
-    `skip_repeats`: a call is not run again while its answer holds, nor twice where a reply has it twice.
-    After a reply with nothing but such calls a role that may also answer has to.
+    `skip_repeats`: a call is not run again while its answer holds, nor twice where a reply has it twice; a reply with
+    nothing but such calls is asked for again, as text, where its role may also answer.
     `strict_calls`: only calls in the family's own syntax are calls.
     `first_call`: `required` makes an episode's first reply a call, if its role may call tools.
     """
@@ -83,8 +83,8 @@ async def episode(
             stop = "max_turns"
             break
         try:
-            choice = _choice(settings, is_first=not turns, must_answer=answered is not None and answered.only_repeats)
-            completion = await _ask(engine, team, speaker, messages, task, settings, seed + len(turns), choice)
+            prompt = _prompt(team, speaker, messages, task, settings, seed, len(turns))
+            completion = await _ask(engine, prompt, team.role(speaker), answered)
         except ContextFull:
             stop = "length"
             break
@@ -190,34 +190,34 @@ async def _close(environment: Environment) -> None:
         raise
 
 
-def _choice(settings: Settings, *, is_first: bool, must_answer: bool) -> Choice:
-    """Return whether a role that is free to call tools does so in its next reply."""
-    if must_answer:
-        return "none"
-    return settings.first_call if is_first else "auto"
-
-
-async def _ask(
-    engine: Engine,
-    team: Team,
-    speaker: str,
-    messages: list[Message],
-    task: Task,
-    settings: Settings,
-    seed: int,
-    choice: Choice,
-) -> Completion:
-    """Return the speaker's reply; `choice` is that of a role which is free to call tools."""
+def _prompt(
+    team: Team, speaker: str, messages: list[Message], task: Task, settings: Settings, seed: int, turn: int
+) -> Prompt:
+    """Return what the speaker is asked for as an episode's `turn`, counted from 0."""
     role = team.role(speaker)
-    sampling = replace(settings.sampling, n=1, seed=seed)
+    sampling = replace(settings.sampling, n=1, seed=seed + turn)
     lenient = role.calls_tools and not settings.strict_calls
     prompt = Prompt(role.view(messages), task.tools, speaker, sampling=sampling, lenient=lenient)
     if settings.constrained:
         prompt = _constrained(prompt, role, team)
-    if role.choice == "auto" and prompt.tools and choice != "auto":
-        prompt = replace(prompt, choice=choice)
+    if role.choice == "auto" and prompt.tools and turn == 0:
+        prompt = replace(prompt, choice=settings.first_call)
+    return prompt
+
+
+async def _ask(engine: Engine, prompt: Prompt, role: Role, answered: repeats.Answered | None) -> Completion:
+    """Return the reply to a prompt.
+
+    One with nothing but calls whose answers still hold is not taken from a role that may also answer: it is asked once
+    more, for text. Shown its own call again, a small model would go on repeating it.
+    """
     (completion,) = await engine.complete(prompt)
-    return completion
+    if answered is None or role.choice != "auto" or not answered.has(completion.message.tool_calls):
+        return completion
+    (again,) = await engine.complete(replace(prompt, choice="none"))
+    first, last = completion.turn.usage, again.turn.usage
+    usage = Usage(last.prompt, last.cached, first.completion + last.completion, first.seconds + last.seconds)
+    return replace(again, turn=replace(again.turn, usage=usage))
 
 
 def _constrained(prompt: Prompt, role: Role, team: Team) -> Prompt:

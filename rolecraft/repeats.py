@@ -42,13 +42,9 @@ class Answered:
 
     A tool is taken to change state unless it is pure. The calls of one reply run at once: what they answer counts as
     told after all of them, but for pure tools beside one that changes state, which may have been asked too early.
-
-    `only_repeats`: the last reply had calls, and all of them were answered before. Who has nothing new to ask is to
-    answer.
     """
 
     tools: Mapping[str, ToolSpec]
-    only_repeats: bool = False
     _known: dict[str, Observation] = field(default_factory=dict)
 
     def recall(self, calls: Sequence[ToolCall]) -> dict[str, Observation]:
@@ -56,8 +52,11 @@ class Answered:
         found = {call.id: self._known[key(call)] for call in calls if key(call) in self._known}
         if any(call.id not in found and not self._is_pure(call) for call in calls):
             found = {call.id: found[call.id] for call in calls if call.id in found and not self._is_pure(call)}
-        self.only_repeats = bool(calls) and len(found) == len(calls)
         return found
+
+    def has(self, calls: Sequence[ToolCall]) -> bool:
+        """Tell whether there are calls and all their answers still hold: who writes them has nothing new to ask."""
+        return bool(calls) and all(key(call) in self._known for call in calls)
 
     def keep(self, ran: Sequence[tuple[ToolCall, Observation]]) -> None:
         """Take in what the calls of one reply that were run have answered."""

@@ -41,6 +41,9 @@ OBJECT = Block(
 OBJECT_LINE = r"[ \t]*([\[{]|<\|?(tool|func))[^\n]*"
 """An expression for a line that begins an object, a list or a mark of calls: neither a text nor a block begins so."""
 
+MARK_LINE = r"[ \t]*<[^\n]*"
+"""An expression for a line that begins a mark of any kind."""
+
 FENCE_LINE = r"[ \t]*`{3,}[^\n]*"
 JSON_LINE = r"[ \t]*`{3,}[ \t]*([jJ][sS][oO][nN][^\n]*)?"
 """Expressions for a line that begins a fenced block, and one that begins a block of JSON: such a block is calls."""

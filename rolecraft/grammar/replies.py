@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rolecraft.errors import ContractError
-from rolecraft.grammar.fenced import FENCE_LINE, JSON_LINE, OBJECT_LINE, Block
+from rolecraft.grammar.fenced import FENCE_LINE, JSON_LINE, MARK_LINE, OBJECT_LINE, Block
 from rolecraft.grammar.schemas import read
 from rolecraft.grammar.shapes import Arena, Limits
 from rolecraft.grammar.values import Layout, ValueWriter, as_json, escaped, listed, quoted
@@ -49,12 +49,13 @@ class ReplyWriter:
     def text(self, *, lenient: bool = False, fences: bool = True) -> str:
         """Return a rule for text without calls.
 
-        `lenient`: nor does it begin as one in another syntax, and without `fences` with no block at all.
+        `lenient`: nor does it begin as one in another syntax, and without `fences` with no block or mark at all.
         """
         self._rule("LINE", self._line())
         if lenient:
             line = self._line()
-            self._rule("FIRST", f"({line}) & ~/{OBJECT_LINE}|{FENCE_LINE}/")
+            without = f"{OBJECT_LINE}|{FENCE_LINE}" + ("" if fences else f"|{MARK_LINE}")
+            self._rule("FIRST", f"({line}) & ~/{without}/")
             self._rule("FENCE", f"({line}) & /{FENCE_LINE}/ & ~/{JSON_LINE}/")
             self._rule("INSIDE", f"({line}) & ~/{OBJECT_LINE}/")
             fence = r'| FENCE "\n" INSIDE ("\n" LINE?)*' if fences else ""
