@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import openai
 
 from rolecraft import renderers, server, team
-from rolecraft.engine import reply
+from rolecraft.engine import LocalEngine, reply
 from rolecraft.errors import ContextFull
 from rolecraft.renderers import Renderer
 from rolecraft.server import listener, models
@@ -93,6 +93,12 @@ class ScriptedEngine:
             usage=Usage(len(asked), 0, len(cut)),
         )
         yield Delta(reader.rest(), Completion(message, turn))
+
+
+def tiny_team(engine: LocalEngine) -> tuple[models.ServedModel, ...]:
+    """Return what a server offers of an engine: the roles of `mor`, and the team."""
+    player = models.LoadedEngine(engine, engine.loaded.renderer)
+    return models.served_models("tiny", team.find("mor", instructions=False), player, player)
 
 
 def team_models(engine: ScriptedEngine) -> tuple[models.ServedModel, ...]:

@@ -8,32 +8,16 @@ import re
 
 import pytest
 from rich.console import Console
-from verbs import call
+from verbs import call, stock_tools
 
 from rolecraft import commands
 from rolecraft.commands import _asking
 from rolecraft.types import Message, ToolCall
 
-TOOLS = '''
-from rolecraft.tools import tool
-
-
-@tool
-def stock(item: str) -> int:
-    """stock of one item
-
-    Args:
-        item: the item's name
-    """
-    return 4
-'''
-
 
 @pytest.fixture
 def tools(tmp_path):
-    path = tmp_path / "my_tools.py"
-    path.write_text(TOOLS)
-    return str(path)
+    return stock_tools(tmp_path)
 
 
 def test_run_answers_with_a_users_tools_and_prints_the_record(capsys, tools):

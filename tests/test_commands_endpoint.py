@@ -10,30 +10,14 @@ from pathlib import Path
 
 import pytest
 from endpoint import Answer, endpoint, error, said
-from verbs import call
+from verbs import call, stock_tools
 
 from rolecraft.store import Run
-
-TOOLS = '''
-from rolecraft.tools import tool
-
-
-@tool
-def stock(item: str) -> int:
-    """stock of one item
-
-    Args:
-        item: the item's name
-    """
-    return 4
-'''
 
 
 @pytest.fixture
 def tools(tmp_path):
-    path = tmp_path / "my_tools.py"
-    path.write_text(TOOLS)
-    return str(path)
+    return stock_tools(tmp_path)
 
 
 def asks_then_answers(request: dict) -> Answer:

@@ -11,7 +11,7 @@ import jsonschema
 import openai
 import pytest
 import tiny
-from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, connected, running, until
+from serving import ANSWER, ENOUGH, QUESTION, THINK, TOOLS, connected, running, tiny_team, until
 
 from rolecraft import server, team, wire
 from rolecraft.engine import LocalEngine, Settings
@@ -26,14 +26,9 @@ def engine(nano_tokenizer):
         yield one
 
 
-def offer(engine: LocalEngine):
-    player = models.LoadedEngine(engine, engine.loaded.renderer)
-    return models.served_models("tiny", team.find("mor", instructions=False), player, player)
-
-
 @pytest.fixture(scope="module")
 def client(engine):
-    with connected(offer(engine)) as one:
+    with connected(tiny_team(engine)) as one:
         yield one
 
 
@@ -96,7 +91,7 @@ def test_two_hundred_streams_of_a_model_are_neither_lost_nor_mixed_up(nano_token
             return await asyncio.gather(*(hear(client, number) for number in range(len(texts))))
 
     settings = Settings(max_requests=16, max_context=512, memory_mb=16)
-    with LocalEngine(loaded, settings) as engine, running(offer(engine), server.Settings(limits=limits)) as url:
+    with LocalEngine(loaded, settings) as engine, running(tiny_team(engine), server.Settings(limits=limits)) as url:
         heard = asyncio.run(hear_all(url))
         until(lambda: not engine._scheduler._is_busy())
         with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
@@ -130,7 +125,10 @@ def test_a_client_that_vanishes_stops_the_model(nano_tokenizer):
     loaded, most = tiny.loaded(nano_tokenizer, max_position_embeddings=2048), 1000
     # The likeliest token's logit is above 0, so that a greedy reply never ends.
     loaded.model.lm_head.weight.data[list(loaded.renderer.stop_ids)] = 0
-    with LocalEngine(loaded, Settings(max_requests=2, max_context=2048)) as engine, connected(offer(engine)) as client:
+    with (
+        LocalEngine(loaded, Settings(max_requests=2, max_context=2048)) as engine,
+        connected(tiny_team(engine)) as client,
+    ):
         counted = tiny.Counted(engine)
         assert ask(client, "tiny", "rank", max_tokens=most).usage.completion_tokens == most
         undisturbed, counted.calls = counted.calls, 0
@@ -186,7 +184,7 @@ def test_a_follow_up_computes_only_what_is_new(nano_tokenizer):
     whole = renderer.render(messages, tools)
     with (
         LocalEngine(loaded, Settings(max_requests=2, max_context=512, fused=False)) as engine,
-        connected(offer(engine)) as client,
+        connected(tiny_team(engine)) as client,
     ):
         lead(loaded.model, whole.ids)
 

@@ -9,11 +9,11 @@ import openai
 import pytest
 import tiny
 from pydantic import BaseModel, Field
-from serving import TOOLS, connected
+from serving import TOOLS, connected, tiny_team
 
-from rolecraft import server, team
+from rolecraft import server
 from rolecraft.engine import LocalEngine, Settings
-from rolecraft.server import models, turns
+from rolecraft.server import turns
 
 
 class Person(BaseModel):
@@ -37,14 +37,9 @@ def engine(nano_tokenizer):
         yield one
 
 
-def offer(engine: LocalEngine):
-    player = models.LoadedEngine(engine, engine.loaded.renderer)
-    return models.served_models("tiny", team.find("mor", instructions=False), player, player)
-
-
 @pytest.fixture(scope="module")
 def client(engine):
-    with connected(offer(engine)) as one:
+    with connected(tiny_team(engine)) as one:
         yield one
 
 
@@ -109,7 +104,7 @@ def test_a_schema_of_something_else_than_an_object_is_refused(client):
 
 def test_a_server_that_constrains_nothing_refuses_to_answer_in_json(engine):
     settings = server.Settings(port=0, playing=turns.Settings(constrained=False))
-    with connected(offer(engine), settings) as free, pytest.raises(openai.BadRequestError) as caught:
+    with connected(tiny_team(engine), settings) as free, pytest.raises(openai.BadRequestError) as caught:
         free.chat.completions.create(**asked(response_format={"type": "json_object"}))
     assert caught.value.param == "response_format"
 

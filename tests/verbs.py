@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from rolecraft import cli, commands
+
+_STOCK = '''
+from rolecraft.tools import tool
+
+
+@tool
+def stock(item: str) -> int:
+    """stock of one item
+
+    Args:
+        item: the item's name
+    """
+    return 4
+'''
 
 
 def call(capsys, *arguments):
@@ -19,3 +34,10 @@ def call(capsys, *arguments):
 
 def read(words: list[str]) -> argparse.Namespace:
     return commands.read(words)[1]
+
+
+def stock_tools(folder: Path) -> str:
+    """Write a user's file with one tool, and return its path."""
+    path = folder / "my_tools.py"
+    path.write_text(_STOCK)
+    return str(path)
