@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from any_schema import draw, parameters
+from conftest import QWEN_SPLIT, train
 
 from rolecraft import renderers
 from rolecraft.engine import LocalEngine
@@ -190,3 +191,21 @@ def test_what_is_drawn_from_the_grammar_is_read_and_fits(grammars, renderer, her
     asked = (Message("user", "?"),)
     verdict = calls.judge(Trajectory("t", Task("t", asked, tools), (*asked, message)))
     assert verdict.score == 1.0, (verdict.reason, renderer.text(ids))
+
+
+def test_a_family_that_reasons_may_do_so_before_a_call_it_is_held_to():
+    tokenizer = train(
+        QWEN_SPLIT,
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        ("<tool_call>", "</tool_call>", "<think>", "</think>"),
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        rolecraft_renderer="qwen3",
+    )
+    grammars = Grammars(renderers.find(tokenizer), tokenizer, len(tokenizer), Settings())
+    call = '<tool_call>\n{"name": "read_debt", "arguments": {"key": "a"}}\n</tool_call>'
+    for wanted in (replace(WANTED, choice="required"), WANTED):
+        assert fits(grammars, tokenizer, f"<think>\nWhich {{tool}}?\nThis.\n</think>\n\n{call}", wanted)
+        assert fits(grammars, tokenizer, call, wanted)
+    assert not fits(grammars, tokenizer, "<think>\nWhich?\n</think>\n\nNone.", replace(WANTED, choice="required"))
+    assert fits(grammars, tokenizer, "<think>\nWhich?\n</think>\n\nNone.", WANTED)

@@ -75,7 +75,7 @@ def write(
     if wanted.next_roles:
         reply = writer.thought(wanted.next_roles)
     else:
-        reply = _calls_or_text(writer, wanted, chosen)
+        reply = writer.reasoned(_calls_or_text(writer, wanted, chosen))
         if writer.unsupported and on_unsupported == "refuse":
             raise DataError(_unsupported(tuple(writer.unsupported)))
     text = writer.finished(reply)

@@ -69,6 +69,16 @@ class ReplyWriter:
         apart = quoted(self._syntax.after_text)
         return rf"({self.text(lenient=lenient)} ({apart} {calls.removeprefix(self._lead)})? | {calls})"
 
+    def reasoned(self, reply: str) -> str:
+        """Return a rule for `reply` after the reasoning that a family may begin with."""
+        if self._renderer.reasoning_ids is None:
+            return reply
+        opening, closing = self._renderer.reasoning_ids
+        self._rule("REASONING", r"/(?s:.)+/")
+        self._rule("BREAKS", r"/\n{1,2}/")
+        self._rule("reasoning", f"<[{opening}]> REASONING? <[{closing}]> BREAKS?")
+        return f"reasoning? {reply}"
+
     def content(self, schema: Mapping[str, Json]) -> str:
         """Return a rule for a text that is JSON of `schema`."""
         limits = replace(self._limits, text=self._limits.text * _LONGER_TEXTS)

@@ -47,6 +47,13 @@ class Renderer:
         return frozenset(self._codec.control.values())
 
     @property
+    def reasoning_ids(self) -> tuple[int, int] | None:
+        """The tokens around a reply's reasoning; None where there are none, or the family is told not to reason."""
+        opening, closing = (self._codec.control.get(tag) for tag in REASONING_TAGS)
+        told_not_to = REASONING_TAGS[1] in self.format.reply_lead
+        return None if opening is None or closing is None or told_not_to else (opening, closing)
+
+    @property
     def call_syntax(self) -> CallSyntax:
         """How this family writes calls, for a grammar."""
         return self.format.calls
