@@ -67,6 +67,14 @@ def test_what_a_reply_is_held_to_is_asked_for_in_openais_way(changes, sent):
     assert sent.items() <= body_of(prompt(**changes)).items()
 
 
+def test_told_in_the_prompt_not_to_call_a_model_is_told_so_in_words_and_its_text_is_no_call():
+    call = '{"name": "stock", "arguments": {"item": "lamp"}}'
+    with asked([said(call)], tools="prompt") as (engine, served):
+        message = reply(engine, prompt(choice="none", lenient=True))
+    assert served.requests[0]["messages"][-1]["content"].endswith("Call no tool now; answer in words.")
+    assert (message.content, message.tool_calls) == (call, ())
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -47,11 +47,11 @@ def completion(message: Message, finish: Json, prompt: Prompt, usage: Usage) -> 
 def read_message(said: Mapping[str, Json], form: ToolsForm, prompt: Prompt, finish: Json = "stop") -> Message:
     """Return the message in `said`; calls that cannot be read are in `unparsed`. Raises DataError for no message.
 
-    Where the server found no call, one is looked for in the text: of tools told in the prompt, and leniently if the
-    prompt asks for that.
+    Where the server found no call, and one may be made, it is looked for in the text: of tools told in the prompt, and
+    leniently if the prompt asks for that.
     """
     message = dataclasses.replace(_message(said), speaker=prompt.speaker)
-    if not prompt.tools or message.tool_calls or message.unparsed is not None:
+    if not prompt.tools or prompt.choice == "none" or message.tool_calls or message.unparsed is not None:
         return message
     text = message.content
     if form == "prompt":

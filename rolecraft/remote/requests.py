@@ -45,7 +45,7 @@ def _check(prompt: Prompt, settings: Settings) -> None:
     sampling = prompt.sampling
     if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
         raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
-    held = prompt.choice != "auto" or not prompt.parallel
+    held = prompt.choice not in ("auto", "none") or not prompt.parallel
     cannot = (
         (prompt.prefix, f"begin a reply with {prompt.prefix!r}", "leave prefix empty"),
         (prompt.next_roles, f"hold a reply to name one of {prompt.next_roles!r} next", "leave out --constrain"),
@@ -88,6 +88,8 @@ def _as_sent(prompt: Prompt, settings: Settings) -> list[Json]:
     if prompt.speaker != "assistant":
         # Its header would tell a local model whose turn it is; here words must.
         listed.append({"role": "user", "content": f"Write the {prompt.speaker}'s message now, and nothing else."})
+    if settings.tools == "prompt" and prompt.tools and prompt.choice == "none":
+        listed.append({"role": "user", "content": "Call no tool now; answer in words."})
     return _merged(listed)
 
 
