@@ -85,6 +85,7 @@ def test_with_one_call_allowed_the_list_has_one(grammars, hermes_tokenizer):
         '[{"name"',
         '```json\n{"a": 1}',
         "```\n{",
+        "``json\n[",
         '```xml\n{"a"',
         ' {"a"',
         '```json\n[\n  {\n    "name": "other',

@@ -44,6 +44,9 @@ OBJECT_LINE = r"[ \t]*([\[{]|<\|?(tool|func))[^\n]*"
 MARK_LINE = r"[ \t]*<[^\n]*"
 """An expression for a line that begins a mark of any kind."""
 
-FENCE_LINE = r"[ \t]*`{3,}[^\n]*"
-JSON_LINE = r"[ \t]*`{3,}[ \t]*([jJ][sS][oO][nN][^\n]*)?"
-"""Expressions for a line that begins a fenced block, and one that begins a block of JSON: such a block is calls."""
+FENCE_LINE = r"[ \t]*`{2,}[^\n]*"
+JSON_LINE = r"[ \t]*`{2,}[ \t]*([jJ][sS][oO][nN][^\n]*)?"
+"""Expressions for a line that begins a fenced block, and one that begins a block of JSON: such a block is calls.
+
+Two marks are enough: kept from three, a model writes two.
+"""
