@@ -10,21 +10,16 @@ result then names that one, not the id that the model wrote.
 
 from __future__ import annotations
 
-from rolecraft.renderers._format import Block, CallSyntax, Format, Results, SystemBlock, ToolList
+import dataclasses
 
-FORMAT = Format(
-    begin="<s>",
-    header="",
-    speaker_header="{speaker}\n",
-    end="</s>",
-    blocks=(
-        Block("user", "[INST]", "[/INST]"),
-        Block("tool", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
-        Block("tools", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
-    ),
+from rolecraft.renderers._format import CallSyntax, Results, SystemBlock
+from rolecraft.renderers.mistral import FORMAT as MISTRAL
+
+FORMAT = dataclasses.replace(
+    MISTRAL,
+    blocks=tuple(block for block in MISTRAL.blocks if block.role != "system"),
     detect=("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]"),
     system=SystemBlock(place="user", gap="\n\n"),
-    tools=ToolList(head="[", item="{tool}", between=", ", tail="]", place="block", role="tools"),
     calls=CallSyntax(open="[TOOL_CALLS]", between=", ", listed=True, after_text="", id_key="id"),
     results=Results(item='{"content": {content}, "call_id": "{id}"}'),
 )
