@@ -69,7 +69,7 @@ class Grammars:
             ends = tuple((*ending, self._renderer.end_id) for ending in endings)
             whole = Whole.of(self._renderer, any(tool.repeatable for tool in wanted.tools))
             scan = KeyScan.of_reply() if found.open_keys else None
-            opening = None if begun else self._opening(wanted)
+            opening = None if begun else found.opening
             matcher = Matcher(self._words, found.matcher.deep_copy(), scan, ends, whole, opening)
         try:
             for token in begun:
@@ -128,15 +128,19 @@ class Grammars:
             reason = compiled.get_error().partition("\n")[0]
             what = f"{len(wanted.tools)} tools" if wanted.schema is None else "schema"
             raise DataError(f"the {what} cannot be made a grammar: {reason}; simplify what is asked for")
-        return _Compiled(compiled, written.open_keys)
+        return _Compiled(compiled, written.open_keys, self._opening(wanted))
 
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """llguidance's matcher at the beginning; `open_keys` tells whether objects may have keys that no schema lists."""
+    """llguidance's matcher at the beginning, and how the reply may begin.
+
+    `open_keys` tells whether objects may have keys that no schema lists.
+    """
 
     matcher: Any
     open_keys: bool
+    opening: Opening | None
 
 
 class Matcher:
@@ -188,11 +192,18 @@ class Matcher:
     @property
     def is_open(self) -> bool:
         """Whether a reply that looks like a call so far may still be told to be text."""
-        return self._opening is not None and self._opening.is_open(self._text)
+        return self._may_be_open and self._opening is not None and self._opening.is_open(self._text)
 
     def doubted(self, allowed: torch.Tensor) -> torch.Tensor | None:
         """Return which tokens (V,) say that a call is meant, where `allowed` ones come next; None where none does."""
-        return None if self._opening is None else self._opening.doubted(self._text, allowed)
+        if self._opening is None or not self._may_be_open:
+            return None
+        return self._opening.doubted(self._text, allowed)
+
+    @property
+    def _may_be_open(self) -> bool:
+        """Whether the reply is short enough: of a longer one the text is not put together at each token."""
+        return self._opening is not None and len(self._written) <= self._opening.longest
 
     @property
     def _text(self) -> bytes:

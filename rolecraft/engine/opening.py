@@ -38,6 +38,11 @@ class Opening:
     tags: tuple[int, ...]
     doubts: bool
 
+    @property
+    def longest(self) -> int:
+        """The most bytes, and so the most tokens, after which a reply may still be told to be something else."""
+        return max(map(len, self.leads)) + max(map(len, self.names)) if self.doubts else 0
+
     def merged(self, allowed: torch.Tensor) -> Merged | None:
         """Return what a reply may begin with instead of an object; None if it is not `allowed` (V,)."""
         if not allowed[self.fence_id]:

@@ -259,9 +259,8 @@ class Scheduler:
         request.doubt.add(logits_V, allowed.doubted)
         if not request.ids or not request.doubt.prevails:
             return False
-        self._runner.cache.free(request.row)
-        with suppress(InvalidStateError):  # cancelled meanwhile
-            request.future.set_result(request.output("end", doubted=True))
+        request.stop = "end"
+        self._finish(request, doubted=True)
         return True
 
     def _append(self, request: Request, allowed: Allowed, token: int, logprob: float) -> bool:
@@ -285,8 +284,8 @@ class Scheduler:
         with suppress(InvalidStateError):  # cancelled meanwhile
             request.future.set_exception(error)
 
-    def _finish(self, request: Request) -> None:
+    def _finish(self, request: Request, *, doubted: bool = False) -> None:
         assert request.stop is not None
         self._runner.cache.free(request.row)
         with suppress(InvalidStateError):  # cancelled meanwhile
-            request.future.set_result(request.output(request.stop))
+            request.future.set_result(request.output(request.stop, doubted=doubted))

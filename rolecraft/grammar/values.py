@@ -1,6 +1,6 @@
 """Writes the rules of JSON values: one for each shape, in a layout.
 
-Not covered: keys of an object that are all different where the schema leaves them open; `engine.matcher` sees to that.
+Not covered: keys of an object that are all different where the schema leaves them open; `engine.key_scan` sees to that.
 """
 
 from __future__ import annotations
