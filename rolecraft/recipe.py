@@ -42,11 +42,13 @@ class TeamSettings:
     """Whose replies are trained; without `instructions` the roles are told nothing but the conversation.
 
     `divide`: replies of a lone assistant, in data that knows no roles, are divided among the team's roles by its rule.
+    `thoughts`: before that, each gets the thought that it lacks (`rule`: see thoughts), or stays without (`none`).
     """
 
     preset: str = "single"
     instructions: bool = True
     divide: bool = False
+    thoughts: Literal["none", "rule"] = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from rolecraft.errors import NotFound
 from rolecraft.types import Choice, Message
 
+_THINKING = re.compile(r"<think>\s*(.*?)\s*</think>\s*", re.DOTALL)
 _NEXT = re.compile(r"next\s*:\s*(\w+)\s*\.?\s*$", re.IGNORECASE)
 
 
@@ -129,18 +130,20 @@ def _next_of_mor(message: Message) -> str | None:
 
 
 def _divide_for_mor(message: Message) -> tuple[Message, ...]:
-    """What is said before a call is the reasoner's thought, the calls are the executor's, an answer the summarizer's.
+    """`<think>` text and words before a call are the reasoner's, calls the executor's, an answer the summarizer's.
 
     The reasoner's designation is written in; the thought of a data set that has none stays empty (MoRAgent fills it in
     with a teacher, section 4.1). The model's own token ids do not survive, since they told it otherwise.
     """
     calls = bool(message.tool_calls) or message.unparsed is not None
-    thought = message.content.strip() if calls else ""
+    thinking = _THINKING.match(message.content)
+    answer = message.content[thinking.end() :] if thinking else message.content
+    thought = " ".join((thinking.group(1) if thinking else "", answer if calls else "")).strip()
     said = f"{thought} Next: {'executor' if calls else 'summarizer'}.".strip()
     reasoner = Message("assistant", said, speaker="reasoner", weight=message.weight)
     if calls:
         return reasoner, message.edited(content="", speaker="executor")
-    return reasoner, message.edited(speaker="summarizer")
+    return reasoner, message.edited(content=answer, speaker="summarizer")
 
 
 _MOR_TEXT = (

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "examples",
         "grammar",
         "augment",
+        "thoughts",
         "benchmarks",
         "leakage",
         "curate",

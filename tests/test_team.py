@@ -99,6 +99,21 @@ def test_a_lone_assistants_messages_are_divided_among_the_roles():
     assert team.divided(found, team.find("mor")) == found
 
 
+def test_what_a_lone_assistant_thinks_is_the_reasoners_before_calls_and_before_answers():
+    call = ToolCall("read_debt", {"key": "Ro"}, "1")
+    messages = (
+        Message("assistant", "<think>\nI need\nits debt.\n</think>\n\n", (call,)),
+        Message("assistant", "<think>I have it.</think>It is 12."),
+    )
+    found = team.divided(messages, team.find("mor"))
+    assert [(message.speaker, message.content) for message in found] == [
+        ("reasoner", "I need\nits debt. Next: executor."),
+        ("executor", ""),
+        ("reasoner", "I have it. Next: summarizer."),
+        ("summarizer", "It is 12."),
+    ]
+
+
 def test_a_team_without_a_rule_divides_nothing():
     with pytest.raises(NotFound, match="'single' has no rule"):
         team.divided((), team.find("single"))

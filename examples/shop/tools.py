@@ -29,7 +29,7 @@ def known(item: str) -> str:
     return item
 
 
-@tool
+@tool(pure=True)
 def stock(item: str) -> int:
     """How many pieces of an item are in stock.
 
@@ -39,7 +39,7 @@ def stock(item: str) -> int:
     return STOCK[known(item)]
 
 
-@tool
+@tool(pure=True)
 def price(item: str, currency: Literal["EUR", "USD", "GBP"] = "EUR") -> float:
     """The price of one piece of an item.
 
@@ -50,7 +50,7 @@ def price(item: str, currency: Literal["EUR", "USD", "GBP"] = "EUR") -> float:
     return round(PRICES[known(item)] * RATES[currency], 2)
 
 
-@tool
+@tool(pure=True)
 def total(items: list[str]) -> float:
     """The total price in EUR of several items together.
 
@@ -60,7 +60,7 @@ def total(items: list[str]) -> float:
     return sum(PRICES[known(item)] for item in items)
 
 
-@tool
+@tool(pure=True)
 def order_status(order_id: str) -> str:
     """The status of an order.
 
@@ -72,7 +72,7 @@ def order_status(order_id: str) -> str:
     return ORDERS[order_id]
 
 
-@tool
+@tool(pure=True)
 def delivery_days(method: Literal["standard", "express", "pickup"]) -> int:
     """How many days a delivery takes.
 

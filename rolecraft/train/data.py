@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from rolecraft import examples, store, team
+from rolecraft import examples, store, team, thoughts
 from rolecraft.errors import DataError
 from rolecraft.examples import Built, Example
 from rolecraft.gate import Gate
@@ -71,6 +71,8 @@ def prepare(
     trajectories = _read(data, folder, bad_rows)
 
     def outcome(trajectory: Trajectory) -> _Outcome:
+        if recipe.team.thoughts == "rule":
+            trajectory = thoughts.written(trajectory)
         if recipe.team.divide:
             trajectory = replace(trajectory, messages=team.divided(trajectory.messages, players))
         return _outcome(trajectory, players, renderer, data, gate)
