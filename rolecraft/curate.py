@@ -109,14 +109,15 @@ def rows(source: Source, told: Told, held_out: leakage.HeldOut | None = None) ->
 
 
 def mix(
-    sources: Sequence[Source], size: int | None, seed: int, without: Sequence[str] = ()
+    sources: Sequence[Source], size: int | None, seed: int, without: Sequence[str] = (), group: int = 1
 ) -> tuple[list[Trajectory], list[Told]]:
     """Return `size` trajectories of all sources by weight, in a drawn order, and what became of each one's rows.
 
     A source that has fewer rows than its part gives them again, its rules drawing anew each time; None for `size` takes
     as many as there are rows. None of them has what a split in `without` (`BENCHMARK:SPLIT`) asks, or nearly so, nor,
-    where a split is of tools that training must not have seen, its services and tools. Raises DataError for a source
-    that gives nothing.
+    where a split is of tools that training must not have seen, its services and tools. Up to
+    `group` rows of a source that tell the same tools are drawn together, and its rules give them the same ones. Raises
+    DataError for a source that gives nothing.
     """
     if not any(source.weight for source in sources):
         raise SettingsError("no source has a weight above 0; nothing would be drawn")
@@ -136,7 +137,8 @@ def mix(
     total = sum(map(len, kept)) if size is None else size
     mixed: list[Trajectory] = []
     for place, count in enumerate(_parts(sources, total)):
-        drawn = _drawn(sources[place], kept[place], pool, held_out, f"{seed} {place}", told[place])
+        made = _made(sources[place], kept[place], pool, f"{seed} {place}", group)
+        drawn = _drawn(sources[place], made, held_out, told[place])
         mixed += itertools.islice(drawn, count)
         told[place].drawn = count
     Random(f"{seed} order").shuffle(mixed)
@@ -184,19 +186,43 @@ def _parts(sources: Sequence[Source], total: int) -> list[int]:
 
 
 def _drawn(
-    source: Source, kept: Sequence[Trajectory], pool: augment.Pool, held_out: leakage.HeldOut, seed: str, told: Told
+    source: Source, turns: Iterable[Iterable[Trajectory]], held_out: leakage.HeldOut, told: Told
 ) -> Iterator[Trajectory]:
-    """Yield what the rules make of the rows, in a drawn order and again from the first, without end."""
-    rules, order = augment.read(source.rules), list(kept)
-    Random(seed).shuffle(order)
-    for turn in itertools.count():
+    """Yield of what was made in each turn what may be trained, without end."""
+    for turn, rows_made in enumerate(turns):
         given = False
-        for trajectory in order:
-            for made in augment.apply(rules, trajectory, pool, f"{seed} {turn}"):
-                if reason := held_out.request_reason(made):
-                    told.dropped[reason] += 1
-                    continue
-                given = True
-                yield replace(made, id=f"{source.importer or 'openai'} {made.id}{f'#{turn}' if turn else ''}")
+        for made in rows_made:
+            if reason := held_out.request_reason(made):
+                told.dropped[reason] += 1
+                continue
+            given = True
+            yield replace(made, id=f"{source.importer or 'openai'} {made.id}{f'#{turn}' if turn else ''}")
         if not given:
             raise DataError(f"{source.path}: no row is left to be trained; look at them with rolecraft data")
+
+
+def _made(
+    source: Source, kept: Sequence[Trajectory], pool: augment.Pool, seed: str, group: int
+) -> Iterator[Iterator[Trajectory]]:
+    """Yield for each turn, without end, what the rules make of all rows: in a drawn order, or in drawn groups."""
+    rules, order = augment.read(source.rules), list(kept)
+    Random(seed).shuffle(order)
+    groups = [] if group == 1 else _groups(rules, order, group, Random(f"{seed} groups"))
+    for turn in itertools.count():
+        drawn = f"{seed} {turn}"
+        if group == 1:
+            yield (made for one in order for made in augment.apply(rules, one, pool, drawn))
+        else:
+            yield (made for rows in groups for made in augment.apply_together(rules, rows, pool, drawn))
+
+
+def _groups(
+    rules: Sequence[augment.Rule], order: Sequence[Trajectory], most: int, draw: Random
+) -> list[list[Trajectory]]:
+    """Return the rows in groups of up to `most` that may be given the same tools, in a drawn order."""
+    same: dict[tuple[str, ...], list[Trajectory]] = {}
+    for one in order:
+        same.setdefault(augment.offer(rules, one), []).append(one)
+    groups = [rows[start : start + most] for rows in same.values() for start in range(0, len(rows), most)]
+    draw.shuffle(groups)
+    return groups

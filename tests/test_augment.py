@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -256,3 +258,62 @@ def test_the_subject_of_a_name_is_what_it_is_about():
     assert subjects("getFerryPrices") == {"ferry", "price"}
     assert subjects("find_PM_level") == {"pm", "level"}
     assert subjects("search") == {"search"}
+
+
+NAMES = ("findFerry", "weighBoat", "feedGulls")
+GROUP = tuple(
+    replace(one, task=replace(one.task, tools=tuple(tool(name) for name in (*order, "rowBoat", "callHarbour"))))
+    for one, order in zip(
+        (asked("Which ferry goes", NAMES[0]), asked("Weigh it", NAMES[1]), asked("Feed them", NAMES[2])),
+        itertools.permutations(NAMES),
+        strict=False,
+    )
+)
+"""Three requests for the same tools, which each tells in an order of its own."""
+
+
+def together(rules, rows=GROUP, seed=0):
+    return augment.apply_together(augment.read(rules), rows, POOL, seed)
+
+
+def test_rows_with_the_same_tools_are_given_the_same_others_in_the_same_order_by_the_same_names():
+    rules = ["distractors", {"mask_names": {"share": 1}}]
+    assert len({augment.offer(augment.read(rules), one) for one in GROUP}) == 1
+    for seed in range(5):
+        found = together(rules, seed=seed)
+        assert len({repr(one.task.tools) for one in found}) == 1
+        assert {spec.name for spec in found[0].task.tools}.isdisjoint(NAMES)
+        assert [one.messages[0] for one in found] == [one.messages[0] for one in GROUP]
+        assert all(calls.judge(one).score == 1 for one in found)
+    assert len({repr(together(rules, seed=seed)[0].task.tools) for seed in range(5)}) == 5
+
+
+def test_rows_that_lose_what_they_call_are_together_offered_nothing_that_fits_any():
+    found = together([{"hide_tools": {"share": 1}}, "distractors"])
+    assert len({repr(one.task.tools) for one in found}) == 1
+    assert all(one.messages[-1].content == NO_TOOL_FITS for one in found)
+    assert {spec.name for spec in found[0].task.tools}.isdisjoint(NAMES)
+
+
+def test_a_row_that_no_tool_fits_is_not_offered_what_another_of_its_group_is_for():
+    none = replace(GROUP[0], id="none", messages=(GROUP[0].messages[0], Message("assistant", NO_TOOL_FITS)))
+    none = replace(none, task=replace(none.task, reference={"steps": [{"at": 1, "calls": []}]}))
+    found = together([{"distractors": {"own": False}}], (none, *GROUP[1:]))
+    (alone,) = [one for one in found if one.id == "none"]
+    assert not any("ferry" in spec.name.lower() for spec in alone.task.tools)
+
+
+def test_a_group_of_one_is_made_what_the_row_alone_is():
+    for seed in range(5):
+        for one in GROUP:
+            assert together(EVERY[1:], (one,), seed) == made(EVERY[1:], one, seed)
+
+
+def test_where_uncalled_tools_are_left_out_they_do_not_keep_rows_apart():
+    rows = [replace(one, task=replace(one.task, tools=one.task.tools[:2])) for one in GROUP]
+    rows = [replace(one, messages=(one.messages[0], Message("assistant", NO_TOOL_FITS))) for one in rows]
+    rows = [replace(one, task=replace(one.task, reference={"steps": [{"at": 1, "calls": []}]})) for one in rows]
+    rules = [{"distractors": {"own": False}}]
+    assert len({augment.offer(augment.read(rules), one) for one in rows}) == 1
+    assert len({augment.offer(augment.read(["distractors"]), one) for one in rows}) > 1
+    assert len({repr(one.task.tools) for one in together(rules, rows)}) == 1

@@ -204,3 +204,29 @@ def test_a_recipe_names_sources_and_reads_them_mixed(paths, tmp_path):
     path.write_text(json.dumps({"data": {"sources": [{"path": "nowhere"}]}}))
     with pytest.raises(NotFound, match="nowhere"):
         recipe.check(path)
+
+
+def test_rows_that_tell_the_same_tools_are_drawn_in_groups_which_they_stay_by_seed(paths):
+    rules = [{"distractors": {"least": 6}}, {"mask_names": {"share": 1}}]
+    sources = [source(paths["sgd"], "sgd", rules=rules), source(paths["seal"], "seal_tools", rules=rules)]
+
+    def told(group: int, seed: int = 0) -> list[int]:
+        mixed, _ = curate.mix(sources, 14, seed, group=group)
+        assert len({row.id for row in mixed}) == 14
+        return sorted(Counter(repr(row.task.tools) for row in mixed).values())
+
+    assert told(1) == [1] * 14
+    assert max(told(2)) == 2  # two dialogues of each of three services, and eight requests for one tool
+    assert told(2).count(2) >= 6
+    assert max(told(4)) == 4
+    assert curate.mix(sources, 14, 0, group=2) == curate.mix(sources, 14, 0, group=2)
+    assert curate.mix(sources, 14, 0, group=2)[0] != curate.mix(sources, 14, 1, group=2)[0]
+
+
+def test_what_a_group_is_made_of_is_held_out_as_ever(paths):
+    sources = [
+        source(paths["sgd"], "sgd", rules=["distractors"]),
+        source(paths["seal"], "seal_tools", without_tools=["sinkBoat"]),
+    ]
+    mixed, _ = curate.mix(sources, 20, 0, group=4)
+    assert "sinkBoat" not in {spec.name for row in mixed for spec in row.task.tools}

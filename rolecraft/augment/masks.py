@@ -37,8 +37,13 @@ def require_share(share: float, where: str) -> None:
         raise SettingsError(f"{where} is {share!r}; give a share from 0 to 1")
 
 
-def mask_names(trajectory: Trajectory, settings: MaskNames, draw: Random, pool: Pool) -> tuple[Trajectory, ...]:
-    """Return the trajectory with invented names in tools, calls and reference, each the same wherever it stands."""
+def mask_names(
+    trajectory: Trajectory, settings: MaskNames, draw: Random, pool: Pool, group: Sequence[Trajectory] = ()
+) -> tuple[Trajectory, ...]:
+    """Return the trajectory with invented names in tools, calls and reference, each the same wherever it stands.
+
+    They follow from the tools and what is drawn, so rows of a `group`, which tell the same tools, get the same names.
+    """
     if draw.random() >= settings.share:
         return (trajectory,)
     taken = {spec.name for spec in trajectory.task.tools}
