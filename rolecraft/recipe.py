@@ -58,6 +58,8 @@ class DataSettings:
     A file (`path`) is read through `importer` unless it is OpenAI JSONL. `sources` are mixed by weight to `size` rows
     (None: as many as there are), drawn with `seed`, `without` what splits of benchmarks ask (`snips:dev`); see curate.
     A row with `unknown_keys` is bad, or is read without them; a bad row stops the run, or is skipped.
+    Up to `group` rows that tell the same tools are trained together, computed from one shared prefix (1: none are); of
+    `sources`, rows are drawn in such groups.
     `max_length` is the longest example in tokens, and at most the model's context; `on_long` says what becomes of a
     longer one: stop there, skip it, or cut it after the last reply that fits. The rest is the benchmark's: which
     `split` and `seed`, how many tasks (`size`; None: its own default), and any other of its settings in `options`.
@@ -76,6 +78,7 @@ class DataSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[curate.Source, ...] = ()
     without: tuple[str, ...] = ()
+    group: int = 1
 
     def __post_init__(self) -> None:
         """Refuse a recipe whose data cannot be meant."""
@@ -89,6 +92,8 @@ class DataSettings:
             raise SettingsError(f"data.max_length is {self.max_length}; an example has at least 2 tokens")
         if self.size is not None and self.size < 1:
             raise SettingsError(f"data.size is {self.size}; give the number of tasks, at least 1")
+        if self.group < 1:
+            raise SettingsError(f"data.group is {self.group}; give the rows that share a prefix, 1 for none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +228,7 @@ def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iter
 
 
 def _mixed(data: DataSettings, bad_rows: store.BadRows | None) -> Iterator[Trajectory]:
-    trajectories, told = curate.mix(data.sources, data.size, data.seed, data.without)
+    trajectories, told = curate.mix(data.sources, data.size, data.seed, data.without, data.group)
     notes = store.BadRows() if bad_rows is None else bad_rows
     for one in told:
         notes.count += sum(one.dropped.values())
@@ -263,11 +268,19 @@ def _plain_sections(
             raise SettingsError(
                 f"{where}: section {name!r} holds {reprlib.repr(section)}; write keys and values under it"
             )
+    rows = from_dict(DataSettings, data.get("data"), "data")
+    training = from_dict(TrainingSettings, data.get("training"), "training")
+    batch = training.per_device_train_batch_size
+    if rows.group > batch:
+        raise SettingsError(
+            f"data.group is {rows.group}, above training.per_device_train_batch_size, {batch}: such rows are in one "
+            "batch; make it as large, or the group smaller"
+        )
     return (
         from_dict(ModelSettings, data.get("model"), "model"),
         from_dict(TeamSettings, data.get("team"), "team"),
-        from_dict(DataSettings, data.get("data"), "data"),
-        from_dict(TrainingSettings, data.get("training"), "training"),
+        rows,
+        training,
     )
 
 

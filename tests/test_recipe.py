@@ -71,3 +71,11 @@ def test_differences_are_told_by_section_and_key():
     other: Recipe = replace(recipe, training=replace(recipe.training, learning_rate=1.0, report_to="wandb"))
     assert differences(recipe, other, ("training.report_to",)) == ["training.learning_rate: 0.004 -> 1.0"]
     assert differences(recipe, recipe) == []
+
+
+def test_a_group_is_at_least_one_row_and_in_one_batch():
+    assert read_recipe({"data": {"group": 8}}).data.group == 8
+    with pytest.raises(SettingsError, match=r"data\.group is 0"):
+        read_recipe({"data": {"group": 0}})
+    with pytest.raises(SettingsError, match=r"above training\.per_device_train_batch_size, 2"):
+        read_recipe({"data": {"group": 4}, "training": {"per_device_train_batch_size": 2}})

@@ -7,7 +7,16 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolecraft.train.batches import Batch, Cut, Schedule, count_steps, plan_epoch, split_by_length
+from rolecraft.train.batches import (
+    Alike,
+    Batch,
+    Cut,
+    Schedule,
+    count_steps,
+    plan_epoch,
+    plan_groups,
+    split_by_length,
+)
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=60)
 CUTS = st.builds(Cut, st.integers(1, 5), st.integers(1, 3), st.integers(1, 3))
@@ -97,3 +106,52 @@ def test_the_processes_share_out_the_plan(lengths, cut, epoch):
         shares.append(batches)
     together = [batch for group in zip(*shares, strict=True) for batch in group]
     assert together == [batch for step in plan(lengths, cut, epoch=epoch) for batch in step]
+
+
+KEYS = st.lists(st.tuples(st.sampled_from("abcde"), st.integers(2, 300)), min_size=1, max_size=60)
+
+
+def grouped(rows, cut, most, epoch=0):
+    lengths = [length for _, length in rows]
+    alike = Alike([key for key, _ in rows], most)
+    return list(plan_groups(lengths, [1.0] * len(rows), cut, alike, 0, epoch))
+
+
+@given(KEYS, CUTS, st.data())
+def test_groups_hold_every_row_once_and_only_rows_that_tell_the_same(rows, cut, data):
+    most = data.draw(st.integers(1, cut.batch_size))
+    steps = grouped(rows, cut, most)
+    assert sorted(row for step in steps for row in rows_of(step)) == list(range(len(rows)))
+    assert len(steps) == count_steps(len(rows), cut)
+    for step in steps:
+        assert len(step) == cut.accumulation * cut.processes
+        assert math.isclose(sum(batch.scale * len(batch.rows) for batch in step), 1.0)
+        for batch in step:
+            assert batch.rows == tuple(row for group in batch.groups for row in group)
+            assert all(len({rows[row][0] for row in group}) == 1 and len(group) <= most for group in batch.groups)
+
+
+def test_a_step_is_a_draw_of_whole_groups_and_another_in_each_epoch():
+    rows = [("abc"[place % 3], 10) for place in range(96)]
+    first, second = (grouped(rows, Cut(8), 4, epoch) for epoch in (0, 1))
+    assert {len(batch.rows) for step in first for batch in step} == {8}
+    assert {len(group) for step in first for batch in step for group in batch.groups} == {4}
+    assert first != second
+    assert first == grouped(rows, Cut(8), 4)
+
+
+def test_steps_of_groups_are_nearly_as_large_as_each_other():
+    rows = [(key, 10) for key in "abcdefg" for _ in range(ord(key) - 88)]
+    sizes = [len(rows_of(step)) for step in grouped(rows, Cut(8), 4)]
+    assert max(sizes) - min(sizes) <= 4
+
+
+def test_a_schedule_without_groups_is_the_plan_of_single_rows():
+    lengths, weights = [9, 3, 7, 5, 8], [1.0] * 5
+    assert [batch for (batch,) in Schedule(lengths, weights, Cut(2), 3)] == [
+        batch for step in plan_epoch(lengths, weights, Cut(2), 3, 0) for batch in step
+    ]
+    alike = Alike(list("aabba"), 2)
+    assert [batch for (batch,) in Schedule(lengths, weights, Cut(2), 3, alike=alike)] == [
+        batch for step in plan_groups(lengths, weights, Cut(2), alike, 3, 0) for batch in step
+    ]

@@ -37,8 +37,11 @@ class Adapter(Protocol):
         """Return the rule that gives each token its role id, or None for an adapter that knows no roles."""
         ...
 
-    def inputs(self, role_ids_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Return what the forward call takes beside the ids; `role_ids_BT` (B, T) is what the gate said, -1: nobody."""
+    def inputs(self, role_ids_BT: torch.Tensor, times_BT: torch.Tensor | None = None) -> Mapping[str, torch.Tensor]:
+        """Return what the forward call takes beside the ids; `role_ids_BT` (B, T) is what the gate said, -1: nobody.
+
+        `times_BT`: how many rows each token stands for where rows share a prefix.
+        """
         ...
 
     def penalty(self, model: Any) -> torch.Tensor | float:

@@ -68,7 +68,7 @@ def gate(settings: Settings) -> None:
     return
 
 
-def inputs(role_ids_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
+def inputs(role_ids_BT: torch.Tensor, times_BT: torch.Tensor | None = None) -> Mapping[str, torch.Tensor]:
     """Return nothing: there are no roles to tell."""
     return {}
 

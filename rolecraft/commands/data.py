@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     data = _data(options)
     curate.check(data.sources, data.without)
     columns = [curate.column(name) for named in options.against for name in _splits(named)]
-    rows, told = curate.mix(data.sources, data.size, data.seed, data.without)
+    rows, told = curate.mix(data.sources, data.size, data.seed, data.without, data.group)
     console.print(_rows_table(told))
     found = leakage.check(rows, columns)
     if columns:

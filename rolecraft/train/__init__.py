@@ -38,7 +38,7 @@ from rolecraft.recipe import (
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train import card, data, precision
-from rolecraft.train.batches import Cut, Schedule
+from rolecraft.train.batches import Alike, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
 from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckpoints, arguments_for
@@ -225,6 +225,7 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
     adapter = adapters.find(recipe.adapter.name)
     lengths = [len(example.ids) for example in work.data.examples]
     weights = [sum(example.weights[1:]) for example in work.data.examples]
+    alike = Alike(work.data.told, recipe.data.group) if recipe.data.group > 1 else None
     _choose_attention(loaded.model, recipe, arguments, max(lengths))
     transformers.set_seed(training.seed)
     tuned = adapter.attach(loaded.model, recipe.adapter.settings)
@@ -233,7 +234,7 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
         tuned,
         arguments,
         Rows(work.data.examples, work.team.speakers, loaded.tokenizer.pad_token_id or 0, loaded.context),
-        Schedule(lengths, weights, _cut(recipe), training.seed, arguments.process_index),
+        Schedule(lengths, weights, _cut(recipe), training.seed, arguments.process_index, alike),
         adapter,
         work.team.speakers,
         [signals, whole, _Display(Run(output_dir))],
@@ -247,10 +248,24 @@ def _cut(recipe: Recipe) -> Cut:
 
 def _choose_attention(base: Any, recipe: Recipe, arguments: TrainingArguments, longest: int) -> None:
     named = recipe.model.attn_implementation
+    if recipe.data.group > 1:
+        if named or not attention.shares(base):
+            raise SettingsError(_cannot_share(recipe))
+        base.set_attn_implementation(attention.register_shared())
+        return
     slow = arguments.device.type == "cpu" and recipe.training.bf16 and longest <= _EAGER_LENGTH
     if named or slow:
         fast = attention.register() if attention.serves(base) else "eager"
         base.set_attn_implementation(named or fast)
+
+
+def _cannot_share(recipe: Recipe) -> str:
+    named = recipe.model.attn_implementation
+    given = f"model.attn_implementation is {named!r}" if named else f"{recipe.model.base!r} attends otherwise"
+    return (
+        f"data.group is {recipe.data.group}, and rows that share a prefix need attention of our own, plain and causal; "
+        f"{given}: {'leave it out' if named else 'take another base'}, or set data.group to 1"
+    )
 
 
 def _accompany(work: _Work, folder: Path) -> None:

@@ -29,7 +29,8 @@ from rolecraft.types import Trajectory
 class Data:
     """The examples, of how many trajectories, how many replies they leave out, and why rows were refused.
 
-    By the fingerprint a resumed run knows its data again.
+    By the fingerprint a resumed run knows its data again. `told` is equal for examples that tell the same tools and
+    begin with the same system text.
     """
 
     examples: tuple[Example, ...]
@@ -37,6 +38,7 @@ class Data:
     dropped: int
     refused: tuple[str, ...]
     fingerprint: str
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class _Outcome:
 
     built: Built
     refused: str = ""
+    told: str = ""
 
 
 def play_references(recipe: Recipe, folder: Path, arguments: TrainingArguments) -> None:
@@ -75,7 +78,7 @@ def prepare(
             trajectory = thoughts.written(trajectory)
         if recipe.team.divide:
             trajectory = replace(trajectory, messages=team.divided(trajectory.messages, players))
-        return _outcome(trajectory, players, renderer, data, gate)
+        return replace(_outcome(trajectory, players, renderer, data, gate), told=_told(trajectory))
 
     outcomes = list(_shared(trajectories, outcome, data.on_bad_row == "stop", arguments))
     refused = [one.refused for one in outcomes if one.refused]
@@ -84,7 +87,8 @@ def prepare(
     rows = tuple(itertools.chain.from_iterable(one.built.examples for one in outcomes))
     examples.audit(rows[:1], renderer, players, data.max_length)  # refuses to train nothing at all
     dropped = sum(one.built.dropped for one in outcomes)
-    return Data(rows, len(trajectories), dropped, (*bad_rows.notes, *refused), _fingerprint(rows))
+    told = tuple(one.told for one in outcomes for _ in one.built.examples)
+    return Data(rows, len(trajectories), dropped, (*bad_rows.notes, *refused), _fingerprint(rows), told)
 
 
 def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
@@ -123,6 +127,13 @@ def _shared(
         torch.distributed.all_gather_object(shares, share)
     for turn in itertools.zip_longest(*(one or () for one in shares)):
         yield from (one for one in turn if one is not None)
+
+
+def _told(trajectory: Trajectory) -> str:
+    """Return a digest of what stands before the first request: tools and system messages."""
+    opening = itertools.takewhile(lambda message: message.role == "system", trajectory.messages)
+    told = [message.content for message in opening], trajectory.task.tools
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def _fingerprint(rows: Sequence[Example]) -> str:

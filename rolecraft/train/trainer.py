@@ -34,6 +34,7 @@ from rolecraft.recipe import TrainingSettings
 from rolecraft.train.batches import Batch, Schedule
 from rolecraft.train.checkpoints import folders as checkpoint_folders
 from rolecraft.train.checkpoints import mark_whole
+from rolecraft.train.sharing import lay_out, shared_length
 
 _ROUND = 8
 _REPORTERS = ("tensorboard", "wandb", "trackio")
@@ -89,10 +90,12 @@ class Rows:
         up a step are nobody's: they pay no balance loss, and the routers' load is not theirs.
 
         Padding is on the right, where a causal model never looks from a real token: no attention mask is needed.
+        A batch of groups is one row (1, T) instead, each group's prefix once, with what else the model's call takes.
         """
+        if batch.groups:
+            return self._shared(batch)
         lengths = [len(self._ids[row]) for row in batch.rows]
-        # oneDNN compiles and keeps a kernel for every shape it meets: round, or a run takes gigabytes.
-        width = max(max(lengths), min(self._context, -(-max(lengths) // _ROUND) * _ROUND))
+        width = max(max(lengths), min(self._context, _rounded(max(lengths))))
         tensors = {
             "ids_BT": self._padded(self._ids, batch, width, self._pad_id),
             "weights_BT": self._padded(self._weights, batch, width, 0.0) * batch.scale,
@@ -104,9 +107,39 @@ class Rows:
             tensors["roles_BT"] = roles_BT if batch.scale else torch.full_like(roles_BT, -1)
         return tensors
 
+    def _shared(self, batch: Batch) -> dict[str, Any]:
+        lengths = [len(ids) for ids in self._ids]
+        layout = lay_out(batch.groups, lengths, [self.common(group) for group in batch.groups])
+        width = _rounded(layout.length)
+        weights_1T = layout.place(self._weights, width, 0.0) * batch.scale
+        positions_1T = layout.positions(width)
+        weights_1T[positions_1T == 0] = 0.0  # in a row by itself, too, the first token is never trained
+        tensors = {
+            "ids_BT": layout.place(self._ids, width, self._pad_id),
+            "weights_BT": weights_1T,
+            "speakers_BT": layout.place(self._speakers, width, -1),
+            "tokens": sum(lengths[row] for row in batch.rows) if batch.scale else 0,
+            "call": {"position_ids": positions_1T, "trees": layout.padded(width)},
+        }
+        if self._roles:
+            roles_1T = layout.place(self._roles, width, -1)
+            tensors["roles_BT"] = roles_1T if batch.scale else torch.full_like(roles_1T, -1)
+            tensors["times_BT"] = layout.times(width)
+        return tensors
+
+    def common(self, group: Sequence[int]) -> int:
+        """Return how many tokens the rows of a group share."""
+        alike = [(self._ids[row], *((self._roles[row],) if self._roles else ())) for row in group]
+        return shared_length(alike, [self._weights[row] for row in group])
+
     def _padded(self, tensors: Sequence[torch.Tensor], batch: Batch, width: int, value: float) -> torch.Tensor:
         rows_BT = pad_sequence([tensors[row] for row in batch.rows], batch_first=True, padding_value=value)
         return functional.pad(rows_BT, (0, width - rows_BT.shape[1]), value=value)
+
+
+def _rounded(width: int) -> int:
+    # oneDNN compiles and keeps a kernel for every shape it meets: round, or a run takes gigabytes.
+    return -(-width // _ROUND) * _ROUND
 
 
 class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to put a loss and batches
@@ -153,9 +186,11 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
         """
         ids_BT, speakers_BT = inputs["ids_BT"], inputs["speakers_BT"]
         keep_BT, targets_N, weights_N = objectives.next_token_targets(ids_BT, inputs["weights_BT"])
-        extra = self._adapter.inputs(inputs["roles_BT"]) if "roles_BT" in inputs else {}
+        call = dict(inputs.get("call", {}))
+        if "roles_BT" in inputs:
+            call |= self._adapter.inputs(inputs["roles_BT"], inputs.get("times_BT"))
         with objectives.only_logits_at(self._head, keep_BT):
-            outputs = model(input_ids=ids_BT, use_cache=False, **extra)
+            outputs = model(input_ids=ids_BT, use_cache=False, **call)
         losses_N = objectives.token_losses(objectives.pick_logits(outputs.logits, keep_BT), targets_N)
         speakers_N = speakers_BT[:, 1:][keep_BT[:, :-1]]
         self._tally += objectives.sums_by_speaker(losses_N, speakers_N, len(self._speaker_names))

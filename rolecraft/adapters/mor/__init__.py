@@ -2,7 +2,7 @@
 
 Importing this makes the method known to PEFT: `get_peft_model(model, MoRConfig(...))`,
 `PeftModel.from_pretrained(model, folder)`. A forward call then takes `role_ids`, the role of each token (B, T), -1 for
-tokens of the base alone.
+tokens of the base alone; and `role_times`, how often each token counts in the balance loss, once by default.
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ def gate(settings: Settings) -> Gate:
     return Gate(tuple(settings.roles), settings.assignment, settings.context)
 
 
-def inputs(role_ids_BT: torch.Tensor) -> Mapping[str, torch.Tensor]:
-    """Return the role ids under the name that the model's call knows them by."""
-    return {"role_ids": role_ids_BT}
+def inputs(role_ids_BT: torch.Tensor, times_BT: torch.Tensor | None = None) -> Mapping[str, torch.Tensor]:
+    """Return the role ids, and the rows that tokens stand for, under the names that the model's call knows them by."""
+    return {"role_ids": role_ids_BT} | ({} if times_BT is None else {"role_times": times_BT})
 
 
 def penalty(model: Any) -> torch.Tensor | float:

@@ -63,11 +63,11 @@ class RoleGate:
                 module._gradient_checkpointing_func = checkpoint.original  # type: ignore[assignment]  # as in gate_of
 
     def _enter(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        role_ids = kwargs.pop("role_ids", None)
+        role_ids, times = kwargs.pop("role_ids", None), kwargs.pop("role_times", None)
         self.calls += 1
         if role_ids is not None:
             _check_shape(role_ids, args, kwargs)
-        self.plan = None if role_ids is None else Plan(role_ids, len(self.roles))
+        self.plan = None if role_ids is None else Plan(role_ids, len(self.roles), times)
         return args, kwargs
 
     def _leave(self, model: nn.Module, args: Any, output: Any) -> None:

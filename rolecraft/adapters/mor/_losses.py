@@ -30,8 +30,9 @@ class Load:
 
 def load(routing: Routing) -> Load:
     """Return f and P of every LoRA (equations 11 and 12), over the tokens of its own role only."""
-    tokens_E = routing.seen.clamp(min=1)
-    return Load(routing.chosen.sum(1) / tokens_E, routing.chances.sum(1) / tokens_E, routing.seen)
+    tokens_E, times_N = routing.seen.clamp(min=1), routing.times
+    sums = [x.sum(1) if times_N is None else x @ times_N for x in (routing.chosen, routing.chances)]
+    return Load(sums[0] / tokens_E, sums[1] / tokens_E, routing.seen)
 
 
 def together(loads: Sequence[Load]) -> Load:

@@ -33,13 +33,15 @@ class Weights:
 class Routing:
     """What the router did to N tokens: softmax `chances` and marks, 0 or 1, of the `chosen` (E, N).
 
-    `seen` (E,) is how many tokens have each routed LoRA for their own. LoRAs come first here, since a softmax over a
-    dozen neighbours in memory takes a CPU twenty times as long as one over a dozen rows.
+    `seen` (E,) is how many tokens have each routed LoRA for their own, where each counts `times` (N,), None for once.
+    LoRAs come first here, since a softmax over a dozen neighbours in memory takes a CPU twenty times as long as one
+    over a dozen rows.
     """
 
     chances: torch.Tensor
     chosen: torch.Tensor
     seen: torch.Tensor
+    times: torch.Tensor | None = None
 
 
 def stacked(
@@ -109,7 +111,7 @@ def shares(logits_EN: torch.Tensor, masks: Masks, mixture: Mixture) -> tuple[tor
         kept_EN = chances_EN * chosen_EN
         total_N = kept_EN.sum(0)
         shares_EN = kept_EN / (total_N + (total_N == 0))
-    return shares_EN + logits_EN.sigmoid() * masks.shared, Routing(chances_EN, chosen_EN, masks.seen)
+    return shares_EN + logits_EN.sigmoid() * masks.shared, Routing(chances_EN, chosen_EN, masks.seen, masks.times)
 
 
 def shares_gradient(

@@ -50,7 +50,8 @@ class Masks:
     """Which LoRAs are a token's own: 1 where it has `routed` and `shared` ones (E, N), else 0, in float32.
 
     `bar` (E, N) is added to the logits of what is not its own routed one. `keep` (N, k) tells, by 1 or 0, how many of
-    its best count, and `seen` (E,) how many tokens have each routed LoRA for their own.
+    its best count, and `seen` (E,) how many tokens have each routed LoRA for their own. `times` (N,) is how often each
+    token counts there, None for once.
     """
 
     routed: torch.Tensor
@@ -58,6 +59,7 @@ class Masks:
     bar: torch.Tensor
     keep: torch.Tensor
     seen: torch.Tensor
+    times: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,14 +86,16 @@ class Arrangement:
 class Plan:
     """The tokens of one forward call by role: `by_role`, and `arrangement`, which may leave long runs in place."""
 
-    def __init__(self, role_ids: torch.Tensor, roles: int) -> None:
+    def __init__(self, role_ids: torch.Tensor, roles: int, times: torch.Tensor | None = None) -> None:
         """Take role ids (B, T): from 0 to below `roles`, or -1 for nobody; raises ValueError for any other.
 
+        `times` (B, T) is how often each token counts where tokens are counted, once by default.
         In a compiled graph, which must not depend on the ids, none is looked at.
         """
         self.ids = role_ids.reshape(-1)
         self.shape = tuple(role_ids.shape)
         self._roles = roles
+        self._times = None if times is None else times.reshape(-1).float()
         self._masks: dict[tuple[Mixture, bool], Masks] = {}
         self._last: tuple[torch.Tensor, tuple[object, ...], torch.Tensor] | None = None
         if not torch.compiler.is_compiling():
@@ -153,11 +157,13 @@ class Plan:
         order = None if arrangement is None else arrangement.order
         key = (mixture, order is None)
         if key not in self._masks:
-            self._masks[key] = _masks(self.ids if order is None else self.ids[order], mixture)
+            places = slice(None) if order is None else order
+            times = None if self._times is None else self._times[places]
+            self._masks[key] = _masks(self.ids[places], mixture, times)
         return self._masks[key]
 
 
-def _masks(ids_N: torch.Tensor, mixture: Mixture) -> Masks:
+def _masks(ids_N: torch.Tensor, mixture: Mixture, times_N: torch.Tensor | None) -> Masks:
     device = ids_N.device
     owner_E = torch.repeat_interleave(torch.tensor(mixture.counts, device=device))
     last_E = torch.zeros(mixture.total, dtype=torch.bool, device=device)
@@ -167,7 +173,8 @@ def _masks(ids_N: torch.Tensor, mixture: Mixture) -> Masks:
     keep_Nk = torch.arange(max(*mixture.top_k, 1), device=device) < k_N[:, None]
     routed_EN = (own_EN & ~last_E[:, None]).float()
     shared_EN = (own_EN & last_E[:, None]).float()
-    return Masks(routed_EN, shared_EN, (1 - routed_EN) * _BAR, keep_Nk.float(), routed_EN.sum(1))
+    seen_E = routed_EN.sum(1) if times_N is None else routed_EN @ times_N
+    return Masks(routed_EN, shared_EN, (1 - routed_EN) * _BAR, keep_Nk.float(), seen_E, times_N)
 
 
 class Reorder(torch.autograd.Function):

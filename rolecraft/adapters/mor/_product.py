@@ -63,7 +63,7 @@ def add(
     if weights.router is None:
         return found[0], None
     output, chances_EN, chosen_EN = found
-    return output, Routing(chances_EN, chosen_EN, layout.masks.seen)
+    return output, Routing(chances_EN, chosen_EN, layout.masks.seen, layout.masks.times)
 
 
 class _Product(torch.autograd.Function):
