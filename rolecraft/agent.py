@@ -30,6 +30,8 @@ from rolecraft.types import (
     Verdict,
 )
 
+_ANSWER = Message("user", "Answer my question in a sentence, from the results above.")
+
 Opener = Callable[[], Environment]
 """Opens one task's world; called when its episode begins, so that waiting episodes hold no processes."""
 
@@ -40,7 +42,8 @@ class Settings:
 
     `constrained`: the engine is told what each role's replies may be, so that calls fit their schemas.
     `skip_repeats`: a call is not run again while its answer holds, nor twice where a reply has it twice; a reply with
-    nothing but such calls is asked for again, as text, where its role may also answer.
+    nothing but such calls, and after results one that was doubted to be a call, is asked for again, as an answer, where
+    its role may also answer.
     `strict_calls`: only calls in the family's own syntax are calls.
     `first_call`: `required` makes an episode's first reply a call, if its role may call tools.
     """
@@ -84,7 +87,7 @@ async def episode(
             break
         try:
             prompt = _prompt(team, speaker, messages, task, settings, seed, len(turns))
-            completion = await _ask(engine, prompt, team.role(speaker), answered)
+            completion, *asked = await _ask(engine, prompt, team.role(speaker), answered)
         except ContextFull:
             stop = "length"
             break
@@ -96,7 +99,7 @@ async def episode(
         turns.append(replace(completion.turn, message=message, speaker=speaker))
         ended = environment.calls_only and bool(message.tool_calls or message.unparsed is not None)
         observations = () if ended else await _act(environment, message, explain, answered)
-        for new in (message, *observations, *dropped):
+        for new in (*asked, message, *observations, *dropped):
             messages.append(new)
             watch(new)
         calls.update(repeats.key(call) for call in message.tool_calls)
@@ -205,19 +208,25 @@ def _prompt(
     return prompt
 
 
-async def _ask(engine: Engine, prompt: Prompt, role: Role, answered: repeats.Answered | None) -> Completion:
-    """Return the reply to a prompt.
+async def _ask(
+    engine: Engine, prompt: Prompt, role: Role, answered: repeats.Answered | None
+) -> tuple[Completion] | tuple[Completion, Message]:
+    """Return the reply to a prompt, and what was said to the role before it, if anything was.
 
-    One with nothing but calls whose answers still hold is not taken from a role that may also answer: it is asked once
-    more, for text. Shown its own call again, a small model would go on repeating it.
+    After results, a role that may also answer and has nothing new to ask is told to answer, and held to text: one that
+    writes nothing but calls whose answers still hold, or would have called what there is not. Shown its own call again,
+    a small model would go on repeating it, and not told to answer it writes about calls.
     """
     (completion,) = await engine.complete(prompt)
-    if answered is None or role.choice != "auto" or not answered.has(completion.message.tool_calls):
-        return completion
-    (again,) = await engine.complete(replace(prompt, choice="none"))
+    if answered is None or role.choice != "auto":
+        return (completion,)
+    after_results = prompt.messages[-1].role == "tool"
+    if not answered.has(completion.message.tool_calls) and not (completion.turn.doubted and after_results):
+        return (completion,)
+    (again,) = await engine.complete(replace(prompt, messages=(*prompt.messages, _ANSWER), choice="none"))
     first, last = completion.turn.usage, again.turn.usage
     usage = Usage(last.prompt, last.cached, first.completion + last.completion, first.seconds + last.seconds)
-    return replace(again, turn=replace(again.turn, usage=usage))
+    return replace(again, turn=replace(again.turn, usage=usage)), _ANSWER
 
 
 def _constrained(prompt: Prompt, role: Role, team: Team) -> Prompt:

@@ -95,8 +95,8 @@ class Turn:
     """One model call, exactly: the ids that went in, the ids that came out and how likely each was.
 
     `logprobs`, `forced` and `role_ids` align with `token_ids`; `forced` marks tokens the grammar left no choice for.
-    So does `likeliest`, if it was asked for: the likeliest tokens there, each with its log-probability; it is told to
-    who asked and not stored.
+    So does `likeliest`, if it was asked for: the likeliest tokens there, each with its log-probability. `doubted`: the
+    model began a call that it did not mean, and was held to text. Both are told to who asked and not stored.
     """
 
     message: Message
@@ -109,6 +109,7 @@ class Turn:
     stop: StopReason = "end"
     usage: Usage = Usage()
     likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
+    doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,22 @@ def test_a_doubted_call_becomes_text_and_nothing_of_it_is_streamed(hermes_tokeni
     assert not streamed.startswith("```json")
 
 
+@pytest.mark.parametrize(("doubts", "text"), [(0, False), (1, False), (2, True)])
+def test_a_turn_tells_that_its_text_stands_for_a_doubted_call(hermes_tokenizer, monkeypatch, doubts, text):
+    finished, outputs = LocalEngine._finished, []
+
+    async def doubting(self, request):
+        outputs.append(await finished(self, request))
+        return replace(outputs[-1], doubted=len(outputs) <= doubts)
+
+    monkeypatch.setattr(LocalEngine, "_finished", doubting)
+    asked = Prompt((Message("user", "?"),), (DEBT,), sampling=Sampling(max_tokens=8), lenient=True)
+    settings = EngineSettings(max_requests=2, max_context=512, constrain="always")
+    with LocalEngine(tiny.loaded(hermes_tokenizer), settings) as engine:
+        (completion,) = asyncio.run(engine.complete(asked))
+    assert (len(outputs), completion.turn.doubted) == (doubts + 1, text)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_drawn_from_the_grammar_is_read_and_fits(grammars, renderer, hermes_tokenizer, seed):
     dice = random.Random(seed)

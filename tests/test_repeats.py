@@ -113,7 +113,9 @@ def test_a_repeatable_tool_runs_as_often_as_it_is_called():
 def test_a_reply_that_only_repeats_a_call_is_asked_for_again_as_text():
     shop, record = play(calls(REFUND), calls(REFUND))
     assert shop.ran == [REFUND]
-    assert [message.content for message in record.messages[1:]] == ["", "refund 1", "done"]
+    told = "Answer my question in a sentence, from the results above."
+    assert [message.content for message in record.messages[1:]] == ["", "refund 1", told, "done"]
+    assert record.messages[3].role == "user"
     assert len(record.turns) == 2
 
 
@@ -188,6 +190,39 @@ def test_who_only_repeats_calls_has_to_answer():
     world = Environment(Task("t", (Message("user", "?"),), shop.box.specs), shop.box, lambda record: Verdict(0.0))
     asyncio.run(agent.episode(world, team.find("single"), script, agent.Settings(skip_repeats=True)))
     assert choices == ["auto", "auto", "none", "auto"]
+
+
+class Doubting(Scripted):
+    """Writes text after the call, as an engine does that took no call from the model."""
+
+    def __init__(self, replies):
+        super().__init__(replies)
+        self.asked = []
+
+    async def complete(self, prompt):
+        self.asked.append((prompt.choice, prompt.messages[-1].role))
+        (completion,) = await super().complete(prompt)
+        doubted = not completion.message.tool_calls and prompt.choice != "none"
+        return (replace(completion, turn=replace(completion.turn, doubted=doubted)),)
+
+
+@pytest.mark.parametrize(
+    ("replies", "asked"),
+    [
+        (
+            [calls(REFUND), Message("assistant", "I would call it.")],
+            [("auto", "user"), ("auto", "tool"), ("none", "user")],
+        ),
+        ([Message("assistant", "I would call it.")], [("auto", "user")]),
+    ],
+)
+def test_who_after_results_would_call_what_there_is_not_has_to_answer_from_them(replies, asked):
+    shop = Shop()
+    world = Environment(Task("t", (Message("user", "?"),), shop.box.specs), shop.box, lambda record: Verdict(0.0))
+    script = Doubting([*replies, Message("assistant", "done")])
+    record = asyncio.run(agent.episode(world, team.find("single"), script, agent.Settings(skip_repeats=True)))
+    assert script.asked == asked
+    assert record.messages[-1].content == ("done" if len(asked) == 3 else "I would call it.")
 
 
 @pytest.mark.parametrize(("team_name", "speakers"), [("single", {"assistant"}), ("mor", set())])

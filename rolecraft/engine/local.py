@@ -160,13 +160,14 @@ class LocalEngine:
         on_token: Callable[[int], None] | None = None,
     ) -> Output:
         """Return one reply; where its model would call a tool that is not offered, what it writes instead."""
-        seconds = 0.0
+        seconds, doubted = 0.0, False
         while True:
             output = await self._finished(self._submit(prompt, ids, roles, index, matcher, on_token))
             seconds += output.seconds
             if wanted is None or not output.doubted:
-                return replace(output, seconds=seconds)
+                return replace(output, seconds=seconds, doubted=doubted)
             wanted = otherwise(wanted)
+            doubted = wanted.choice == "none"
             matcher = await self._start(prompt, ids, wanted)
 
     async def _finished(self, request: Request) -> Output:

@@ -115,5 +115,6 @@ def complete(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], role: int, ou
         output.stop,
         usage,
         output.likeliest,
+        output.doubted,
     )
     return Completion(message, turn)
