@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Literal
 
 from rolecraft import augment, catalog, leakage, store
+from rolecraft.benchmarks import _public
 from rolecraft.errors import DataError, NotFound, SettingsError
 from rolecraft.judges import calls
 from rolecraft.store import OnBadRow
@@ -26,9 +27,11 @@ _ALL = 100_000
 class Source:
     """A file or folder of trajectories, its part of the mix, and the rules (see augment) that its rows go through.
 
+    A `path` that is not here is looked for among the public data (the folder that ROLECRAFT_DATA names, else `data`).
     `weight` is relative to the other sources'. Rows are split by what they are about: kept are those of `services`
     (none named: all) that neither have one of `without_services` nor call one of `without_tools`, which no other row
-    is offered either. `calls`: rows with calls alone ("some"), or without ("none").
+    is offered either. `calls`: rows with calls alone ("some"), or without ("none"). `together`: where rows are drawn in
+    groups, any rows make one, each offered what the others call.
     """
 
     path: str
@@ -39,6 +42,7 @@ class Source:
     without_services: tuple[str, ...] = ()
     without_tools: tuple[str, ...] = ()
     calls: Literal["any", "some", "none"] = "any"
+    together: bool = False
     on_bad_row: OnBadRow = "skip"
 
     def __post_init__(self) -> None:
@@ -72,8 +76,16 @@ def check(sources: Sequence[Source], without: Sequence[str] = ()) -> None:
         column(named)
     for source in sources:
         catalog.find("importers", source.importer or "openai")
-        if not Path(source.path).exists():
-            raise NotFound(f"no file or folder {source.path!r}; give a path that exists")
+        if not _place(source).exists():
+            raise NotFound(
+                f"no file or folder {source.path!r}, nor {str(_place(source))!r}; give a path that exists, or set "
+                f"{_public.FOLDER} to the folder that has it"
+            )
+
+
+def _place(source: Source) -> Path:
+    path = Path(source.path)
+    return path if path.exists() else _public.place(source.path)
 
 
 def column(named: str) -> leakage.Column:
@@ -93,7 +105,7 @@ def column(named: str) -> leakage.Column:
 def rows(source: Source, told: Told, held_out: leakage.HeldOut | None = None) -> Iterator[Trajectory]:
     """Yield the rows of a source that may be trained, one by one, and count the others in `told` by reason."""
     bad = store.BadRows()
-    read = store.read_trajectories(Path(source.path), source.importer, source.on_bad_row, bad)
+    read = store.read_trajectories(_place(source), source.importer, source.on_bad_row, bad)
     dropped, names = Counter[str](), set[str]()
     for trajectory in read:
         reason = _reason(source, trajectory) or (held_out.reason(trajectory) if held_out else None)
@@ -170,7 +182,7 @@ def _offering(trajectory: Trajectory, offered: Callable[[ToolSpec], bool]) -> Tr
 def _listed_tools(source: Source) -> Iterable[ToolSpec]:
     """Return the tools that the source lists beside its rows'."""
     module = catalog.find("importers", source.importer or "openai")
-    found: Iterable[ToolSpec] = module.tools(Path(source.path)) if hasattr(module, "tools") else ()
+    found: Iterable[ToolSpec] = module.tools(_place(source)) if hasattr(module, "tools") else ()
     return found
 
 
@@ -207,7 +219,7 @@ def _made(
     """Yield for each turn, without end, what the rules make of all rows: in a drawn order, or in drawn groups."""
     rules, order = augment.read(source.rules), list(kept)
     Random(seed).shuffle(order)
-    groups = [] if group == 1 else _groups(rules, order, group, Random(f"{seed} groups"))
+    groups = [] if group == 1 else _groups(source, rules, order, group, Random(f"{seed} groups"))
     for turn in itertools.count():
         drawn = f"{seed} {turn}"
         if group == 1:
@@ -217,9 +229,11 @@ def _made(
 
 
 def _groups(
-    rules: Sequence[augment.Rule], order: Sequence[Trajectory], most: int, draw: Random
+    source: Source, rules: Sequence[augment.Rule], order: Sequence[Trajectory], most: int, draw: Random
 ) -> list[list[Trajectory]]:
     """Return the rows in groups of up to `most` that may be given the same tools, in a drawn order."""
+    if source.together:
+        return augment.together(order, most)
     same: dict[tuple[str, ...], list[Trajectory]] = {}
     for one in order:
         same.setdefault(augment.offer(rules, one), []).append(one)

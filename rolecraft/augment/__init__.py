@@ -28,11 +28,12 @@ from rolecraft.augment.pool import Pool
 from rolecraft.augment.requests import AskFirst, JoinRequests, ask_first, join_requests
 from rolecraft.augment.results import with_short_results
 from rolecraft.augment.steps import ShortResults, Steps, WithoutThoughts, short_results, steps, without_thoughts
+from rolecraft.augment.together import together
 from rolecraft.errors import SettingsError
 from rolecraft.settings import from_dict
 from rolecraft.types import Trajectory
 
-__all__ = ["RULES", "Pool", "Rule", "apply", "apply_together", "offer", "read", "with_short_results"]
+__all__ = ["RULES", "Pool", "Rule", "apply", "apply_together", "offer", "read", "together", "with_short_results"]
 
 RULES: Mapping[str, tuple[type[Any], Callable[..., tuple[Trajectory, ...]]]] = {
     "steps": (Steps, steps),

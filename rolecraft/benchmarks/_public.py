@@ -16,12 +16,14 @@ FOLDER = "ROLECRAFT_DATA"
 _Item = TypeVar("_Item")
 
 
-def folder(name: str, source: str) -> Path:
-    """Return the folder of a data set: of its name, in the folder that ROLECRAFT_DATA names, else in `data`.
+def place(name: str) -> Path:
+    """Return the path of that name in the folder that ROLECRAFT_DATA names, else in `data`; nothing may be there."""
+    return Path(os.environ.get(FOLDER) or "data") / name
 
-    Raises NotFound that says where it comes from.
-    """
-    path = Path(os.environ.get(FOLDER) or "data") / name
+
+def folder(name: str, source: str) -> Path:
+    """Return the folder of a data set: see `place`; raises NotFound that says where it comes from."""
+    path = place(name)
     if not path.is_dir():
         raise NotFound(f"no folder {str(path)!r}; put {source} there, or set {FOLDER} to the folder that has {name!r}")
     return path
