@@ -12,8 +12,11 @@ from pathlib import Path
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-from rolecraft import smollm2
+from rolecraft import contract, smollm2
 from rolecraft.errors import MissingExtra, NotFound
+
+MARKS = ("adapter_config.json", "config.json")
+"""The file that makes a folder an adapter; of a whole tuned model it is its config, with a contract beside it."""
 
 _NANO = Path(__file__).parent / "nano" / "weights"
 
@@ -35,7 +38,7 @@ def find(base: str) -> str:
     folder = Path(base).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            hint = "; it is an adapter: give it as the adapter, with its base" if _is_adapter(folder) else ""
+            hint = "; it is an adapter: give it as the adapter, with its base" if is_adapter(folder) else ""
             raise NotFound(f"folder {base!r} holds no model (no config.json){hint}")
         return str(folder)
     if folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1 or "\\" in base:
@@ -63,21 +66,41 @@ def find_config(base: str) -> str:
 
 def require_adapter(adapter: Path) -> None:
     """Raise NotFound unless the folder holds an adapter."""
-    if not _is_adapter(adapter):
-        raise NotFound(f"no adapter in {str(adapter)!r} (no adapter_config.json); give the folder that tuning wrote")
+    if is_adapter(adapter):
+        return
+    if (adapter / MARKS[1]).is_file():
+        raise NotFound(
+            f"no adapter in {str(adapter)!r}: it is a whole model without {contract.FILE}; give it as the base (--base)"
+        )
+    raise NotFound(f"no adapter in {str(adapter)!r} (no {MARKS[0]}); give the folder that tuning wrote")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Tell whether the folder holds what tuning wrote to its end: an adapter of PEFT's, or a whole model."""
+    return (folder / MARKS[0]).is_file() or is_whole(folder)
+
+
+def is_whole(adapter: Path) -> bool:
+    """Tell whether what tuning wrote there is a whole model, which needs no base."""
+    return all((adapter / name).is_file() for name in (MARKS[1], contract.FILE)) and not (adapter / MARKS[0]).is_file()
+
+
+def source(base: str, adapter: Path | None) -> str:
+    """Return what the weights are loaded from: `base`, or the folder of an adapter that is a whole model."""
+    return str(adapter) if adapter is not None and is_whole(adapter) else base
 
 
 def identity(base: str, adapter: Path | None = None) -> str:
     """Return in words what is loaded from `base` and `adapter`; other weights in the same folder read differently."""
     if adapter is None:
         return base
-    weights = next((file for file in sorted(adapter.glob("adapter_model.*"))), None)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights else "no weights"
-    return f"{base} with {adapter} ({digest})"
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
+    weights = sorted(adapter.glob("adapter_model.*")) or sorted(adapter.glob("model*.safetensors"))
+    digest = hashlib.sha256()
+    for path in weights:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return f"{base} with {adapter} ({digest.hexdigest()[:12] if weights else 'no weights'})"
 
 
 def _require_gguf(path: Path) -> Path:

@@ -1,14 +1,15 @@
 """Refuses an adapter that does not fit its base, naming the key, shape or value that is wrong, before it is loaded.
 
-PEFT loads what fits, leaves the rest as it was made, and warns at most. Not covered: whether the numbers were trained
-on this base (the contract tells that), and the names of weights in architectures where transformers converts them.
+PEFT and transformers load what fits, leave the rest as it was made, and warn at most. Not covered: whether the numbers
+were trained on this base (the contract tells that), and the names of weights in architectures where transformers
+converts them.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftModel, get_peft_model_state_dict
 from peft.utils import load_peft_weights
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
@@ -45,14 +46,60 @@ def require_fit(adapter: Path, model: Any, config: Any) -> None:
     if file is None:
         raise ContractError(f"{str(adapter)!r} holds no weights ({' or '.join(_FILES)}); copy the whole folder again")
     found = _read(file)
-    wrong = _wrong_value(found)
+    wrong = _wrong_value(found.items())
     if wrong is None and get_checkpoint_conversion_mapping(model.config.model_type) is None:
-        wrong = _wrong_names(found, _wanted(model, config, file))
+        wrong = _wrong_names(found, _wanted(model, config, file), "that adapter_config.json asks for on this base")
     if wrong is not None:
         raise ContractError(
             f"{file} does not fit the model: {wrong}; restore the folder as it was saved, load it on the base that it "
             "was tuned on, or tune it again"
         )
+
+
+def require_whole_fit(adapter: Path, model: Any) -> None:
+    """Raise ContractError, as `require_fit` does, unless the folder's weights are all those of `model`.
+
+    `model` may be on the meta device. Of tied weights, which are saved once, one has to be there.
+    """
+    files = sorted(adapter.glob("model*.safetensors"))
+    if not files:
+        raise ContractError(f"{str(adapter)!r} holds no weights (model.safetensors); copy the whole folder again")
+    found: dict[str, torch.Tensor] = {}
+    try:
+        wrong = _wrong_value(_told(_tensors(files), found))
+    except UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ContractError(
+            f"the weights in {str(adapter)!r} cannot be read ({reason}); copy them again, or tune it again"
+        ) from error
+    if wrong is None and get_checkpoint_conversion_mapping(model.config.model_type) is None:
+        wanted = dict(model.named_parameters())
+        known = set(model.state_dict())
+        extra = {key: one for key, one in found.items() if key not in known}
+        kept = {key: one for key, one in found.items() if key in wanted}
+        wrong = _wrong_names({**kept, **extra}, wanted, "of the model that config.json tells")
+    if wrong is not None:
+        raise ContractError(
+            f"the weights in {str(adapter)!r} do not fit the model: {wrong}; restore the folder as it was saved, or "
+            "tune it again"
+        )
+
+
+def _tensors(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of several files one by one, so that a whole model is never held twice."""
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118  # a file, not a mapping
+                yield key, opened.get_tensor(key)
+
+
+def _told(
+    tensors: Iterable[tuple[str, torch.Tensor]], shapes: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors, and note each one's shape and type."""
+    for key, tensor in tensors:
+        shapes[key] = torch.empty_like(tensor, device="meta")
+        yield key, tensor
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
@@ -66,8 +113,8 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def _wrong_value(found: Mapping[str, torch.Tensor]) -> str | None:
-    for key, tensor in found.items():
+def _wrong_value(found: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    for key, tensor in found:
         if tensor.is_floating_point():
             bad = int((~torch.isfinite(tensor.float())).sum())
             if bad:
@@ -75,14 +122,14 @@ def _wrong_value(found: Mapping[str, torch.Tensor]) -> str | None:
     return None
 
 
-def _wrong_names(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str | None:
+def _wrong_names(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], whose: str) -> str | None:
     missing = [key for key in wanted if key not in found]
     if missing:
         return f"{_first(missing)} missing, of shape {list(wanted[missing[0]].shape)}"
     unexpected = [key for key in found if key not in wanted and not _is_embedding(key)]
     if unexpected:
         shape = list(found[unexpected[0]].shape)
-        return f"{_first(unexpected)} of no part that adapter_config.json asks for on this base, of shape {shape}"
+        return f"{_first(unexpected)} of no part {whose}, of shape {shape}"
     for key, one in wanted.items():
         if found[key].shape != one.shape:
             return f"{key!r} has the shape {list(found[key].shape)}, and {list(one.shape)} is wanted"

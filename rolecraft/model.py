@@ -32,6 +32,9 @@ from rolecraft.team import Team
 Dtype = Literal["float32", "bfloat16", "float16", "stored"]
 """The type of a model's weights; `stored` is that of its files."""
 
+_OWN_TEMPLATE = "rolecraft_template"
+"""In a saved tokenizer's config: the model's own template, where the one beside it is made of that."""
+
 _SHAPE = (
     "model_type",
     "hidden_size",
@@ -104,18 +107,23 @@ def load(
     there is one. `merge` folds the adapter into the weights: the same model to rounding, faster, no longer trainable.
     Raises NotFound for a model that is not there, ContractError where base, adapter and renderer do not fit together.
     """
-    place = _place(bases.find(base))
-    _read_config(base, place)  # first, since each part reads it and fails for another reason
-    tokenizer = _load_tokenizer(base, place)
+    source, whole = bases.source(base, adapter), adapter is not None and bases.is_whole(adapter)
+    place = _place(bases.find(source))
+    told = _read_config(source, place)  # first, since each part reads it and fails for another reason
+    tokenizer = _load_tokenizer(source, place)
     if adapter is None:
         renderers.prepare(tokenizer, renderer)
-    model = _load_model(base, place, dtype).to(_device(device))
-    _check_vocabulary(base, model, tokenizer)
+    elif whole:
+        fit.require_whole_fit(adapter, make_empty(told))
+    model = _load_model(source, place, dtype).to(_device(device))
+    _check_vocabulary(source, model, tokenizer)
     config, weights = _digest_config(model), _digest_weights(model)
     made = None
     if adapter is not None:
         made = _contract_of(adapter, renderer)
         renderer = renderer or (made.renderer if made else None)
+        if made is not None and whole:
+            config, weights = _digests_of_base(base, made)
     found = _renderer(base, tokenizer, renderer, think)
     renderers.release(found)
     chat = f"{found.name}: {found.why}" if found.why else ""
@@ -124,8 +132,25 @@ def load(
         return dataclasses.replace(loaded, switch=renderers.switch(found, tokenizer))
     if made is not None:
         contract.check(made, make_contract(loaded), loaded.renderer)
-    tuned = _attach(model, adapter, merge)
+    tuned = model if whole else _attach(model, adapter, merge)
     return dataclasses.replace(loaded, model=tuned, gate=_gate(tuned, made))
+
+
+def make_empty(config: Any) -> Any:
+    """Return a model without numbers, on the meta device, for what its shape tells; raises NotFound."""
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except fit.UNREADABLE as error:
+        raise NotFound(f"config {config.model_type!r} is of no causal language model: {_first_line(error)}") from error
+
+
+def _digests_of_base(base: str, made: Contract) -> tuple[str, str]:
+    """Return the digests of a whole tuned model's base: those it was tuned on, and of another named base its shape.
+
+    The base's weights are not loaded and may not even be there, so only a base of another shape is found out.
+    """
+    return made.config if base == made.base else _digest_config(make_empty(load_config(base))), made.weights
 
 
 def _place(found: str) -> str:
@@ -150,6 +175,8 @@ def save_tokenizer(loaded: Loaded, players: Team, folder: Path) -> None:
     )
     if (name := contract.name_of(renderer)) != contract.OWN:
         tokenizer.init_kwargs["rolecraft_renderer"] = name
+    if renderer.format.template:  # told instructions, the one that is saved would tell them twice
+        tokenizer.init_kwargs[_OWN_TEMPLATE] = renderer.format.template.text
     tokenizer.save_pretrained(str(folder))
 
 
@@ -159,6 +186,8 @@ def _load_tokenizer(base: str, place: str) -> Any:
     except fit.UNREADABLE as error:
         _refuse_code(base, error)
         raise NotFound(f"{_no_tokenizer(base)} ({_first_line(error)})") from error
+    if isinstance(kept := tokenizer.init_kwargs.get(_OWN_TEMPLATE), str):
+        tokenizer.chat_template = kept
     # Some families' classes build an empty tokenizer out of no files at all.
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
         raise NotFound(_no_tokenizer(base))
@@ -200,7 +229,7 @@ def _load_model(base: str, place: str, dtype: Dtype) -> Any:
         if find_adapter_config_file(place) is not None:
             raise ValueError("an adapter lies in the same folder; move it to one of its own, or it would go unchecked")
         kind = "auto" if dtype == "stored" else getattr(torch, dtype)
-        with _no_bar():  # of loading what is on disk it would be gone before it could be read
+        with no_bar():  # of loading what is on disk it would be gone before it could be read
             model = AutoModelForCausalLM.from_pretrained(place, dtype=kind, trust_remote_code=False)
     except fit.UNREADABLE as error:
         _refuse_code(base, error)
@@ -209,7 +238,8 @@ def _load_model(base: str, place: str, dtype: Dtype) -> Any:
 
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
+def no_bar() -> Iterator[None]:
+    """Let transformers show no bars of what it reads and writes within."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -263,6 +293,8 @@ def _contract_of(adapter: Path, renderer: str | Path | None) -> Contract | None:
 
 def merges(adapter: Path) -> bool:
     """Tell whether the adapter can be folded into the base's weights: prompts cannot, nor what depends on the token."""
+    if bases.is_whole(adapter):
+        return True
     config = _peft_config(adapter)
     return not config.is_prompt_learning and not hasattr(config, "assignment")
 

@@ -11,15 +11,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from transformers import AutoModelForCausalLM
 
 from rolecraft import adapters, bases, contract, engine, model, recipe
 from rolecraft.engine.context import LONGEST, token_bytes
 from rolecraft.engine.weights import Weights
+from rolecraft.train.memory import activation_bytes
 from rolecraft.types import Message, Prompt, Sampling, ToolCall
 
 if sys.platform != "win32":
@@ -66,8 +65,7 @@ def examine(base: str, weights: Weights = "float32") -> dict[str, Any]:
 
 def estimate(config: Any, lora: recipe.Recipe) -> dict[str, Any]:
     """Return the MiB that playing one conversation and tuning a LoRA on one row at a time need, by a model's config."""
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+    empty = model.make_empty(config)
     parameters = sum(parameter.numel() for parameter in empty.parameters())
     trained = adapters.count_trainable(adapters.find(lora.adapter.name).attach(empty, lora.adapter.settings))
     context = min(getattr(config.get_text_config(), "max_position_embeddings", None) or LONGEST, LONGEST)
@@ -80,17 +78,6 @@ def estimate(config: Any, lora: recipe.Recipe) -> dict[str, Any]:
             "tune": _mib(weights + trained * _ADAM_BYTES + _ROW * activation_bytes(config, width)),
         }
     return found
-
-
-def activation_bytes(config: Any, width: int) -> int:
-    """Return about how many bytes of one token a training step keeps for the way back, without checkpointing.
-
-    Per layer: what the norms, the projections and the feed-forward part take in, and what LoRA's dropout makes of it;
-    at the end the logits four times in float32. The factors fit what a step of the base smollm2 was seen to take.
-    """
-    text = config.get_text_config()
-    layer = 18 * text.hidden_size + 5 * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
-    return int(text.num_hidden_layers * layer * width + 4 * 4 * text.vocab_size)
 
 
 def show(found: Mapping[str, Any], console: Console) -> None:

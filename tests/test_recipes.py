@@ -10,7 +10,7 @@ import pytest
 import tiny
 import yaml
 
-from rolecraft import store
+from rolecraft import bases, store
 from rolecraft.importers import openai
 from rolecraft.recipe import Recipe, load_recipe
 from rolecraft.train import find_recipe, train
@@ -42,7 +42,7 @@ def test_a_recipe_trains_two_steps(path, tmp_path, nano_tokenizer):
     data = replace(data, max_length=2000)  # the tokenizer made for tests cuts words smaller than a real one
     logged = two_steps(replace(recipe, data=data), small_base(tmp_path, nano_tokenizer), tmp_path / "run")
     assert [entry["step"] for entry in logged] == [1, 2]
-    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+    assert bases.is_adapter(tmp_path / "run")
 
 
 def openai_file(tmp_path: Path) -> str:

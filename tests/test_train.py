@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,10 +306,10 @@ def last_step(run: Path) -> int:
     return max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
 
 
-def started(recipe: Path, run: Path, *, until: int) -> subprocess.Popen[bytes]:
+def started(recipe: Path, run: Path, *, until: int, flags: Sequence[str] = DROPOUT) -> subprocess.Popen[bytes]:
     """Start the run in a process of its own, and return it once it writes checkpoint `until`."""
     script = "from pathlib import Path; from rolecraft.train import launch; " + (
-        f"launch(Path({str(recipe)!r}), Path({str(run)!r}), flags={DROPOUT!r})"
+        f"launch(Path({str(recipe)!r}), Path({str(run)!r}), flags={flags!r})"
     )
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while child.poll() is None and last_step(run) < until:

@@ -43,20 +43,20 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def adapter(base: Path) -> Path:
+@pytest.fixture(scope="module", params=["lora", "full"])
+def adapter(base: Path, request: pytest.FixtureRequest) -> Path:
     rows = [Trajectory(f"t{place}", Task(f"t{place}", (ASKED,), (NOW,)), SAID) for place in range(4)]
     data = base.parent / "data.jsonl"
     data.write_text("".join(wire.dumps(wire.trajectory_to_json(one)) + "\n" for one in rows), encoding="utf-8")
     told = {
         "model": {"base": str(base)},
         "data": {"path": str(data), "max_length": 2048},
-        "adapter": {"name": "lora", "r": 2},
+        "adapter": {"name": request.param, **({"r": 2} if request.param == "lora" else {})},
         "training": {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1},
     }
     recipe = base.parent / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(told))
-    return training.train(load_recipe(recipe), base.parent / "run")
+    return training.train(load_recipe(recipe), base.parent / request.param)
 
 
 def test_its_adapter_plays_and_is_prompted_alike_by_transformers(base: Path, adapter: Path) -> None:

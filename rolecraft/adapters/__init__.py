@@ -1,8 +1,8 @@
-"""What an adapter is: a trainable part put on a frozen base.
+"""What an adapter is: a part of a model that is trained, the rest frozen.
 
 To add an adapter, write `adapters/x.py` with the names of `Adapter`; a recipe then names it in `adapter.name`. An
-attached model starts as the base, gives the base no gradient, and is saved and loaded by PEFT's own `save_pretrained`
-and `from_pretrained`.
+attached model starts as the base and gives what is frozen no gradient. It is PEFT's model, with a part put on the base
+and saved without it, or transformers' own, saved whole (see `bases.is_whole`); both by their own `save_pretrained`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Adapter(Protocol):
     """A frozen dataclass with PEFT's names."""
 
     def attach(self, model: Any, settings: Any) -> Any:
-        """Return `model` with the adapter on it and the base frozen; random numbers come from torch's generator."""
+        """Return `model` with all frozen but what is trained; random numbers come from torch's generator."""
         ...
 
     def gate(self, settings: Any) -> Gate | None:

@@ -123,7 +123,7 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     if contract and contract.gate:
         contract.gate.check(players)
     base = options.base or (contract.base if contract else "nano")
-    bases.find(base)
+    bases.find(bases.source(base, options.adapter))
     if len(players.roles) > 1 and taught != name:
         who = f"the adapter in {str(options.adapter)!r}" if options.adapter else f"the base {base!r}"
         print(
@@ -191,11 +191,12 @@ def settle_weights(player: str | remote.Settings, options: argparse.Namespace) -
     """Let what `auto` comes to stand in its place, so that all workers play the same, and so does who goes on later."""
     if not isinstance(player, str) or options.weights != "auto":
         return
-    from rolecraft import model
+    from rolecraft import bases, model
     from rolecraft.engine import weights
 
     model.limit_threads()
-    choice = weights.choose("auto", model.load_config(player), options.concurrency, options.dtype, options.device)
+    config = model.load_config(bases.source(player, options.adapter))
+    choice = weights.choose("auto", config, options.concurrency, options.dtype, options.device)
     options.weights = choice.kind or "float32"
     print(choice.why, file=sys.stderr, flush=True)
 

@@ -10,7 +10,9 @@ GROUP = "tuning"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    parser.add_argument("adapter", type=Path, metavar="ADAPTER", help="the folder of a trained LoRA adapter")
+    parser.add_argument(
+        "adapter", type=Path, metavar="ADAPTER", help="the folder of a trained LoRA adapter, or of full tuning"
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which is not there yet")
     parser.add_argument("--base", metavar="MODEL", help="the base it was tuned on (default: what its contract names)")
     text = "the type of the weights that are written (default: bfloat16)"
@@ -47,4 +49,7 @@ def run(options: argparse.Namespace) -> None:
     loaded.model.to(getattr(torch, options.dtype)).save_pretrained(str(partial))
     model.save_tokenizer(loaded, players, partial)
     partial.rename(options.out)
-    print(f"{options.out}: {base} with {options.adapter} folded in; play it with: rolecraft chat --base {options.out}")
+    what = f"{base} with {options.adapter} folded in"
+    if bases.is_whole(options.adapter):  # nothing is folded: the model without its run, in another type
+        what = f"{options.adapter}, which was whole already, in {options.dtype}"
+    print(f"{options.out}: {what}; play it with: rolecraft chat --base {options.out}")

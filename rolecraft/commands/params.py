@@ -30,8 +30,11 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(counted))
         return
-    trainable, frozen = counted["trainable"], counted["base"]
+    trainable, base, own = counted["trainable"], counted["base"], counted["own"]
+    if own == trainable:
+        print(f"{trainable:,} of the base's own {base:,} parameters are trained: {trainable / base:.2%}")
+        return
     print(
-        f"{trainable:,} trainable parameters beside the base's {frozen:,}, which stay as they are: "
-        f"{trainable / (trainable + frozen):.2%} of the two together, {trainable / frozen:.2%} of the base"
+        f"{trainable:,} trainable parameters beside the base's {base:,}, which stay as they are: "
+        f"{trainable / (trainable + base):.2%} of the two together, {trainable / base:.2%} of the base"
     )

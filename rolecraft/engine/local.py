@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from rolecraft import bases
 from rolecraft.engine.context import own_context
 from rolecraft.engine.matcher import Grammars, Matcher
 from rolecraft.engine.memory import return_freed
@@ -220,7 +221,9 @@ def open_local(
     check(settings)
     choice = Choice(None)
     if settings.weights != "float32":
-        choice = choose(settings.weights, load_config(base), settings.max_requests, dtype, device)
+        choice = choose(
+            settings.weights, load_config(bases.source(base, adapter)), settings.max_requests, dtype, device
+        )
     # What is packed is read as it is stored, so that it is never held in float32; an adapter merged into it would be
     # rounded with it.
     merge = choice.kind is None and adapter is not None and merges(adapter)

@@ -1,6 +1,6 @@
-"""Supervised training of an adapter: from a recipe to a folder that PEFT and every verb of ours can load.
+"""Supervised training of an adapter: from a recipe to a folder that PEFT or transformers and every verb of ours load.
 
-Not covered: evaluation while training (play held-out tasks afterwards), and training a base without an adapter.
+Not covered: evaluation while training (play held-out tasks afterwards).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 import peft
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, TrainerCallback, TrainerState, TrainingArguments
+from peft import PeftModel
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, contract, examples, fit, model, store, team, workers
+from rolecraft import adapters, attention, bases, contract, examples, fit, model, store, team, workers
 from rolecraft.errors import DataError, Interrupted, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
@@ -37,7 +38,7 @@ from rolecraft.recipe import (
 )
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import card, data, precision
+from rolecraft.train import card, data, memory, precision
 from rolecraft.train.batches import Alike, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
@@ -97,13 +98,15 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
 
 
 def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
-    """Return the `trainable` parameters and those of the `base` (see `bases.find_config`); loads no weights."""
-    config = model.load_config(base)
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
-    total = sum(parameter.numel() for parameter in empty.parameters())
+    """Return the `trainable` parameters, those of the `base` (see `bases.find_config`), and how many of them are `own`,
+    that is, both; loads no weights.
+    """
+    empty = model.make_empty(model.load_config(base))
+    own = list(empty.parameters())
+    total = sum(parameter.numel() for parameter in own)
     attached = adapters.find(recipe.adapter.name).attach(empty, recipe.adapter.settings)
-    return {"trainable": adapters.count_trainable(attached), "base": total}
+    trained = sum(parameter.numel() for parameter in own if parameter.requires_grad)
+    return {"trainable": adapters.count_trainable(attached), "base": total, "own": trained}
 
 
 def _work(settings: str, output_dir: str, resume: str, *flags: str) -> None:
@@ -132,7 +135,7 @@ class _Checkpoint:
 def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | None:
     """Return the checkpoint to go on from (None: begin anew); raises SettingsError if the folder is not ours to use."""
     found = last_checkpoint(output_dir)
-    if not resume and (found or (output_dir / "adapter_config.json").exists()):
+    if not resume and (found or bases.is_adapter(output_dir)):
         if not recipe.data.benchmark:  # another folder would not help against bad rows: they are told first
             deque(read_rows(recipe.data, store.BadRows()), maxlen=0)
         raise SettingsError(
@@ -172,6 +175,8 @@ class _Work:
 
 def _prepare(recipe: Recipe, output_dir: Path, arguments: TrainingArguments) -> _Work:
     """Load the base and make the examples; raises DataError for what must not be trained."""
+    needs = memory.count(recipe, arguments)
+    memory.require(needs)
     loaded = model.load(recipe.model.base, dtype=recipe.model.dtype, renderer=recipe.model.renderer)
     if loaded.chat:
         print(f"chat format {loaded.chat}")
@@ -182,6 +187,8 @@ def _prepare(recipe: Recipe, output_dir: Path, arguments: TrainingArguments) -> 
     length = min(recipe.data.max_length, loaded.context or recipe.data.max_length)
     fitting = replace(recipe, data=replace(recipe.data, max_length=length))
     made = data.prepare(fitting, output_dir, chosen, loaded.renderer, gate, arguments)
+    if arguments.process_index == 0:
+        print(memory.tell(needs, max(len(example.ids) for example in made.examples)))
     return _Work(recipe, loaded, chosen, gate, made)
 
 
@@ -208,9 +215,9 @@ def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint
     with StopOnSignal() as signals:
         trainer = _trainer(work, arguments, output_dir, signals)
         if checkpoint:
-            fit.require_fit(checkpoint.folder, trainer.model, trainer.model.peft_config["default"])
+            _require_fit(checkpoint.folder, trainer.model)
         if checkpoint and checkpoint.facts["step"] >= checkpoint.facts["of"]:
-            trainer.model.load_adapter(str(checkpoint.folder), "default", is_trainable=True)
+            trainer.load_weights(checkpoint.folder)
             trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
@@ -218,6 +225,13 @@ def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint
         step, steps = trainer.state.global_step, trainer.state.max_steps
         raise Interrupted(f"stopped after step {step} of {steps}, which is saved; repeat the command with --resume")
     _save(trainer, work, output_dir)
+
+
+def _require_fit(checkpoint: Path, tuned: Any) -> None:
+    if isinstance(tuned, PeftModel):
+        fit.require_fit(checkpoint, tuned, tuned.peft_config["default"])
+    else:
+        fit.require_whole_fit(checkpoint, tuned)
 
 
 def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signals: StopOnSignal) -> RoleTrainer:
@@ -277,7 +291,7 @@ def _accompany(work: _Work, folder: Path) -> None:
 
 
 def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
-    """Write the adapter and its papers to the top of the folder, `adapter_config.json` last: it makes it an adapter."""
+    """Write the adapter and its papers to the top of the folder, last the file that makes it an adapter."""
     finished = output_dir / "finished.partial"
     trainer.save_model(str(finished))
     if not trainer.is_world_process_zero():
@@ -287,7 +301,7 @@ def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
     if loads := adapters.find(work.recipe.adapter.name).loads(trainer.model):
         (finished / adapters.ROUTER_LOAD).write_text(json.dumps(loads) + "\n", encoding="utf-8")
     (finished / "README.md").write_text(card.write(work.recipe, _facts(trainer, work, output_dir)), encoding="utf-8")
-    for path in sorted(finished.iterdir(), key=lambda path: path.name == "adapter_config.json"):
+    for path in sorted(finished.iterdir(), key=lambda path: path.name in bases.MARKS):
         path.replace(output_dir / path.name)
     finished.rmdir()
     print(f"the adapter is in {output_dir}")
@@ -308,6 +322,7 @@ def _facts(trainer: RoleTrainer, work: _Work, output_dir: Path) -> card.Facts:
         steps=trainer.state.global_step,
         step_size=_cut(work.recipe).step_size,
         trainable=adapters.count_trainable(trainer.model),
+        whole=not isinstance(trainer.model, PeftModel),
         losses={key.removeprefix("loss/"): value for key, value in last.items() if key.startswith("loss")},
         versions={"peft": peft.__version__, "torch": str(torch.__version__), "transformers": transformers.__version__},
     )

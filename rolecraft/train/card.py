@@ -13,7 +13,7 @@ from rolecraft.recipe import Recipe, recipe_to_dict
 
 _BODY = """# {title}
 
-An adapter ({method}) for `{base}`, trained with [Rolecraft](https://pypi.org/project/rolecraft/) to act as a
+{what}, trained with [Rolecraft](https://pypi.org/project/rolecraft/) to act as a
 tool-calling agent in the team `{team}`: {roles}.
 
 ## Use
@@ -22,14 +22,12 @@ tool-calling agent in the team `{team}`: {roles}.
 rolecraft chat --adapter {folder} --tools my_tools.py
 ```
 
-The adapter was trained on prompts of the renderer `{renderer}`, and `contract.json` holds what they must look like:
+It was trained on prompts of the renderer `{renderer}`, and `contract.json` holds what they must look like:
 `rolecraft` refuses to play it on others. {elsewhere}
 
 ```python
-{imports}from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained("{folder}")
+{imports}
+model = {loader}.from_pretrained("{folder}")
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 prompt = tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, return_tensors="pt")
 ```
@@ -64,7 +62,17 @@ on it. It calls tools with arguments that can be wrong; let it call only what ma
 """
 
 
+_PEFT = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n"
+_TRANSFORMERS = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+_WHOLE = "The folder is\na whole model, which needs no base. Without Rolecraft, it loads as any model of transformers:"
 _ELSEWHERE = {"lora": "Without Rolecraft, it loads as any PEFT adapter:"}
+_SERVED_WHOLE = """ vLLM takes both:
+
+```bash
+vllm serve {folder}
+```
+
+Its weights are in float32: `rolecraft merge {folder} OUT` writes them in bfloat16, without what the run left here."""
 _SERVED = """ vLLM takes both:
 
 ```bash
@@ -93,6 +101,7 @@ class Facts:
     trainable: int
     losses: Mapping[str, float]
     versions: Mapping[str, str]
+    whole: bool = False
 
 
 def write(recipe: Recipe, facts: Facts) -> str:
@@ -102,19 +111,14 @@ def write(recipe: Recipe, facts: Facts) -> str:
     ]
     losses = ", ".join(f"{value:.4g} ({name})" for name, value in facts.losses.items()) or "not logged"
     dropped = f" ({facts.dropped:,} replies left out: too long or cut)" if facts.dropped else ""
-    method = str(recipe.adapter.name)
     body = _BODY.format(
+        **_loading(recipe, facts),
         title=facts.folder.rstrip("/").rpartition("/")[2],
-        method=method,
-        base=recipe.model.base,
         team=recipe.team.preset,
         roles=", ".join(facts.speakers),
         folder=facts.folder,
         renderer=facts.renderer,
-        elsewhere=_ELSEWHERE.get(method, _OWN_METHOD),
         first=facts.first,
-        served=_SERVED.format(base=recipe.model.base, folder=facts.folder) if method in _ELSEWHERE else "",
-        imports="" if method in _ELSEWHERE else f"import rolecraft.adapters.{method}\n",
         data=_data(recipe),
         trajectories=facts.trajectories,
         examples=facts.examples,
@@ -129,10 +133,31 @@ def write(recipe: Recipe, facts: Facts) -> str:
     return f"---\n{yaml.safe_dump(_front_matter(recipe, facts), sort_keys=False)}---\n\n{body}"
 
 
+def _loading(recipe: Recipe, facts: Facts) -> dict[str, str]:
+    """Return what the card says of what the folder holds and how it is loaded and served."""
+    method, base, folder = str(recipe.adapter.name), recipe.model.base, facts.folder
+    if facts.whole:
+        return {
+            "what": f"A full tuning of `{base}`",
+            "elsewhere": _WHOLE,
+            "imports": _TRANSFORMERS,
+            "loader": "AutoModelForCausalLM",
+            "served": _SERVED_WHOLE.format(folder=folder),
+        }
+    known = method in _ELSEWHERE
+    return {
+        "what": f"An adapter ({method}) for `{base}`",
+        "elsewhere": _ELSEWHERE.get(method, _OWN_METHOD),
+        "imports": _PEFT if known else f"import rolecraft.adapters.{method}\n{_PEFT}",
+        "loader": "AutoPeftModelForCausalLM",
+        "served": _SERVED.format(base=base, folder=folder) if known else "",
+    }
+
+
 def _front_matter(recipe: Recipe, facts: Facts) -> dict[str, Any]:
     return {
         "base_model": recipe.model.base,
-        "library_name": "peft",
+        "library_name": "transformers" if facts.whole else "peft",
         "pipeline_tag": "text-generation",
         "tags": ["rolecraft", "tool-calling", "agent", str(recipe.adapter.name)],
         "versions": dict(facts.versions),

@@ -30,6 +30,7 @@ from rolecraft import objectives, workers
 from rolecraft.adapters import Adapter
 from rolecraft.errors import MissingExtra, RolecraftError, SettingsError
 from rolecraft.examples import Example
+from rolecraft.model import no_bar
 from rolecraft.recipe import TrainingSettings
 from rolecraft.train.batches import Batch, Schedule
 from rolecraft.train.checkpoints import folders as checkpoint_folders
@@ -160,10 +161,22 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
         self._rows, self._schedule, self._adapter, self._speaker_names = rows, schedule, adapter, tuple(speakers)
         self._head = model.get_output_embeddings()
         follow = _Follow(schedule, self._start_clock)
+        caches = getattr(model.config, "use_cache", None)
         super().__init__(model=model, args=arguments, train_dataset=rows, callbacks=[follow, *callbacks])
+        # It was turned off, and saved so a whole model would play without; the loss asks for none by itself.
+        model.config.use_cache = caches
         self.remove_callback(PrinterCallback)
         self._parameters = model.num_parameters(exclude_embeddings=True)
         self._start_clock(0)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save what is trained, without transformers' bar of the files that it writes."""
+        with no_bar():
+            super().save_model(output_dir, _internal_call)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Take the trained weights of a checkpoint, as going on from it would."""
+        self._load_from_checkpoint(str(checkpoint))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return this process's batches; they are planned for all processes, so accelerate must not share them out."""
