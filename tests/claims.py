@@ -64,3 +64,24 @@ def result(arm: str, seed: int, outcomes: str, *, logged: Mapping[str, float] | 
 def table(arms: Mapping[str, Sequence[str]]) -> dict[str, dict[int, Result]]:
     """Return finished cells by arm and seed from the outcomes of each arm's seeds."""
     return {arm: {seed: result(arm, seed, text) for seed, text in enumerate(rows)} for arm, rows in arms.items()}
+
+
+SHORT = {"max_tokens": 4, "max_turns": 1, "max_context": 1024}
+ON_COLUMNS: dict[str, Any] = {
+    **{key: SMALL[key] for key in ("title", "question", "source", "recipe", "settings")},
+    "arms": {"untuned": {"base": "nano"}, "tuned": {}},
+    "seeds": [0],
+    "evaluation": {
+        "modes": {"free": SHORT, "constrained": {**SHORT, "constrain": True}},
+        "columns": {"toolworld:test": {"n": 2, "options": FAMILY}, "toolworld:tools": {"n": 2, "options": FAMILY}},
+    },
+    "comparisons": [{"better": "tuned/free", "than": "untuned/free", "decides": "toolworld:test"}],
+}
+"""A claim on columns: the base nano as it is, and tuned for two steps."""
+
+
+def on_columns(folder: Path, /, **changes: Any) -> Path:
+    """Write a small claim on columns, with other keys if given, and return its path."""
+    path = folder / "wide.yaml"
+    path.write_text(yaml.safe_dump({**json.loads(json.dumps(ON_COLUMNS)), **changes}, sort_keys=False))
+    return path

@@ -173,6 +173,6 @@ def test_a_damaged_cell_is_named(tmp_path, damage):
 def test_every_arm_of_every_claim_resolves():
     for name in claim.names():
         read = claim.load(claim.find(name))
-        for arm in read.arms:
+        for arm in (arm for arm, told in read.arms.items() if told.tuned):
             grid = cells.search_cells(read, arm, "w")
             assert final(read, arm, **(grid[0].search if grid else {})).stages

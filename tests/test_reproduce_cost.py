@@ -6,8 +6,9 @@ import claims
 import pytest
 from rich.console import Console
 
+from rolecraft.reproduce import board as boards
 from rolecraft.reproduce import cells, cost
-from rolecraft.reproduce.cost import Cost
+from rolecraft.reproduce.cost import Cost, Probing
 
 SEARCH = {"small": {"search": {"adapter.r": [2, 3]}}, "large": {}}
 
@@ -30,18 +31,20 @@ def test_cells_side_by_side_take_the_longer_side(costs, workers, minutes):
     assert cost.minutes(costs, workers) == pytest.approx(minutes)
 
 
-def board(tmp_path, **changes) -> cells.Board:
+def board(tmp_path, **changes) -> boards.Board:
     read = claims.make(tmp_path, **changes)
-    return cells.Board(read, tmp_path / "results", dict.fromkeys(read.arms, "w"))
+    return boards.Board(read, tmp_path / "results", dict.fromkeys(read.arms, "w"))
 
 
-def finish(made: cells.Board, cell: cells.Cell, **changes) -> None:
+def finish(made: boards.Board, cell: cells.Cell, **changes) -> None:
     result = claims.result(cell.arm, cell.seed, "10", configuration=cells.configuration(cell), **changes)
     cells.write(cell, result, made.folder)
 
 
-def estimate(made: cells.Board, tmp_path) -> dict[tuple[str, bool], Cost]:
-    costs = cost.estimate(made, tuple(made.claim.arms), made.claim.seeds, tmp_path / "runs", Console(quiet=True))
+def estimate(made: boards.Board, tmp_path) -> dict[tuple[str, bool], Cost]:
+    costs = cost.estimate(
+        made, tuple(made.claim.arms), made.claim.seeds, Probing(tmp_path / "runs", Console(quiet=True))
+    )
     return {(each.arm, each.search): each for each in costs}
 
 

@@ -29,7 +29,7 @@ BOUNDARIES = {
     "sandbox/_keeper.py": "the same",
     "workers.py": "a process whose end must be told to its parent",
     "evaluate/playing.py": "the same",
-    "reproduce/__init__.py": "the same",
+    "reproduce/processes.py": "the same",
     "engine/scheduler.py": "a thread whose death would leave callers waiting for ever",
     "bases.py": "the hub's client raises whatever its HTTP library raises",
 }

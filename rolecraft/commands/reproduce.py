@@ -16,6 +16,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("claim", help="a YAML file, or the name of one in recipes/claims/")
     parser.add_argument("--seeds", type=count, metavar="N", help="run the first N tuning seeds only")
     parser.add_argument("--arms", type=_names, default=(), metavar="A,B", help="run these arms only")
+    text = "of a claim on columns, play these only: benchmark:split, several with commas"
+    parser.add_argument("--columns", type=_names, default=(), metavar="A,B", help=text)
+    text = "where a base lies that the claim names: a folder or a GGUF file; repeat it for each"
+    parser.add_argument("--base", type=_place, action="append", default=[], metavar="NAME=PATH", help=text)
     text = "cells that run side by side, one thread each (default: 2)"
     parser.add_argument("--workers", type=count, default=2, metavar="N", help=text)
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
@@ -40,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
     settings = reproduce.Settings(
         seeds=options.seeds,
         arms=options.arms,
+        columns=options.columns,
+        bases=dict(options.base),
         workers=options.workers,
         dry_run=options.dry_run,
         yes=options.yes,
@@ -55,3 +61,10 @@ def run(options: argparse.Namespace) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH, such as smollm2=models/smollm2.gguf")
+    return name, path

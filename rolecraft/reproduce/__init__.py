@@ -6,43 +6,39 @@ machine. Not covered: several machines at once on the same claim.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from rolecraft import model, store
-from rolecraft.errors import DataError, Interrupted, RolecraftError, SettingsError, UserError
-from rolecraft.reproduce import cells, cost, findings, trial
-from rolecraft.reproduce.cells import Board, Cell, Result
+from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError, UserError
+from rolecraft.reproduce import cells, cost, findings, playing, plays, processes, standings, trial
+from rolecraft.reproduce.board import Board
+from rolecraft.reproduce.cells import Cell, Result
 from rolecraft.reproduce.claim import Claim, load, require
-from rolecraft.reproduce.cost import Cost
+from rolecraft.reproduce.cost import Cost, Probing
 from rolecraft.reproduce.findings import Findings, Grid
+from rolecraft.reproduce.plays import Play
+from rolecraft.reproduce.processes import Done, Job, Work
+from rolecraft.reproduce.standings import Standings
 from rolecraft.types import Json
-
-_GRACE = 60.0  # seconds that a cell gets to save a checkpoint when it is stopped
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Which of the claim's cells are run (the first `seeds`, these `arms`; None and nothing: all), how and where.
+    """Which of the claim's cells are run (the first `seeds`, these `arms` and `columns`; none named: all), and how.
 
-    `workers` cells run side by side, each in a process with one thread; with 1 they run in this process. `yes` runs
-    them though they will take longer than the claim allows. `results` holds the finished cells, `output` run folders.
+    `bases` says where bases lie that have no place of their own: a folder or a GGUF file by the base's name. `workers`
+    cells run side by side, each in a process with one thread; with 1 they run in this process. `yes` runs them though
+    they will take longer than the claim allows. `results` holds the finished cells, `output` run folders.
     """
 
     seeds: int | None = None
     arms: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    bases: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
     dry_run: bool = False
     yes: bool = False
@@ -56,10 +52,12 @@ def reproduce(path: Path, settings: Settings, console: Console) -> dict[str, Jso
 
     Raises UserError if it would take longer than the claim allows, Interrupted on Ctrl-C; what is finished is kept.
     """
-    board = _open(path, settings)
-    arms, seeds = _asked(board.claim, settings)
-    _tell_plan(board, arms, seeds, console)  # before the cost, which may have to be measured first
-    costs = cost.estimate(board, arms, seeds, settings.output, console)
+    claim = load(path)
+    arms, seeds = _asked(claim, settings)
+    board = _open(claim, settings, arms)
+    _tell_plan(board, arms, seeds, settings.columns, console)  # before the cost, which may have to be measured first
+    probing = Probing(settings.output, console, settings.bases)
+    costs = cost.estimate(board, arms, seeds, probing, settings.columns)
     minutes = cost.minutes(costs, settings.workers)
     _tell_cost(board, costs, minutes, console)
     if settings.dry_run:
@@ -67,7 +65,7 @@ def reproduce(path: Path, settings: Settings, console: Console) -> dict[str, Jso
     if minutes > board.claim.budget.minutes and not settings.yes:
         raise UserError(
             f"claim {board.claim.name!r} would take about {minutes:.0f} minutes, and it allows "
-            f"{board.claim.budget.minutes:.0f}; do a part (--seeds 1, --arms {arms[0]}), or say --yes"
+            f"{board.claim.budget.minutes:.0f}; do a part ({_part(claim, arms)}), or say --yes"
         )
     _run_missing(board, arms, seeds, costs, settings, console)
     return _write_down(board, settings, console)
@@ -75,22 +73,53 @@ def reproduce(path: Path, settings: Settings, console: Console) -> dict[str, Jso
 
 def report(path: Path, settings: Settings, console: Console) -> dict[str, Json]:
     """Show and write down what the finished cells say, and run nothing; raises DataError if there are none."""
-    return _write_down(_open(path, settings), settings, console)
+    return _write_down(_open(load(path), settings, ()), settings, console)
 
 
-def _open(path: Path, settings: Settings) -> Board:
-    """Read the claim and resolve every arm, so that a mistake in any is told before a cell runs."""
-    claim = load(path)
+def _part(claim: Claim, arms: Sequence[str]) -> str:
+    return (
+        f"--columns {next(iter(claim.evaluation.columns))}"
+        if claim.evaluation.columns
+        else f"--seeds 1, --arms {arms[0]}"
+    )
+
+
+def _open(claim: Claim, settings: Settings, needed: Collection[str]) -> Board:
+    """Resolve every arm, so that a mistake in any is told before a cell runs; bases of `needed` arms must be there.
+
+    On columns another arm's base is known by the cells that it has played, so that a report needs no base at all.
+    """
     board = Board(claim, settings.results / claim.name)
-    bases = {arm: cells.recipes(claim, arm)[0].model.base for arm in claim.arms}
-    weights = {base: model.load(base).weights for base in dict.fromkeys(bases.values())}
+    bases = {
+        arm: told.base or cells.recipes(claim, arm)[0].model.base
+        for arm, told in claim.arms.items()
+        if told.policy is None
+    }
+    recorded = plays.weights(board.folder) if claim.evaluation.columns else {}
+    weights = dict[str, str]()
+    for base in dict.fromkeys(bases.values()):
+        if claim.evaluation.columns and not any(bases.get(arm) == base for arm in needed):
+            weights[base] = recorded.get(base, "")
+        else:
+            weights[base] = model.load(_place(claim, base, settings)).weights
     board.weights = {arm: weights[base] for arm, base in bases.items()}
     return board
+
+
+def _place(claim: Claim, base: str, settings: Settings) -> str:
+    """Return where a base lies; raises NotFound, with how it is got, for one that is not at hand."""
+    if base in claim.bases and base not in settings.bases:
+        raise NotFound(
+            f"claim {claim.name!r} plays base {base!r} ({claim.bases[base]}); say where it lies: --base {base}=PATH"
+        )
+    return settings.bases.get(base, base)
 
 
 def _asked(claim: Claim, settings: Settings) -> tuple[tuple[str, ...], tuple[int, ...]]:
     for name in settings.arms:
         require(name, claim.arms, "--arms has")
+    for name in settings.columns:
+        require(name, claim.evaluation.columns, "--columns has")
     if settings.seeds is not None and not 1 <= settings.seeds <= len(claim.seeds):
         raise SettingsError(f"--seeds is {settings.seeds}; claim {claim.name!r} has {len(claim.seeds)}")
     if settings.workers < 1:
@@ -98,17 +127,23 @@ def _asked(claim: Claim, settings: Settings) -> tuple[tuple[str, ...], tuple[int
     return tuple(dict.fromkeys(settings.arms or claim.arms)), claim.seeds[: settings.seeds]
 
 
-def _tell_plan(board: Board, arms: Sequence[str], seeds: Sequence[int], console: Console) -> None:
+def _tell_plan(
+    board: Board, arms: Sequence[str], seeds: Sequence[int], columns: Collection[str], console: Console
+) -> None:
     """Show the claim, and of the cells that are asked for how many are finished already."""
     console.print(board.claim.title, style="bold", markup=False)
     console.print(board.claim.question, markup=False)
-    rows = []
-    for arm in arms:
-        searched = [board.result(cell) is not None for cell in board.searched(arm)]
-        final = [bool((cell := board.final(arm, seed)) and board.result(cell)) for seed in seeds]
-        for name, finished in ((f"{arm}, search", searched), (arm, final)):
-            if finished:
-                rows.append((name, str(len(finished)), str(sum(finished)), str(len(finished) - sum(finished))))
+    groups: dict[str, list[bool]] = {}
+    for arm in (arm for arm in arms if board.claim.arms[arm].tuned):
+        groups[f"{arm}, search"] = [board.result(cell) is not None for cell in board.searched(arm)]
+        groups[arm] = [bool((cell := board.final(arm, seed)) and board.result(cell)) for seed in seeds]
+    for play in board.plays(arms, seeds, columns, guess=True):
+        groups.setdefault(play.contender, []).append(board.record(play) is not None)
+    rows = [
+        (name, str(len(finished)), str(sum(finished)), str(len(finished) - sum(finished)))
+        for name, finished in groups.items()
+        if finished
+    ]
     heading = ("cells", "number", "finished", "to do")
     console.print(findings.to_table(Grid("what is asked for", heading, tuple(rows))))
 
@@ -146,18 +181,27 @@ class _Progress:
     expected: float = 0.0
     took: float = 0.0
 
-    def tell(self, cell: Cell, result: Result) -> None:
+    def tell(self, cell: Work, done: Done) -> None:
         """Tell that a cell is finished."""
         self.done += 1
-        self.expected += self.costs.get((cell.arm, cell.search is not None), 0.0)
-        self.took += result.seconds
+        self.expected += self.costs.get(_key(cell), 0.0)
+        self.took += done.seconds
         left = (self.total - self.expected) * (self.took / self.expected if self.expected else 1.0) / self.workers / 60
-        scores = ", ".join(f"{split} {100 * one.score:.1f}" for split, one in result.scores.items())
-        told = scores or f"failed: {result.failed}"
         rest = f"about {max(0.0, left):.0f} min left" if self.done < self.count else "the last one"
-        self.console.print(
-            f"[{self.done}/{self.count}] {cell.title}: {told}; {result.seconds:.0f} s; {rest}", markup=False
-        )
+        told = f"{cell.title}: {_came_out(done)}; {done.seconds:.0f} s; {rest}"
+        self.console.print(f"[{self.done}/{self.count}] {told}", markup=False)
+
+
+def _key(cell: Work) -> tuple[str, bool]:
+    return (cell.contender, False) if isinstance(cell, Play) else (cell.arm, cell.search is not None)
+
+
+def _came_out(done: Done) -> str:
+    if not isinstance(done, Result):
+        return f"{100 * done.score:.1f}"
+    if done.failed:
+        return f"failed: {done.failed}"
+    return ", ".join(f"{split} {100 * one.score:.1f}" for split, one in done.scores.items()) or "tuned"
 
 
 def _run_missing(
@@ -173,17 +217,20 @@ def _run_missing(
     expected = {(one.arm, one.search): one.seconds for one in costs}
     progress = _Progress(console, expected, total, settings.workers, count)
 
-    def keep(cell: Cell, result: Result) -> None:
-        board.results[cell.name] = result
-        progress.tell(cell, result)
+    def keep(cell: Work, done: Done) -> None:
+        if isinstance(done, Result):
+            board.results[cell.name] = done
+        else:
+            board.records[cell.name] = done
+        progress.tell(cell, done)
 
-    searching = [cell for arm in arms for cell in board.searched(arm) if not board.result(cell)]
+    job = Job(settings.output / board.claim.name, board.folder, settings.workers, settings.bases)
+    tuned = [arm for arm in arms if board.claim.arms[arm].tuned]
+    searching = [cell for arm in tuned for cell in board.searched(arm) if not board.result(cell)]
     try:
-        with store.lock(settings.output / board.claim.name):
-            _run(searching, board, settings, keep)
-            # seed by seed, so that a part that was stopped compares all arms
-            todo = (cell for seed in seeds for arm in arms if (cell := board.final(arm, seed)))
-            _run([cell for cell in todo if not board.result(cell)], board, settings, keep)
+        with store.lock(job.output):
+            _run(searching, job, keep)
+            _run(board.todo(arms, seeds, settings.columns, job.output), job, keep)
     except (KeyboardInterrupt, Interrupted) as stop:
         raise Interrupted(
             f"stopped with {progress.done} of {count} cells finished, in {board.folder}; the others go on from their "
@@ -191,126 +238,40 @@ def _run_missing(
         ) from stop
 
 
-def _run(todo: Sequence[Cell], board: Board, settings: Settings, keep: Callable[[Cell, Result], None]) -> None:
-    if not todo:
-        return
-    trial.check_tasks(todo[0])
-    job = _Job(settings.output / board.claim.name, board.folder, settings.workers)
-    if settings.workers == 1:
-        model.limit_threads()
-        for cell in todo:
-            with trial.logged(job.output / cell.name / "log.txt"):
-                result = trial.run(cell, job.output, job.results)
-            keep(cell, result)
+def _run(todo: Sequence[Work], job: Job, keep: Callable[[Work, Done], None]) -> None:
+    """Run cells, once it is clear that there are the tasks that they play."""
+    tuned = next((cell for cell in todo if isinstance(cell, Cell)), None)
+    if tuned:
+        trial.check_tasks(tuned)
     else:
-        _run_side_by_side(todo, job, keep)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Where a process that runs a cell writes, and how many of them there are."""
-
-    output: Path
-    results: Path
-    workers: int
-
-
-def _run_side_by_side(todo: Sequence[Cell], job: _Job, keep: Callable[[Cell, Result], None]) -> None:
-    context = multiprocessing.get_context("spawn")
-    waiting, running = list(todo), dict[Connection, tuple[BaseProcess, Cell]]()
-    try:
-        while waiting or running:
-            while waiting and len(running) < job.workers:
-                cell = waiting.pop(0)
-                reader, writer = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_work, args=(cell, job, writer))
-                process.start()
-                running[reader] = process, cell
-                writer.close()  # the other process's copy is then the only one: its end is seen here
-            ready = wait(list(running))
-            for reader in [one for one in running if one in ready]:
-                ended, cell = running.pop(reader)
-                keep(cell, _received(reader, ended, cell, job))
-    finally:
-        _stop([process for process, _ in running.values()])
-
-
-def _received(reader: Connection, process: BaseProcess, cell: Cell, job: _Job) -> Result:
-    """Return what a process sent; raises RolecraftError with its reason for one that failed."""
-    log = job.output / cell.name / "log.txt"
-    try:
-        result = reader.recv()
-    except (EOFError, OSError):
-        process.join()
-        raise RolecraftError(
-            f"the process of cell {cell.name!r} died with exit code {process.exitcode} (-9 is most often too little "
-            f"memory); its log is {log}; repeat the command to go on, with --workers 1 if memory is short"
-        ) from None
-    process.join()
-    if isinstance(result, str):
-        raise RolecraftError(
-            f"cell {cell.name!r} failed: {result}; its log is {log}; repeat the command to go on once the cause is gone"
-        )
-    assert isinstance(result, Result), result
-    return result
-
-
-def _work(cell: Cell, job: _Job, writer: Connection) -> None:
-    """Be the process of one cell: send its result, or the reason as text if it failed."""
-    os.setsid()  # the terminal's Ctrl-C comes to the parent alone, who stops each cell once
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    model.limit_threads()
-    log = job.output / cell.name / "log.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        writer.send(trial.run(cell, job.output, job.results, side_by_side=job.workers))
-    except Interrupted as stop:
-        sys.exit(stop.exit_code)
-    except Exception as error:  # noqa: BLE001 - a process boundary: the parent raises it again, in words
-        traceback.print_exc()
-        writer.send(f"{type(error).__name__}: {error}")
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # only `_run_side_by_side` starts this
-    parent.join()
-    os._exit(1)
-
-
-def _stop(processes: Sequence[BaseProcess]) -> None:
-    """End what still runs: each saves a checkpoint at SIGTERM; what does not heed it is killed."""
-    for process in processes:
-        process.terminate()
-    limit = time.monotonic() + _GRACE
-    for process in processes:
-        process.join(timeout=max(0.0, limit - time.monotonic()))
-        process.kill()
-        process.join()
+        for name, column in {cell.column_name: cell.column for cell in todo if isinstance(cell, Play)}.items():
+            playing.check(name, column)
+    if todo:
+        processes.run_all(todo, job, keep)
 
 
 # ---- what came of it
 
 
 def _write_down(board: Board, settings: Settings, console: Console) -> dict[str, Json]:
-    found = _find(board)
+    found = standings.find(board) if board.claim.evaluation.columns else _find(board)
     if not found.finished:
-        others = len(list(board.folder.glob("*.json")))
+        others = len(list(board.folder.glob("**/*.json")))
         raise DataError(
             f"claim {board.claim.name!r} has no finished cell of its present settings and base in {board.folder} "
             f"({others} files of others); run them: rolecraft reproduce {board.claim.name}"
         )
-    for grid in findings.grids(found):
+    if isinstance(found, Standings):
+        grids, section, told = standings.grids(found), standings.section(found), standings.to_json(found)
+    else:
+        grids, section, told = findings.grids(found), findings.section(found), findings.to_json(found)
+    for grid in grids:
         console.print(findings.to_table(grid))
     console.print(f"[bold]verdict: {found.verdict}[/bold] ({found.finished} of {found.wanted} cells)")
     console.print(findings.rule(board.claim), markup=False)
-    findings.write_section(settings.docs, board.claim.name, findings.section(found))
+    findings.write_section(settings.docs, board.claim.name, section)
     console.print(f"written into {settings.docs} from the cells in {board.folder}")
-    return findings.to_json(found)
+    return told
 
 
 def _find(board: Board) -> Findings:

@@ -21,6 +21,7 @@ from typing import Any
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.recipe import Recipe, read_recipe, recipe_to_dict
 from rolecraft.reproduce.claim import Budget, Claim, Evaluation, Sections
+from rolecraft.reproduce.columns import unusual
 from rolecraft.settings import from_dict, read_yaml, to_dict
 from rolecraft.store import atomic
 from rolecraft.train import find_recipe
@@ -32,6 +33,7 @@ VERSION = 1
 _SECTIONS = ("model", "team", "data", "training")
 _BESIDE_THE_POINT = ("logging_steps", "save_steps", "save_total_limit", "report_to", "processes")
 """Of a recipe's training: what changes how a run is watched and kept, not what it learns."""
+_ON_COLUMNS = ("columns", "modes", "development_columns")
 _INNERMOST = re.compile(r"([\[{])\n\s*([^\[\]{}]*?)\n\s*([\]}])")
 """A list or object that holds no other, over several lines; a line break is never part of a JSON string."""
 
@@ -239,13 +241,7 @@ def _watched(recipe: Recipe, seed: int, share: float, budget: Budget, search: bo
 
 def configuration(cell: Cell) -> dict[str, Json]:
     """Return everything that decides the cell's result, as JSON."""
-    played = to_dict(cell.evaluation)
-    develops = cell.search is not None or cell.budget.most_steps or cell.budget.curve
-    for key in ("splits", "n", "seed"):
-        if cell.search is not None:
-            del played[key]
-        elif not develops:
-            del played[f"development_{key}"]
+    played = _played(cell, bool(cell.search is not None or cell.budget.most_steps or cell.budget.curve))
     grows = cell.search is None and cell.budget.most_steps is not None
     budget = {"most_steps": cell.budget.most_steps, "least_gain": cell.budget.least_gain} if grows else {}
     curve = {"curve": cell.budget.curve} if cell.search is None and cell.budget.curve else {}
@@ -258,11 +254,26 @@ def configuration(cell: Cell) -> dict[str, Json]:
     }
 
 
+def _played(cell: Cell, develops: bool) -> dict[str, Json]:
+    """Return what of the evaluation decides the result; what is played on columns is no part of a tuning."""
+    played = to_dict(cell.evaluation)
+    on_columns = {key: played.pop(key) for key in _ON_COLUMNS}
+    if cell.evaluation.columns:
+        first = unusual(next(iter(cell.evaluation.modes.values())))
+        return {"development_columns": on_columns["development_columns"], "mode": first} if develops else {}
+    for key in ("splits", "n", "seed"):
+        if cell.search is not None:
+            del played[key]
+        elif not develops:
+            del played[f"development_{key}"]
+    return played
+
+
 def digest(cell: Cell) -> str:
     """Return the hash that names the cell: of its configuration without the settings that are at their defaults."""
     told = configuration(cell)
     plain = to_dict(Evaluation())
-    told["evaluation"] = {key: value for key, value in told["evaluation"].items() if value != plain[key]}
+    told["evaluation"] = {key: value for key, value in told["evaluation"].items() if value != plain.get(key)}
     told["stages"] = [_unusual(recipe, _told(recipe)) for recipe in cell.stages]
     told["search"] = cell.search is not None
     return hash_json(told)
@@ -288,12 +299,12 @@ def _unusual(recipe: Recipe, told: Mapping[str, Mapping[str, Json]]) -> dict[str
     }
 
 
-def _agrees(recorded: Json, now: Json) -> bool:
+def agrees(recorded: Json, now: Json) -> bool:
     """Return whether two configurations agree in everything that both of them tell."""
     if isinstance(recorded, dict) and isinstance(now, dict):
-        return all(_agrees(recorded[key], now[key]) for key in recorded.keys() & now.keys())
+        return all(agrees(recorded[key], now[key]) for key in recorded.keys() & now.keys())
     if isinstance(recorded, list) and isinstance(now, list):
-        return len(recorded) == len(now) and all(map(_agrees, recorded, now))
+        return len(recorded) == len(now) and all(map(agrees, recorded, now))
     return bool(recorded == now)
 
 
@@ -308,15 +319,19 @@ def finished(cell: Cell, folder: Path) -> Result | None:
     found = sorted(folder.parent.glob(f"*/*-{cell.seed}-{digest(cell)}.json"))
     now = json.loads(json.dumps(configuration(cell)))
     for path in sorted(found, key=lambda path: path.parent != folder):  # its own first
-        if _agrees(dict((result := read(path)).configuration), now):
+        if agrees(dict((result := read(path)).configuration), now):
             return replace(result, claim=cell.claim, arm=cell.arm)
     return None
 
 
 def write(cell: Cell, result: Result, folder: Path) -> Path:
     """Write the result under the cell's name, whole or not at all, and return its path."""
-    path = folder / f"{cell.name}.json"
-    text = json.dumps(asdict(result), indent=1, ensure_ascii=False)
+    return dump(folder / f"{cell.name}.json", asdict(result))
+
+
+def dump(path: Path, data: Json) -> Path:
+    """Write JSON that a person can read, whole or not at all: a list or object that holds no other is a line."""
+    text = json.dumps(data, indent=1, ensure_ascii=False)
     short = _INNERMOST.sub(lambda found: found[1] + re.sub(r"\n\s*", " ", found[2]) + found[3], text)
     with atomic(path) as unfinished:
         unfinished.write_text(short + "\n", encoding="utf-8")
@@ -338,35 +353,3 @@ def read(path: Path) -> Result:
 def read_all(folder: Path) -> list[Result]:
     """Return every finished cell in `folder`, whatever its settings."""
     return [read(path) for path in sorted(folder.glob("*.json"))]
-
-
-@dataclass(slots=True)
-class Board:
-    """The claim's cells and which of them `folder` holds finished; `weights` is the digest of each arm's base."""
-
-    claim: Claim
-    folder: Path
-    weights: dict[str, str] = field(default_factory=dict)
-    results: dict[str, Result] = field(default_factory=dict)
-
-    def result(self, cell: Cell) -> Result | None:
-        """The cell's result, if it is finished."""
-        if cell.name not in self.results and (found := finished(cell, self.folder)):
-            self.results[cell.name] = found
-        return self.results.get(cell.name)
-
-    def searched(self, arm: str) -> tuple[Cell, ...]:
-        """The arm's search cells."""
-        return search_cells(self.claim, arm, self.weights[arm])
-
-    def chosen(self, arm: str) -> dict[str, Any] | None:
-        """What the arm's search chose; nothing for an arm without one, None while it is not finished."""
-        results = [self.result(cell) for cell in self.searched(arm)]
-        if not all(results):
-            return None
-        return choose([one for one in results if one]) if results else {}
-
-    def final(self, arm: str, seed: int) -> Cell | None:
-        """The arm's cell at a seed, or None while its search is not finished."""
-        chosen = self.chosen(arm)
-        return None if chosen is None else final_cell(self.claim, arm, seed, self.weights[arm], chosen)

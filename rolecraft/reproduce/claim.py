@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import rolecraft.reproduce.columns as columns
 from rolecraft.errors import NotFound, SettingsError
+from rolecraft.reproduce.columns import Column, Mode
 from rolecraft.settings import from_dict, read_yaml
 
 Sections = Mapping[str, Mapping[str, Any]]
@@ -23,17 +25,27 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way of tuning; `says` tells it in a phrase.
+    """One way of tuning, or what is played without any; `says` tells it in a phrase.
 
     `settings` are laid over the claim's. With `stages` there are several tunings, one after the other: each lays its
     settings over the arm's and starts from the base with the adapter before it merged in. `search` names settings of
     the last stage (`training.learning_rate`) with values to try; the best on the development tasks is taken.
+    On columns of several benchmarks an arm may be a `base` that is not tuned at all, or a benchmark's trivial `policy`,
+    and `play` is laid over every mode.
     """
 
     says: str = ""
     settings: Sections = field(default_factory=dict)
     stages: tuple[Sections, ...] = ()
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    base: str | None = None
+    policy: str | None = None
+    play: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the arm is tuned before it is played."""
+        return self.base is None and self.policy is None
 
     def __post_init__(self) -> None:
         """Refuse a search that tries nothing or sets nothing."""
@@ -42,6 +54,8 @@ class Arm:
                 raise SettingsError(f"search has {key!r}; write a setting as section.key")
             if not isinstance(values, list | tuple) or not values:
                 raise SettingsError(f"search.{key} is {values!r}; give a list of values to try")
+        if not self.tuned and (self.settings or self.stages or self.search or (self.base and self.policy)):
+            raise SettingsError("an arm with base or policy is not tuned: it has one of them, says and play, no more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,9 @@ class Evaluation:
 
     Everything that is chosen (a searched setting, when to stop) is chosen on the development tasks, whose seed is
     another. `options` are the benchmark's own settings.
+
+    With `columns` (by `benchmark:split`) each of them is played in each of the `modes`, one cell each, and what is
+    chosen is chosen on `development_columns`, in the first mode; benchmark, splits and the like then mean nothing.
     """
 
     benchmark: str = "toolworld"
@@ -62,9 +79,22 @@ class Evaluation:
     options: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int = 10
     max_tokens: int = 96
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+    development_columns: Mapping[str, Column] = field(default_factory=dict)
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The names of what is scored: columns, or the benchmark's splits."""
+        return tuple(self.columns) or self.splits
 
     def __post_init__(self) -> None:
         """Refuse to choose on the tasks that are reported."""
+        columns.check({**self.columns, **self.development_columns}, self.modes, "evaluation")
+        if bool(self.columns) != bool(self.modes):
+            raise SettingsError("evaluation has columns or modes alone; write both, or neither")
+        if shared := [name for name in self.columns if name in self.development_columns]:
+            raise SettingsError(f"evaluation: column {shared[0]!r} is reported, and chosen on; choose on another")
         if self.seed == self.development_seed:
             raise SettingsError(f"evaluation.development_seed is {self.seed}, the test seed; give another one")
         if min(self.n, self.development_n) < 1 or not self.splits or not self.development_splits:
@@ -99,7 +129,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """That arm `better` scores above arm `than`; with `decides`, the verdict asks for it on that split."""
+    """That arm `better` scores above arm `than`; with `decides`, the verdict asks for it on that split.
+
+    On columns `arm/mode` is the arm played in that mode, and an arm alone is compared in every mode.
+    """
 
     better: str
     than: str
@@ -119,7 +152,8 @@ class Paper:
 class Claim:
     """A question, the arms that answer it, and the rule for the verdict.
 
-    All arms stand on `recipe` with `settings` over it. `measures` names logged numbers to show beside the scores. The
+    All tuned arms stand on `recipe` with `settings` over it. `measures` names logged numbers to show beside the scores.
+    `bases` says of a base that is no name on the hub what it is and how it is got. The
     verdict is `reproduced` if every deciding comparison is significant in its direction (exact sign flips over the
     tasks, each with all its seeds, p < 0.05, and every seed's difference of that sign), `opposite` if one is
     significant the other way round, else `not at this scale`.
@@ -129,8 +163,8 @@ class Claim:
     title: str
     question: str
     source: str
-    recipe: str
     arms: Mapping[str, Arm]
+    recipe: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     settings: Sections = field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
@@ -138,25 +172,54 @@ class Claim:
     comparisons: tuple[Comparison, ...] = ()
     measures: tuple[str, ...] = ()
     paper: Paper = Paper()
+    bases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that nothing bears."""
         for name in self.arms:
             if not _NAME.fullmatch(name):
                 raise SettingsError(f"arm {name!r} names files; write it with small letters, digits and single hyphens")
-        for one in self.comparisons:
-            for name in (one.better, one.than):
-                require(name, self.arms, "a comparison names arm")
-            if one.decides is not None:
-                require(one.decides, self.evaluation.splits, f"{one.better} against {one.than} is decided on split")
-        if not any(one.decides for one in self.comparisons):
-            raise SettingsError(f"claim {self.name!r} has no comparison with `decides`: no verdict could follow")
+            self._check_arm(name)
+        self._check_comparisons()
         for name in self.paper.figures:
             require(name, self.arms, "paper.figures names arm")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SettingsError(f"seeds are {list(self.seeds)}; give at least one, and each once")
         if self.budget.search_seed in self.seeds:
             raise SettingsError(f"budget.search_seed {self.budget.search_seed} is one of the seeds; give another one")
+        if self.evaluation.columns and not self.evaluation.development_columns and self._chooses():
+            raise SettingsError("something is chosen, and on columns it needs evaluation.development_columns")
+
+    def mode(self, arm: str, name: str) -> Mode:
+        """Return the mode as the arm is played in it; raises SettingsError for a setting that a mode has not."""
+        return columns.under(self.evaluation.modes[name], self.arms[arm].play, f"arms.{arm}.play")
+
+    def _chooses(self) -> bool:
+        return bool(self.budget.most_steps or self.budget.curve or any(arm.search for arm in self.arms.values()))
+
+    def _check_arm(self, name: str) -> None:
+        arm = self.arms[name]
+        if not self.evaluation.columns and (not arm.tuned or arm.play):
+            raise SettingsError(f"arm {name!r} has base, policy or play; these are for evaluation.columns")
+        if arm.tuned and not self.recipe:
+            raise SettingsError(f"'recipe' is missing, and arm {name!r} is tuned; name one, or give the arm a base")
+        for mode in self.evaluation.modes:
+            self.mode(name, mode)
+
+    def _check_comparisons(self) -> None:
+        for one in self.comparisons:
+            for contender in (one.better, one.than):
+                self._check_contender(contender)
+            if one.decides is not None:
+                require(one.decides, self.evaluation.reported, f"{one.better} against {one.than} is decided on split")
+        if not any(one.decides for one in self.comparisons):
+            raise SettingsError(f"claim {self.name!r} has no comparison with `decides`: no verdict could follow")
+
+    def _check_contender(self, contender: str) -> None:
+        arm, slash, mode = contender.partition("/")
+        require(arm, self.arms, "a comparison names arm")
+        if slash:
+            require(mode, self.evaluation.modes, f"a comparison names {contender!r}, and mode")
 
 
 def names() -> list[str]:
@@ -181,10 +244,20 @@ def load(path: Path) -> Claim:
     if not isinstance(arms, Mapping) or not arms:
         raise SettingsError(f"{path}: arms holds {arms!r}; name at least one arm, with its settings under it")
     read = {str(name): from_dict(Arm, arm, f"arms.{name}") for name, arm in arms.items()}
-    missing = [key for key in ("title", "question", "source", "recipe") if not data.get(key)]
+    missing = [key for key in ("title", "question", "source") if not data.get(key)]
     if missing:
-        raise SettingsError(f"{path}: {missing[0]!r} is missing; a claim says its title, question, source and recipe")
-    return from_dict(Claim, {**data, "name": path.stem, "arms": read}, str(path))
+        raise SettingsError(f"{path}: {missing[0]!r} is missing; a claim says its title, question and source")
+    evaluation = _evaluation(data.get("evaluation"))
+    return from_dict(Claim, {**data, "name": path.stem, "arms": read, "evaluation": evaluation}, str(path))
+
+
+def _evaluation(data: Any) -> Any:
+    """Return the evaluation as YAML has it, with its columns and modes read; another value is refused later."""
+    if not isinstance(data, Mapping):
+        return data or {}
+    kinds = {"columns": Column, "modes": Mode, "development_columns": Column}
+    read = {key: columns.read(data[key], kind, f"evaluation.{key}") for key, kind in kinds.items() if key in data}
+    return {**data, **read}
 
 
 def require(name: str, known: Collection[str], what: str) -> None:

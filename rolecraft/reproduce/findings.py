@@ -14,7 +14,7 @@ from rich.table import Table
 
 from rolecraft.errors import DataError
 from rolecraft.reproduce.cells import Result, Tuning
-from rolecraft.reproduce.claim import Arm, Claim
+from rolecraft.reproduce.claim import Arm, Claim, Comparison
 from rolecraft.scores import Interval, Paired, Score, over_seeds, over_tasks, pooled
 from rolecraft.store import atomic
 from rolecraft.types import Json
@@ -83,35 +83,41 @@ def find(claim: Claim, cells: Mapping[str, Mapping[int, Result]], chosen: Mappin
     The verdict is `incomplete` while a cell is missing that it rests on. Raises DataError for cells of other tasks.
     """
     contrasts = tuple(
-        contrast
+        found
         for one in claim.comparisons
         for split in claim.evaluation.splits
-        if (contrast := _contrast(one.better, one.than, split, one.decides == split, cells))
+        if (found := contrast(one, split, cells))
     )
-    return Findings(claim, cells, chosen, contrasts, _verdict(claim, contrasts))
+    wanted = sum(one.decides is not None for one in claim.comparisons)
+    whole = [len(one.seeds) == len(claim.seeds) for one in contrasts if one.decides]
+    return Findings(claim, cells, chosen, contrasts, decide(contrasts, whole=len(whole) == wanted and all(whole)))
 
 
-def _contrast(
-    better: str, than: str, split: str, decides: bool, cells: Mapping[str, Mapping[int, Result]]
-) -> Contrast | None:
-    seeds = tuple(seed for seed in cells.get(than, {}) if seed in cells.get(better, {}))
+def contrast(one: Comparison, split: str, cells: Mapping[str, Mapping[int, Result]]) -> Contrast | None:
+    """Return a comparison on a split, or None if no seed has both; raises DataError for cells of other tasks."""
+    better, than = one.better, one.than
+    seeds = tuple(
+        seed
+        for seed, result in cells.get(than, {}).items()
+        if split in result.scores and seed in cells.get(better, {}) and split in cells[better][seed].scores
+    )
     if not seeds:
         return None
     ours, theirs = ([cells[arm][seed].scores[split] for seed in seeds] for arm in (better, than))
-    if len({one.tasks for one in (*ours, *theirs)}) > 1:
+    if len({each.tasks for each in (*ours, *theirs)}) > 1:
         raise DataError(
             f"cells of {better!r} and {than!r} have played different tasks of split {split!r}: the benchmark has "
             "changed between them; raise cells.VERSION, and run them again"
         )
-    paired = pooled([one.values for one in theirs], [one.values for one in ours])
-    by_seed = tuple(one.score - other.score for one, other in zip(ours, theirs, strict=True))
-    return Contrast(better, than, split, decides, seeds, paired, by_seed)
+    paired = pooled([each.values for each in theirs], [each.values for each in ours])
+    by_seed = tuple(mine.score - other.score for mine, other in zip(ours, theirs, strict=True))
+    return Contrast(better, than, split, one.decides == split, seeds, paired, by_seed)
 
 
-def _verdict(claim: Claim, contrasts: Sequence[Contrast]) -> str:
+def decide(contrasts: Sequence[Contrast], *, whole: bool) -> str:
+    """Return the verdict: `incomplete` unless all deciding comparisons are there, with all their seeds (`whole`)."""
     deciding = [one for one in contrasts if one.decides]
-    wanted = sum(one.decides is not None for one in claim.comparisons)
-    if len(deciding) < wanted or any(len(one.seeds) < len(claim.seeds) for one in deciding):
+    if not whole:
         return "incomplete"
     if any(one.direction < 0 for one in deciding):
         return "opposite"
@@ -141,7 +147,8 @@ class Grid:
 
 def grids(found: Findings) -> list[Grid]:
     """Return the tables: scores, costs, paired comparisons, and the development scores if there are any."""
-    return [_scores(found), _costs(found), _comparisons(found), *_development(found)]
+    tuned = costs(found.claim, list(found.claim.arms), found.cells, found.chosen)
+    return [_scores(found), tuned, comparisons(found.contrasts), *_development(found)]
 
 
 def to_table(grid: Grid) -> Table:
@@ -183,21 +190,27 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _costs(found: Findings) -> Grid:
-    searched = any(arm.search for arm in found.claim.arms.values())
+def costs(
+    claim: Claim,
+    arms: Sequence[str],
+    cells: Mapping[str, Mapping[int, Result]],
+    chosen: Mapping[str, Mapping[str, Json]],
+) -> Grid:
+    """Return the table of what the arms' tuning took."""
+    searched = any(arm.search for arm in claim.arms.values())
     rows = []
-    for name in found.claim.arms:
-        tunings = [one.tuning for one in found.cells.get(name, {}).values() if one.tuning is not None]
+    for name in arms:
+        tunings = [one.tuning for one in cells.get(name, {}).values() if one.tuning is not None]
         taken = (
             [f"{tunings[0].trainable:,}", *map(_mean, zip(*map(_taken, tunings), strict=True))]
             if tunings
             else ["-"] * 4
         )
-        chosen = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in found.chosen.get(name, {}).items())
-        measured = [_number(_logged(tunings, measure)) for measure in found.claim.measures]
-        rows.append((name, *taken, *([chosen or "-"] if searched else []), *measured))
+        values = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in chosen.get(name, {}).items())
+        measured = [_number(_logged(tunings, measure)) for measure in claim.measures]
+        rows.append((name, *taken, *([values or "-"] if searched else []), *measured))
     heading = ("arm", "trainable", "steps", "tokens", "seconds", *(["chosen"] if searched else []))
-    return Grid("tuning, the mean of the seeds", (*heading, *found.claim.measures), tuple(rows))
+    return Grid("tuning, the mean of the seeds", (*heading, *claim.measures), tuple(rows))
 
 
 def _taken(tuning: Tuning) -> tuple[float, ...]:
@@ -213,26 +226,28 @@ def _logged(tunings: Sequence[Tuning], measure: str) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _comparisons(found: Findings) -> Grid:
+def comparisons(contrasts: Sequence[Contrast]) -> Grid:
+    """Return the table of the paired comparisons."""
     rows = []
-    for one in found.contrasts:
+    for one in contrasts:
         seeds = over_seeds(one.by_seed)
         rows.append(
             (
                 f"{one.better} - {one.than}",
                 f"{one.split} (decides)" if one.decides else one.split,
-                f"{100 * one.paired.difference:+.1f} {_points(one.paired.interval)}",
+                f"{100 * one.paired.difference:+.1f} {points(one.paired.interval)}",
                 f"{one.paired.p:.2g}",
                 f"{one.paired.better} / {one.paired.worse} of {one.paired.n}",
-                " ".join(f"{100 * value:+.1f}" for value in one.by_seed) + (f" {_points(seeds)}" if seeds else ""),
+                " ".join(f"{100 * value:+.1f}" for value in one.by_seed) + (f" {points(seeds)}" if seeds else ""),
             )
         )
-    test = found.contrasts[0].paired.test if found.contrasts else "exact sign flips"
+    test = contrasts[0].paired.test if contrasts else "exact sign flips"
     heading = ("difference of", "split", "points (over tasks)", "p", "better / worse", "by seed (over seeds)")
     return Grid(f"paired, with 95 % intervals; p by {test} over tasks, each with all its seeds", heading, tuple(rows))
 
 
-def _points(interval: Interval) -> str:
+def points(interval: Interval) -> str:
+    """Return an interval of a difference in points."""
     return f"({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
 
 
@@ -261,25 +276,29 @@ def rule(claim: Claim) -> str:
 def section(found: Findings) -> str:
     """Return the claim's section of the document."""
     claim = found.claim
-    arms = [f"- `{name}`: {arm.says or _nothing_said(arm)}" for name, arm in claim.arms.items()]
+    arms = [f"- `{name}`: {arm.says or nothing_said(arm)}" for name, arm in claim.arms.items()]
     parts = [
         f"## {claim.name}: {claim.title}",
         f"{claim.question} Source: {claim.source}.",
         f"**Verdict: {found.verdict}** ({found.finished} of {found.wanted} cells). {rule(claim)}",
         "\n".join(arms),
         *map(to_markdown, grids(found)),
-        *_paper_lines(claim),
+        *paper_lines(claim),
         " ".join(filter(None, (_played(claim), _tuned(claim), _where(found)))),
         f"```bash\nrolecraft reproduce {claim.name}\n```",
     ]
     return "\n\n".join(parts)
 
 
-def _nothing_said(arm: Arm) -> str:
+def nothing_said(arm: Arm) -> str:
+    """Return what is told of an arm that says nothing of itself."""
+    if not arm.tuned:
+        return f"base {arm.base}, not tuned" if arm.base else f"the policy {arm.policy!r}"
     return f"{len(arm.stages)} stages" if arm.stages else "the recipe"
 
 
-def _paper_lines(claim: Claim) -> list[str]:
+def paper_lines(claim: Claim) -> list[str]:
+    """Return the paragraph of the paper's figures that stand in no table, or nothing."""
     rows = [f"{name} {_figures(row)}" for name, row in claim.paper.also.items()]
     told = f"The paper's figures: {claim.paper.says}." if claim.paper.says else ""
     return [f"{told} {'Its other rows: ' + '; '.join(rows) + '.' if rows else ''}".strip()] if told or rows else []

@@ -6,24 +6,21 @@ its last episode. Not covered: which cells there are (`cells`), and running seve
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import peft
-import torch
-import transformers
 from rich.console import Console
 
+import rolecraft.reproduce.machine as machine
+import rolecraft.reproduce.playing as playing
 from rolecraft import agent, bases, engine, evaluate, model, team, train
 from rolecraft.errors import DataError, RolecraftError
 from rolecraft.recipe import Recipe, recipe_to_dict
@@ -61,19 +58,22 @@ class _Clock:
     tasks: int = 0
 
 
-def run(cell: Cell, folder: Path, results: Path, *, side_by_side: int = 1) -> Result:
+def run(
+    cell: Cell, folder: Path, results: Path, paths: Mapping[str, str] | None = None, *, side_by_side: int = 1
+) -> Result:
     """Run the cell in `folder/<its name>`, or go on with it there, and write its result into `results`.
 
-    `side_by_side` tells how many cells share the machine, and is recorded. A search cell whose tuning goes wrong is a
-    result with the reason. Raises Interrupted when a signal stopped it after a checkpoint, and what `train` raises.
+    `paths` says where bases lie that have no place of their own. `side_by_side` tells how many cells share the
+    machine, and is recorded. A search cell whose tuning goes wrong is a result with the reason. Raises Interrupted when
+    a signal stopped it after a checkpoint, and what `train` raises.
     """
     started, place, clock = time.monotonic(), folder / cell.name, _Clock()
     result = Result(
-        cell.claim, cell.arm, cell.seed, cell.search, configuration(cell), {}, machine=_machine(side_by_side)
+        cell.claim, cell.arm, cell.seed, cell.search, configuration(cell), {}, machine=machine.describe(side_by_side)
     )
     kept = None
     try:
-        result, kept = _run(cell, place, clock, result)
+        result, kept = _run(placed(cell, paths or {}), place, clock, result)
     except RolecraftError as error:
         # The plain class is a training that went wrong, such as a loss that is not finite: an answer to a search.
         if cell.search is None or type(error) is not RolecraftError:
@@ -87,6 +87,13 @@ def run(cell: Cell, folder: Path, results: Path, *, side_by_side: int = 1) -> Re
     return result
 
 
+def placed(cell: Cell, paths: Mapping[str, str]) -> Cell:
+    """Return the cell with its base where `paths` says that it lies; its hash is another one."""
+    base = cell.stages[0].model.base
+    found = paths.get(base, base)
+    return replace(cell, stages=tuple(replace(one, model=replace(one.model, base=found)) for one in cell.stages))
+
+
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Let what is printed inside go to a file, at its end."""
@@ -98,6 +105,10 @@ def logged(path: Path) -> Iterator[None]:
 def check_tasks(cell: Cell) -> None:
     """Raise DataError if a split has fewer tasks than the cell plays, before anything is tuned for them."""
     asked = cell.evaluation
+    for name, column in {**asked.columns, **asked.development_columns}.items():
+        playing.check(name, column)
+    if asked.columns:
+        return
     wanted = [(split, asked.development_n, asked.development_seed) for split in asked.development_splits]
     if cell.search is None:
         wanted += [(split, asked.n, asked.seed) for split in asked.splits]
@@ -131,7 +142,9 @@ def _run(cell: Cell, place: Path, clock: _Clock, result: Result) -> tuple[Result
     """Return the result with everything filled in, and the adapter that was played."""
     stages, points = _tune_all(cell, place, clock)
     asked, tuning = cell.evaluation, _tuning(stages)
-    if cell.search is None:
+    if cell.search is None and asked.columns:
+        scores = {}  # each column is played by a cell of its own
+    elif cell.search is None:
         scores = _play(cell, stages[-1], place / "test", asked.splits, (asked.n, asked.seed), clock)
     else:
         scores = _develop(cell, stages[-1], place / "development", clock)
@@ -144,23 +157,6 @@ def _run(cell: Cell, place: Path, clock: _Clock, result: Result) -> tuple[Result
         seconds_per_task=round(clock.seconds / max(1, clock.tasks), 4),
     )
     return found, stages[-1].adapter
-
-
-def _machine(side_by_side: int) -> dict[str, Any]:
-    """Return what a result may depend on beside its configuration; `code` is a digest of the package's own files."""
-    root, told = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".yaml")):
-        told.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return {
-        "code": told.hexdigest()[:12],
-        "cores": os.cpu_count(),
-        "architecture": platform.machine(),
-        "side_by_side": side_by_side,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-    }
 
 
 # ---- tuning
@@ -290,7 +286,27 @@ def _paces(logged: Sequence[dict[str, Any]], chunk: int, until: int | None = Non
 
 def _develop(cell: Cell, stage: _Stage, folder: Path, clock: _Clock) -> dict[str, Played]:
     asked = cell.evaluation
+    if asked.columns:
+        return _develop_on_columns(cell, stage, folder, clock)
     return _play(cell, stage, folder, asked.development_splits, (asked.development_n, asked.development_seed), clock)
+
+
+def _develop_on_columns(cell: Cell, stage: _Stage, folder: Path, clock: _Clock) -> dict[str, Played]:
+    """Play the development columns in the claim's first mode."""
+    mode = next(iter(cell.evaluation.modes.values()))
+    base, players = stage.recipe.model, _team(stage.recipe)
+    player = playing.Player(base.base, stage.adapter, players, base.dtype, bases.identity(base.base, stage.adapter))
+    found = {}
+    for name, column in cell.evaluation.development_columns.items():
+        what = replace(playing.asking(name, column), name=cell.title, shots=mode.shots, model=player.identity)
+        run = Run(folder / name.replace(":", "-"))
+        held, started = len(run.finished()), time.monotonic()
+        opener, how = partial(playing.open_player, player, mode), playing.episode_settings(mode)
+        scores = evaluate.run(what, players, opener, run, how, console=Console(quiet=True))
+        clock.seconds += time.monotonic() - started
+        clock.tasks += scores.n - held
+        found[name] = _played(scores, evaluate.tasks(what, players), run, column.seed)
+    return found
 
 
 def _play(
@@ -300,14 +316,14 @@ def _play(
     base, players = stage.recipe.model, _team(stage.recipe)
     what = replace(_settings(cell, splits, *drawn), model=bases.identity(base.base, stage.adapter))
     opener = partial(engine.open_local, base.base, stage.adapter, base.dtype, settings=engine.Settings(_SLOTS))
-    playing = agent.Settings(
+    how = agent.Settings(
         max_turns=cell.evaluation.max_turns,
         sampling=Sampling(max_tokens=cell.evaluation.max_tokens),
         strict_calls=True,
     )
     held = sum(len(Run(folder / split).finished()) for split in splits)
     started = time.monotonic()
-    scores = evaluate.play_splits(what, players, opener, Run(folder), playing, console=Console(quiet=True))
+    scores = evaluate.play_splits(what, players, opener, Run(folder), how, console=Console(quiet=True))
     clock.seconds += time.monotonic() - started
     clock.tasks += sum(one.n for one in scores.values()) - held
     return {
@@ -342,7 +358,7 @@ def _played(scores: Scores, tasks: Sequence[Task], run: Run, seed: int) -> Playe
         n=scores.n,
         interval=tuple(round(bound, 6) for bound in scores.interval),
         seed=seed,
-        tasks=hash_json([[task.id, [message.content for message in task.messages]] for task in tasks]),
+        tasks=playing.hash_tasks(tasks),
         outcomes="".join(str(int(outcome)) for outcome in outcomes) if binary else outcomes,
         families={name: {"score": round(one.score, 6), "n": one.n} for name, one in scores.families.items()},
         failures=scores.failures,

@@ -1,0 +1,200 @@
+"""Plays the cells of a claim on columns: a base, a tuned adapter or a trivial policy, resumed to the episode.
+
+Everything is kept in the play's run folder, as `rolecraft eval` keeps it. Not covered: tuning (`trial`), and which
+cells there are (`board`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import rolecraft.reproduce.cells as cells
+import rolecraft.reproduce.columns as columns
+import rolecraft.reproduce.machine as machine
+from rolecraft import agent, bases, engine, evaluate, team
+from rolecraft.benchmarks import Scripted
+from rolecraft.engine import matcher
+from rolecraft.errors import DataError, RolecraftError
+from rolecraft.evaluate.playing import EngineOpener
+from rolecraft.judges import failures, replies, strict
+from rolecraft.reproduce.cells import hash_json
+from rolecraft.reproduce.columns import Column, Mode
+from rolecraft.reproduce.plays import Play, Record, Verdict, configuration, place_of, write
+from rolecraft.scores import Scores
+from rolecraft.store import Run
+from rolecraft.team import Team
+from rolecraft.types import Engine, Message, Prompt, Sampling, Task, Trajectory
+
+_SLOTS = 16
+_PROBED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """What plays: the base at `base`, a name, a folder or a file, and an adapter if any; `identity` tells both."""
+
+    base: str
+    adapter: Path | None
+    team: Team
+    dtype: Any
+    identity: str
+
+
+def run(play: Play, folder: Path, results: Path, paths: Mapping[str, str], *, side_by_side: int = 1) -> Record:
+    """Play in `folder/<its name>`, or go on with it there, and write the record into the claim's folder `results`.
+
+    `paths` says where bases lie that have no place of their own. Raises what `evaluate.run` raises.
+    """
+    place = folder / play.name
+    scores, pace, model = _scores(play, place, _player(play, folder, results, paths))
+    what = _settings(play, "")
+    asked = evaluate.tasks(what, _plain())  # without the examples that are shown before them
+    held = {one.task.id: one for one in Run(place).trajectories()}
+    record = Record(
+        claim=play.claim,
+        arm=play.arm,
+        mode=play.mode_name,
+        column=play.column_name,
+        seed=play.seed,
+        base=play.base,
+        configuration=configuration(play),
+        score=round(scores.score, 6),
+        interval=tuple(round(bound, 6) for bound in scores.interval),
+        tasks=hash_tasks(asked),
+        verdicts={task.id: _verdict(held[task.id]) for task in asked},
+        calling={name: value if value is None else round(value, 6) for name, value in asdict(scores.calling).items()},
+        seconds=round(pace * scores.n, 1),
+        seconds_per_task=round(pace, 4),
+        machine={**machine.describe(side_by_side), "model": model},
+    )
+    write(play, record, results)
+    return record
+
+
+def probe(play: Play, folder: Path, paths: Mapping[str, str]) -> float:
+    """Play the first few tasks of a play that needs no tuning, and return the seconds of one; what is played stays."""
+    what = replace(play, tuning=None)
+    _, pace, _ = _scores(what, folder / what.name, _untuned(what, paths), limit=_PROBED)
+    return pace
+
+
+def check(name: str, column: Column) -> None:
+    """Raise DataError if a column has fewer tasks than are asked, before anything is tuned for them."""
+    found = len(evaluate.tasks(asking(name, column), _plain()))
+    if found < column.n:
+        raise DataError(f"column {name!r} has {found} tasks, not {column.n}; set its n to at most {found}")
+
+
+def asking(name: str, column: Column) -> evaluate.Settings:
+    """Return what is played of a column, without examples."""
+    benchmark, _, split = name.partition(":")
+    return evaluate.Settings(
+        benchmark=benchmark,
+        split=split,
+        seed=column.seed,
+        limit=column.n,
+        concurrency=_SLOTS,
+        options=columns.options(name, column),
+    )
+
+
+def hash_tasks(tasks: Sequence[Task]) -> str:
+    """Return a digest of what tasks ask."""
+    return hash_json([[task.id, [message.content for message in task.messages]] for task in tasks])
+
+
+def episode_settings(mode: Mode) -> agent.Settings:
+    """Return how an episode is played in a mode."""
+    return agent.Settings(
+        max_turns=mode.max_turns,
+        sampling=Sampling(max_tokens=mode.max_tokens),
+        constrained=mode.constrain,
+        skip_repeats=mode.repeats == "skip",
+        first_call=mode.first_call,
+    )
+
+
+def open_player(player: Player, mode: Mode) -> AbstractContextManager[Engine]:
+    """Open the engine that plays in a mode."""
+    settings = engine.Settings(
+        max_requests=_SLOTS,
+        max_context=mode.max_context,
+        constrain="always" if mode.constrain else "asked",
+        grammar=matcher.Settings(on_unsupported=mode.on_unsupported),
+    )
+    return engine.open_local(player.base, player.adapter, player.dtype, settings=settings)
+
+
+def _player(play: Play, folder: Path, results: Path, paths: Mapping[str, str]) -> Player | None:
+    """Return what plays, None for a policy; raises RolecraftError if the tuning that it needs is not there."""
+    if play.policy is not None:
+        return None
+    if play.tuning is None:
+        return _untuned(play, paths)
+    adapter = place_of(play.tuning, cells.finished(play.tuning, results), folder)
+    if adapter is None:
+        raise RolecraftError(f"the adapter of {play.tuning.title!r} is not in {folder}; repeat the command to tune it")
+    recipe, number = play.tuning.stages[-1], len(play.tuning.stages)
+    base = paths.get(play.base, play.base) if number == 1 else str(adapter.parents[1] / f"base-{number}")
+    players = team.find(recipe.team.preset, instructions=recipe.team.instructions)
+    # of the adapter the digest, not its place
+    told = bases.identity(f"{play.base} ({play.weights})", adapter).replace(str(adapter), play.tuning.name)
+    return Player(base, adapter, players, recipe.model.dtype, told)
+
+
+def _untuned(play: Play, paths: Mapping[str, str]) -> Player:
+    players = team.find("single", instructions=not play.mode.bare)
+    base = paths.get(play.base, play.base)
+    return Player(base, None, players, play.mode.dtype, f"{play.base} ({play.weights})")
+
+
+def _scores(play: Play, place: Path, player: Player | None, limit: int | None = None) -> tuple[Scores, float, str]:
+    """Play what is not in `place` yet; returns the scores, the mean seconds of a task, and what played."""
+    if player is None:
+        policy = columns.policies(play.column_name)[play.policy or ""]
+        opener: EngineOpener = partial(_scripted, policy)
+        players, playing, model = _plain(), agent.Settings(), f"policy {play.policy}"
+    else:
+        opener = partial(open_player, player, play.mode)
+        players, playing, model = player.team, episode_settings(play.mode), player.identity
+    what = replace(_settings(play, model), limit=limit or play.column.n, shots=play.mode.shots)
+    run, started = Run(place), time.monotonic()
+    held = len(run.finished())
+    scores = evaluate.run(what, players, opener, run, playing, console=Console(quiet=True))
+    if scores.n > held:
+        run.log({"played": scores.n - held, "seconds": round(time.monotonic() - started, 3)})
+    parts = run.metrics()  # of a part that was killed nothing is known
+    played = sum(part["played"] for part in parts)
+    return scores, sum(part["seconds"] for part in parts) / played if played else 0.0, model
+
+
+def _scripted(policy: Callable[[Prompt], Message]) -> AbstractContextManager[Engine]:
+    return nullcontext(Scripted(policy))
+
+
+def _settings(play: Play, model: str) -> evaluate.Settings:
+    what = asking(play.column_name, play.column)
+    return replace(what, name=play.title, model=model, command=f"rolecraft reproduce {play.claim}")
+
+
+def _plain() -> Team:
+    return team.find("single", instructions=False)
+
+
+def _verdict(trajectory: Trajectory) -> Verdict:
+    assert trajectory.verdict is not None, trajectory.id
+    score = trajectory.verdict.score
+    return Verdict(
+        score=round(score, 6),
+        strict=round(trajectory.verdict.parts.get(strict.PART, score), 6),
+        failure=failures.failure(trajectory),
+        unparsed=any(message.unparsed is not None for _, message in replies(trajectory)),
+    )

@@ -1,0 +1,147 @@
+"""Runs cells in this process, or side by side in processes with one thread each, stoppable by Ctrl-C at any time.
+
+Not covered: which cells are run, and in what order (`reproduce`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import rolecraft.reproduce.playing as playing
+import rolecraft.reproduce.trial as trial
+from rolecraft import model
+from rolecraft.errors import Interrupted, RolecraftError
+from rolecraft.reproduce.cells import Cell, Result
+from rolecraft.reproduce.plays import Play, Record
+
+Work = Cell | Play
+Done = Result | Record
+Keep = Callable[[Work, Done], None]
+
+_GRACE = 60.0  # seconds that a cell gets to save a checkpoint when it is stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Where a process that runs a cell writes, how many of them there are, and where bases lie (`paths`)."""
+
+    output: Path
+    results: Path
+    workers: int
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_all(todo: Sequence[Work], job: Job, keep: Keep) -> None:
+    """Run the cells, in this process for a single worker, and give each to `keep` as it is finished.
+
+    Raises RolecraftError with the reason for a cell that failed, and stops the others.
+    """
+    if job.workers > 1:
+        _run_side_by_side(todo, job, keep)
+        return
+    model.limit_threads()
+    for cell in todo:
+        with trial.logged(job.output / cell.name / "log.txt"):
+            done = _run(cell, job)
+        keep(cell, done)
+
+
+def _run(cell: Work, job: Job) -> Done:
+    if isinstance(cell, Play):
+        return playing.run(cell, job.output, job.results, job.paths, side_by_side=job.workers)
+    return trial.run(cell, job.output, job.results, job.paths, side_by_side=job.workers)
+
+
+def _run_side_by_side(todo: Sequence[Work], job: Job, keep: Keep) -> None:
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(todo), dict[Connection, tuple[BaseProcess, Work]]()
+    try:
+        while waiting or running:
+            while len(running) < job.workers and (cell := _next(waiting, [cell for _, cell in running.values()])):
+                waiting.remove(cell)
+                reader, writer = context.Pipe(duplex=False)
+                process: BaseProcess = context.Process(target=_work, args=(cell, job, writer))
+                process.start()
+                running[reader] = process, cell
+                writer.close()  # the other process's copy is then the only one: its end is seen here
+            ready = wait(list(running))
+            for reader in [one for one in running if one in ready]:
+                ended, cell = running.pop(reader)
+                keep(cell, _received(reader, ended, cell, job))
+    finally:
+        _stop([process for process, _ in running.values()])
+
+
+def _next(waiting: Sequence[Work], running: Sequence[Work]) -> Work | None:
+    """Return the first cell that waits for no other: a play waits for the tuning of its adapter."""
+    ahead = {cell.name for cell in (*waiting, *running)}
+    return next((c for c in waiting if not isinstance(c, Play) or not c.tuning or c.tuning.name not in ahead), None)
+
+
+def _received(reader: Connection, process: BaseProcess, cell: Work, job: Job) -> Done:
+    """Return what a process sent; raises RolecraftError with its reason for one that failed."""
+    log = job.output / cell.name / "log.txt"
+    try:
+        result = reader.recv()
+    except (EOFError, OSError):
+        process.join()
+        raise RolecraftError(
+            f"the process of cell {cell.name!r} died with exit code {process.exitcode} (-9 is most often too little "
+            f"memory); its log is {log}; repeat the command to go on, with --workers 1 if memory is short"
+        ) from None
+    process.join()
+    if isinstance(result, str):
+        raise RolecraftError(
+            f"cell {cell.name!r} failed: {result}; its log is {log}; repeat the command to go on once the cause is gone"
+        )
+    assert isinstance(result, Result | Record), result
+    return result
+
+
+def _work(cell: Work, job: Job, writer: Connection) -> None:
+    """Be the process of one cell: send its result, or the reason as text if it failed."""
+    os.setsid()  # the terminal's Ctrl-C comes to the parent alone, who stops each cell once
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    model.limit_threads()
+    log = job.output / cell.name / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        writer.send(_run(cell, job))
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:  # noqa: BLE001 - a process boundary: the parent raises it again, in words
+        traceback.print_exc()
+        writer.send(f"{type(error).__name__}: {error}")
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only `_run_side_by_side` starts this
+    parent.join()
+    os._exit(1)
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    """End what still runs: each saves a checkpoint at SIGTERM; what does not heed it is killed."""
+    for process in processes:
+        process.terminate()
+    limit = time.monotonic() + _GRACE
+    for process in processes:
+        process.join(timeout=max(0.0, limit - time.monotonic()))
+        process.kill()
+        process.join()

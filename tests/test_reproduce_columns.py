@@ -1,0 +1,227 @@
+"""Claims on columns: each arm in each mode on each column is a cell of its own, played once and resumed."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import claims
+import pytest
+from rich.console import Console
+
+from rolecraft.errors import DataError, NotFound, SettingsError
+from rolecraft.reproduce import Settings, board, claim, playing, plays, report, reproduce
+from rolecraft.reproduce.plays import Play
+from rolecraft.store import Run
+
+WIDE = claims.ON_COLUMNS["evaluation"]
+
+
+def settings(folder: Path, **changes) -> Settings:
+    places = {"results": folder / "results", "docs": folder / "claims.md", "output": folder / "runs"}
+    return Settings(**{"workers": 1, "yes": True, **places, **changes})
+
+
+def spoken(act, path: Path, told: Settings) -> tuple[dict, str]:
+    """Run a verb's function; returns what it found and what it printed."""
+    out = io.StringIO()
+    return act(path, told, Console(file=out, width=200)), out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> tuple[Path, dict, str]:
+    """The folder of a claim on columns that has run, what it found, and what it printed."""
+    folder = tmp_path_factory.mktemp("columns")
+    return folder, *spoken(reproduce, claims.on_columns(folder), settings(folder))
+
+
+def made(folder: Path, weights: str = "w", **changes) -> board.Board:
+    read = claim.load(claims.on_columns(folder, **changes))
+    return board.Board(read, folder / "results" / read.name, dict.fromkeys(read.arms, weights))
+
+
+def all_plays(one: board.Board) -> list[Play]:
+    return one.plays(tuple(one.claim.arms), one.claim.seeds)
+
+
+def test_every_arm_mode_and_column_is_one_file_and_the_tuning_another(done):
+    folder, found, _ = done
+    place = folder / "results" / "wide"
+    names = sorted(path.name.rpartition("-")[0] for path in (place / "played").iterdir())
+    modes, columns = ("constrained", "free"), ("toolworld-test", "toolworld-tools")
+    assert names == sorted(
+        f"{arm}-{mode}-{column}{seed}"
+        for arm, seed in (("untuned", ""), ("tuned", "-0"))
+        for mode in modes
+        for column in columns
+    )
+    assert [path.name.rpartition("-")[0] for path in place.glob("*.json")] == ["tuned-0"]
+    assert found["cells"] == {"finished": 8, "wanted": 8}
+
+
+def test_a_tuned_arm_is_tuned_once_and_played_in_every_mode_from_its_adapter(done):
+    folder, _, printed = done
+    assert printed.count(": tuned;") == 1
+    told = {one.machine["model"] for one in plays.read_all(folder / "results" / "wide") if one.arm == "tuned"}
+    assert len(told) == 1
+    assert "with tuned-0-" in told.pop()
+
+
+def test_a_file_holds_each_task_s_verdict_and_nothing_of_what_it_says(done):
+    folder, _, _ = done
+    (path,) = (folder / "results" / "wide" / "played").glob("untuned-free-toolworld-test-*")
+    run = Run(folder / "runs" / "wide" / path.stem)
+    text, record = path.read_text(), plays.read(path)
+    said = [message.content for one in run.trajectories() for message in one.messages]
+    assert said
+    assert not any(content in text for content in said if len(content) > 9)
+    assert [f"toolworld-test-0-{place}" for place in range(2)] == list(record.verdicts)
+    assert record.seconds > 0
+    assert str(folder) not in text
+
+
+def test_finished_plays_are_not_played_again_and_a_lost_one_alone_is(done, tmp_path):
+    folder, found, _ = done
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (lost,) = (tmp_path / "results" / "wide" / "played").glob("tuned-constrained-toolworld-tools-*")
+    lost.unlink()
+    again, printed = spoken(reproduce, tmp_path / "wide.yaml", settings(tmp_path))
+    assert "[1/1] tuned/constrained, seed 0, toolworld:tools" in printed
+    assert lost.is_file()
+    assert again == found
+
+
+def test_a_play_goes_on_after_the_episodes_that_it_holds(done, tmp_path):
+    folder, _, _ = done
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (lost,) = (tmp_path / "results" / "wide" / "played").glob("untuned-free-toolworld-test-*")
+    before = plays.read(lost)
+    lost.unlink()
+    episodes = tmp_path / "runs" / "wide" / lost.stem / "trajectories.jsonl"
+    first, *_ = episodes.read_bytes().splitlines(keepends=True)
+    episodes.write_bytes(first)
+    spoken(reproduce, tmp_path / "wide.yaml", settings(tmp_path, arms=("untuned",)))
+    assert episodes.read_bytes().startswith(first)
+    assert len(episodes.read_bytes().splitlines()) == 2
+    assert plays.read(lost).verdicts == before.verdicts
+
+
+def test_an_adapter_that_is_gone_is_tuned_again_before_it_is_played(done, tmp_path):
+    folder, _, _ = done
+    shutil.copytree(folder / "results", tmp_path / "results")
+    one = made(tmp_path)
+    one.weights = dict.fromkeys(one.claim.arms, plays.weights(one.folder)["nano"])
+    assert one.todo(("untuned", "tuned"), (0,), (), tmp_path / "runs") == []
+    for path in (one.folder / "played").glob("tuned-free-toolworld-test-*"):
+        path.unlink()
+    one.records.clear()
+    todo = one.todo(("untuned", "tuned"), (0,), (), tmp_path / "runs")
+    assert [cell.title for cell in todo] == ["tuned, seed 0", "tuned/free, seed 0, toolworld:test"]
+
+
+def test_the_report_needs_neither_base_nor_data_and_lists_what_is_missing(done, tmp_path, monkeypatch):
+    folder, _, _ = done
+    shutil.copytree(folder / "results", tmp_path / "results")
+    for path in (tmp_path / "results" / "wide" / "played").glob("tuned-*-toolworld-tools-*"):
+        path.unlink()
+    monkeypatch.setattr("rolecraft.model.load", None)
+    found, _ = spoken(report, folder / "wide.yaml", settings(tmp_path))
+    text = (tmp_path / "claims.md").read_text()
+    told = "tuned/free (toolworld:tools at seed 0); tuned/constrained (toolworld:tools at seed 0)"
+    assert f"Missing, not reached yet: {told}." in text
+    assert found["cells"] == {"finished": 6, "wanted": 8}
+    assert "| arm/mode | seeds | toolworld:test, n 2 | toolworld:tools, n 2 | s/task |" in text
+    assert "Constrained - free, points on the same tasks" in text
+
+
+def test_a_part_is_run_by_its_columns(tmp_path):
+    told = settings(tmp_path, arms=("untuned",), columns=("toolworld:tools",))
+    found, printed = spoken(reproduce, claims.on_columns(tmp_path), told)
+    assert {row["column"] for row in found["scores"]} == {"toolworld:tools"}
+    assert found["verdict"] == "incomplete"
+    assert "measuring the speed of 'untuned/free'" in printed
+    with pytest.raises(SettingsError, match=r"--columns has 'toolworld:tool'.*Did you mean 'toolworld:tools'"):
+        spoken(reproduce, tmp_path / "wide.yaml", settings(tmp_path, columns=("toolworld:tool",)))
+
+
+@pytest.mark.parametrize(
+    ("arm", "changes", "same"),
+    [
+        ("untuned", {"weights": "v"}, False),
+        ("untuned", {"evaluation": {**WIDE, "modes": {"free": {**claims.SHORT, "max_tokens": 5}}}}, False),
+        ("untuned", {"evaluation": {**WIDE, "columns": {"toolworld:test": {"n": 3}}}}, False),
+        ("untuned", {"arms": {"untuned": {"base": "nano", "play": {"bare": False}}, "tuned": {}}}, False),
+        ("tuned", {"arms": {"untuned": {"base": "nano"}, "tuned": {"play": {"bare": False}}}}, True),  # its recipe's
+        ("tuned", {"settings": {**claims.SMALL["settings"], "adapter": {"r": 3}}}, False),
+        ("untuned", {"settings": {**claims.SMALL["settings"], "adapter": {"r": 3}}}, True),
+        ("untuned", {"title": "Another", "seeds": [0, 1]}, True),
+    ],
+)
+def test_a_play_is_named_by_what_decides_its_verdicts(tmp_path, arm, changes, same):
+    def name(**changes) -> str:
+        one = made(tmp_path, **changes)
+        return next(play.digest for play in all_plays(one) if play.arm == arm and play.mode_name == "free")
+
+    if "modes" in changes.get("evaluation", {}) or "columns" in changes.get("evaluation", {}):
+        changes = {**changes, "comparisons": [{"better": "tuned", "than": "untuned", "decides": "toolworld:test"}]}
+    assert (name() == name(**changes)) is same
+
+
+def test_a_base_is_known_by_its_weights_wherever_it_lies_and_whatever_it_is_called(tmp_path):
+    one, other = (all_plays(made(tmp_path, arms={"untuned": {"base": base}, "tuned": {}})) for base in ("nano", "x"))
+    assert [play.name for play in one] == [play.name for play in other]
+
+
+def test_a_base_that_is_not_at_hand_is_told_with_how_it_is_got(tmp_path):
+    path = claims.on_columns(
+        tmp_path, bases={"mine": "hf download mine"}, arms={"untuned": {"base": "mine"}, "tuned": {}}
+    )
+    with pytest.raises(NotFound, match=r"base 'mine' \(hf download mine\); say where it lies: --base mine=PATH"):
+        spoken(reproduce, path, settings(tmp_path))
+
+
+def test_a_mode_may_be_of_some_columns_alone(tmp_path):
+    modes = {"free": claims.SHORT, "required": {"first_call": "required", "columns": ["toolworld:test"]}}
+    found = all_plays(made(tmp_path, evaluation={**WIDE, "modes": modes}))
+    assert {play.column_name for play in found if play.mode_name == "required"} == {"toolworld:test"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"evaluation": {**WIDE, "columns": {"toolworld": {}}}}, "write a benchmark's split"),
+        ({"evaluation": {**WIDE, "columns": {"toolworld:test": {"m": 2}}}}, "unknown key 'm'"),
+        ({"evaluation": {"columns": {"toolworld:test": {}}}}, "columns or modes alone"),
+        ({"evaluation": {**WIDE, "modes": {"free": {"constrian": True}}}}, "Did you mean 'constrain'"),
+        ({"evaluation": {**WIDE, "development_columns": {"toolworld:test": {}}}}, "choose on another"),
+        ({"arms": {"untuned": {"base": "nano", "search": {"adapter.r": [1]}}, "tuned": {}}}, "is not tuned"),
+        ({"arms": {"untuned": {"base": "nano"}, "tuned": {"search": {"adapter.r": [1]}}}}, "development_columns"),
+        ({"recipe": ""}, "'recipe' is missing, and arm 'tuned' is tuned"),
+        ({"comparisons": [{"better": "tuned/fre", "than": "untuned/free"}]}, "Did you mean 'free'"),
+        ({"arms": {"untuned": {"base": "nano", "play": {"shot": 3}}, "tuned": {}}}, "Did you mean 'shots'"),
+    ],
+)
+def test_a_claim_on_columns_that_cannot_be_meant_is_refused(tmp_path, changes, told):
+    with pytest.raises(SettingsError, match=told):
+        claim.load(claims.on_columns(tmp_path, **changes))
+
+
+def test_a_column_with_too_few_tasks_is_told():
+    with pytest.raises(DataError, match=r"'toolworld:test' has 2 tasks, not 9"):
+        playing.check("toolworld:test", replace(columns_of(2), n=9))
+
+
+def columns_of(size: int):
+    return playing.columns.Column(n=size, options={"size": size})
+
+
+def test_a_damaged_play_is_named(tmp_path):
+    play = all_plays(made(tmp_path))[0]
+    path = tmp_path / "results" / "wide" / "played" / f"{play.name}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"verdicts": {"task": [1]}}))
+    with pytest.raises(DataError, match=rf"{path.name}: not a played cell"):
+        plays.finished(play, tmp_path / "results" / "wide")
