@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import shutil
@@ -13,9 +14,14 @@ import pytest
 from rich.console import Console
 
 from rolecraft.errors import DataError, NotFound, SettingsError
-from rolecraft.reproduce import Settings, board, claim, playing, plays, report, reproduce
+from rolecraft.reproduce import Settings, board, claim, playing, plays, processes, report, reproduce, standings
 from rolecraft.reproduce.plays import Play
 from rolecraft.store import Run
+
+needs_bfcl = pytest.mark.skipif(
+    importlib.util.find_spec("bfcl_eval") is None,
+    reason="BFCL is not installed: pip install --no-deps bfcl-eval==2026.3.23",
+)
 
 WIDE = claims.ON_COLUMNS["evaluation"]
 
@@ -122,6 +128,16 @@ def test_an_adapter_that_is_gone_is_tuned_again_before_it_is_played(done, tmp_pa
     assert [cell.title for cell in todo] == ["tuned, seed 0", "tuned/free, seed 0, toolworld:test"]
 
 
+def test_side_by_side_a_play_waits_for_its_tuning_and_for_nothing_else(tmp_path):
+    one = made(tmp_path)
+    tuning, *tuned = one.todo(("tuned",), (0,), (), tmp_path / "runs")
+    untuned = one.todo(("untuned",), (0,), (), tmp_path / "runs")
+    assert processes._next([*tuned, tuning], []) == tuning
+    assert processes._next(tuned, [tuning]) is None
+    assert processes._next([*tuned, *untuned], [tuning]) == untuned[0]
+    assert processes._next(tuned, untuned) == tuned[0]
+
+
 def test_the_report_needs_neither_base_nor_data_and_lists_what_is_missing(done, tmp_path, monkeypatch):
     folder, _, _ = done
     shutil.copytree(folder / "results", tmp_path / "results")
@@ -225,3 +241,50 @@ def test_a_damaged_play_is_named(tmp_path):
     path.write_text(json.dumps({"verdicts": {"task": [1]}}))
     with pytest.raises(DataError, match=rf"{path.name}: not a played cell"):
         plays.finished(play, tmp_path / "results" / "wide")
+
+
+def test_stages_a_full_tuning_and_a_search_on_its_own_columns_are_played(tmp_path):
+    tools = {"toolworld:tools": WIDE["columns"]["toolworld:tools"]}
+    evaluation = {
+        "modes": {"free": claims.SHORT},
+        "columns": tools,
+        "development_columns": {"toolworld:test": WIDE["columns"]["toolworld:test"]},
+    }
+    arms = {
+        "full": {"settings": {"adapter": {"name": "full"}}, "search": {"training.learning_rate": [1e-4]}},
+        "staged": {"stages": [{"adapter": {"r": 4}}, {}]},
+    }
+    deciding = [{"better": "full", "than": "staged", "decides": "toolworld:tools"}]
+    path = claims.on_columns(tmp_path, evaluation=evaluation, arms=arms, comparisons=deciding)
+    found, printed = spoken(reproduce, path, settings(tmp_path))
+    assert [(row["arm"], row["column"]) for row in found["scores"]] == [
+        ("full", "toolworld:tools"),
+        ("staged", "toolworld:tools"),
+    ]
+    assert "full, trying learning_rate 0.0001: toolworld:test " in printed
+    assert found["verdict"] == "not at this scale"
+
+
+@needs_bfcl
+def test_trivial_policies_stand_beside_where_a_benchmark_has_some(tmp_path):
+    columns = {"bfcl:irrelevance": {"n": 3}, "toolworld:tools": {"n": 2}}
+    arms = {"never-calls": {"policy": "never calls"}, "always-calls": {"policy": "always calls"}}
+    deciding = [{"better": "never-calls", "than": "always-calls", "decides": "bfcl:irrelevance"}]
+    evaluation = {"modes": {"free": {}, "constrained": {}}, "columns": columns}
+    path = claims.on_columns(tmp_path, recipe="", evaluation=evaluation, arms=arms, comparisons=deciding)
+    found, _ = spoken(reproduce, path, settings(tmp_path))
+    assert [(row["arm"], row["column"], row["score"]) for row in found["scores"]] == [
+        ("never-calls", "bfcl:irrelevance", 1.0),
+        ("always-calls", "bfcl:irrelevance", 0.0),
+    ]
+    text = (tmp_path / "claims.md").read_text()
+    assert "| never-calls | 100.0 (44-100), unparsed 0.0 | - |" in text
+    assert "3 / 0 of 3" in text  # what is not tuned counts once, whatever the seeds
+
+
+def test_what_is_not_tuned_stands_beside_every_seed_of_what_is(done):
+    folder, _, _ = done
+    one = made(folder, plays.weights(folder / "results" / "wide")["nano"])
+    (contrast, _) = standings.find(one).contrasts
+    assert contrast.seeds == (0,)
+    assert contrast.paired.n == 2
