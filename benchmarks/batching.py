@@ -57,25 +57,28 @@ class Measured:
 
 def build(size: str) -> Loaded:
     """Return a random Llama of about `size` parameters that never ends a reply by itself."""
-    torch.manual_seed(0)
-    words = tokenizer.train(0, documents=300)
     hidden, layers, feed_forward = _SIZES[size]
-    config = LlamaConfig(
-        vocab_size=len(words),
+    return random_llama(
+        size,
         hidden_size=hidden,
         intermediate_size=feed_forward,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 32,
-        max_position_embeddings=1024,
-        initializer_range=0.1,
-        eos_token_id=None,
     )
-    model = LlamaForCausalLM(config).eval()
+
+
+def random_llama(name: str, **shape: int | bool) -> Loaded:
+    """Return a random Llama of some shape, the same every time, that writes known words and never ends by itself."""
+    words = tokenizer.train(0, documents=300)
+    told = {"vocab_size": len(words), "max_position_embeddings": 1024, "initializer_range": 0.1, "eos_token_id": None}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**told, **shape})).eval()
     renderer = renderers.find(words)
-    with torch.no_grad():
-        model.lm_head.weight[sorted(renderer.stop_ids)] = 0.0  # the largest of a thousand random logits is never 0
-    return Loaded(size, model, words, renderer, "", "")
+    with torch.no_grad():  # the largest of a thousand random logits is never 0
+        model.lm_head.weight[sorted(renderer.stop_ids)] = 0.0
+        model.lm_head.weight[len(words) :] = 0.0
+    return Loaded(name, model, words, renderer, "", "")
 
 
 def questions(count: int, tokens: int) -> list[Prompt]:
@@ -134,8 +137,8 @@ def generate(loaded: Loaded, prompts: Sequence[Prompt]) -> None:
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
     with torch.inference_mode():
         loaded.model.generate(
-            input_ids=batch,
-            attention_mask=mask,
+            input_ids=batch.to(loaded.device),
+            attention_mask=mask.to(loaded.device),
             max_new_tokens=prompts[0].sampling.max_tokens,
             do_sample=False,
             pad_token_id=0,

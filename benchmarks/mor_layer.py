@@ -96,26 +96,44 @@ def variants(width: int, layers: int, dtype: torch.dtype) -> dict[str, Any]:
     return found
 
 
-def step(model: Any, ids: torch.Tensor, role_ids: torch.Tensor) -> float:
-    """Return the CPU seconds of one forward and backward pass."""
+Clock = Callable[[], float]
+"""Returns seconds; that of an accelerator first waits until it has done what it was told."""
+
+
+def step(model: Any, ids: torch.Tensor, role_ids: torch.Tensor, clock: Clock = time.process_time) -> float:
+    """Return the seconds of one forward and backward pass."""
     inner = model.base_model.model
     inputs = {"role_ids": role_ids} if hasattr(inner, "mor_gate") else {}
-    began = time.process_time()
+    began = clock()
     model(input_ids=ids, use_cache=False, **inputs).logits.float().logsumexp(-1).mean().backward()
-    seconds = time.process_time() - began
+    seconds = clock() - began
     for parameter in model.parameters():
         parameter.grad = None
     return seconds
 
 
-def measure(models: dict[str, Any], rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
-    """Return each model's seconds in each round; all are run once before, and take turns."""
-    ids = torch.randint(0, 1024, (1, 512), generator=torch.Generator().manual_seed(1))
-    role_ids = torch.tensor([[0] * 200 + [1] * 92 + [0] * 140 + [2] * 80])
+def batch(rows: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and role ids (rows, 512), the roles in four runs."""
+    ids = torch.randint(0, 1024, (rows, 512), generator=torch.Generator().manual_seed(1))
+    return ids, torch.tensor([[0] * 200 + [1] * 92 + [0] * 140 + [2] * 80]).repeat(rows, 1)
+
+
+def measure(
+    models: dict[str, Any],
+    rounds: int,
+    say: Callable[[str], None],
+    given: tuple[torch.Tensor, torch.Tensor] | None = None,
+    clock: Clock = time.process_time,
+) -> dict[str, list[float]]:
+    """Return each model's seconds in each round; all are run once before, and take turns.
+
+    `given` are ids and role ids, those of `batch` unless said otherwise.
+    """
+    ids, role_ids = given or batch()
     times: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(rounds + 1):
         for name, model in models.items():
-            seconds = step(model.train(), ids, role_ids)
+            seconds = step(model.train(), ids, role_ids, clock)
             if turn:
                 times[name].append(seconds)
         say(f"round {turn} of {rounds}")

@@ -31,12 +31,12 @@ from rolecraft.train.trainer import RoleTrainer, Rows, arguments_for
 VOCABULARY = 1024
 
 
-def examples(count: int) -> list[Example]:
-    """Return random examples of one speaker."""
+def examples(count: int, shortest: int = 100, longest: int = 230) -> list[Example]:
+    """Return random examples of one speaker, four in ten of their tokens trained."""
     draw = random.Random(0)
     found = []
     for _ in range(count):
-        length = draw.randint(100, 230)
+        length = draw.randint(shortest, longest)
         ids = tuple(draw.randrange(VOCABULARY) for _ in range(length))
         weights = tuple(float(draw.random() < 0.4) for _ in range(length))
         found.append(Example(ids, weights, ("assistant",) * length))
