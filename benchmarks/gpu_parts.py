@@ -230,11 +230,13 @@ def _ours(asked: Asked, few: list[Any], kind: str) -> list[float]:
 
 def _trl(asked: Asked, few: list[Any], kind: str) -> list[float]:
     from datasets import Dataset
+    from datasets.table import InMemoryTable
     from trl import SFTConfig, SFTTrainer
 
     shape, (tuned, words) = asked.shape, _tuned(asked, kind)
     noting, noted = _stamps(asked)
-    rows = [{"input_ids": list(one.ids), "completion_mask": [int(weight > 0) for weight in one.weights]} for one in few]
+    labels = [[token if weight else -100 for token, weight in zip(one.ids, one.weights, strict=True)] for one in few]
+    rows = [{"input_ids": list(one.ids), "labels": told} for one, told in zip(few, labels, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         arguments = SFTConfig(
             output_dir=folder,
@@ -254,7 +256,8 @@ def _trl(asked: Asked, few: list[Any], kind: str) -> list[float]:
         SFTTrainer(
             tuned,
             arguments,
-            train_dataset=Dataset.from_list(rows),
+            # named, since some of its versions cannot digest what they hold
+            train_dataset=Dataset(InMemoryTable.from_pylist(rows), fingerprint="rows"),
             processing_class=words,
             callbacks=[noting],
         ).train()
