@@ -2,9 +2,12 @@
 
 import json
 
+import claims
 import pytest
 
+import rolecraft.commands.quickstart as tour
 from rolecraft import commands
+from rolecraft.errors import UserError
 from rolecraft.nano import quickstart
 
 
@@ -23,9 +26,35 @@ def test_the_quickstart_keeps_its_promise(tmp_path):
 
 
 def test_the_command_line_and_the_settings_have_the_same_defaults():
-    (_, options), settings = commands.read(["quickstart"]), quickstart.Settings()
-    asked = quickstart.Settings(options.recipe, options.n, options.seed, options.processes)
-    assert asked == settings
+    _, options = commands.read(["quickstart"])
+    assert quickstart.Settings(**tour.NANO, processes=options.processes) == quickstart.Settings()
+
+
+def test_the_real_profile_plays_a_base_tunes_it_plays_it_again_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    arms = {"untuned-0shot": {"base": "nano"}, "lora": {}, "other": {}}
+    decides = [{"better": "lora/free", "than": "untuned-0shot/free", "decides": "toolworld:test"}]
+    path = claims.on_columns(tmp_path, arms=arms, comparisons=decides)
+    monkeypatch.setattr(tour, "CLAIM", str(path))
+    given = ["quickstart", "--profile", "real", "--processes", "1", "--output", str(tmp_path / "real")]
+    tour.run(commands.read(given)[1])
+    played = {file: file.stat().st_mtime_ns for file in (tmp_path / "real" / "cells").rglob("*.json")}
+    assert len(played) == 9  # two arms in two modes on two columns, and the tuning
+    assert "lora" in (tmp_path / "real" / "report.md").read_text()
+    tour.run(commands.read(given)[1])
+    assert played == {file: file.stat().st_mtime_ns for file in (tmp_path / "real" / "cells").rglob("*.json")}
+    assert "every cell is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--profile", "real", "--n", "7"], "--n is of the nano profile"),
+        (["--base", "smollm2=x.gguf"], "--base is of the real profile"),
+    ],
+)
+def test_an_option_of_the_other_profile_is_refused(given, told):
+    with pytest.raises(UserError, match=told):
+        tour.run(commands.read(["quickstart", *given])[1])
 
 
 def test_a_finished_tour_is_moved_aside_and_not_lost(tmp_path):

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from rolecraft.commands._bases import place_of_base
 from rolecraft.commands._numbers import count
 
 GROUP = "measuring and showing"
@@ -19,7 +20,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "of a claim on columns, play these only: benchmark:split, several with commas"
     parser.add_argument("--columns", type=_names, default=(), metavar="A,B", help=text)
     text = "where a base lies that the claim names: a folder or a GGUF file; repeat it for each"
-    parser.add_argument("--base", type=_place, action="append", default=[], metavar="NAME=PATH", help=text)
+    parser.add_argument("--base", type=place_of_base, action="append", default=[], metavar="NAME=PATH", help=text)
     text = "cells that run side by side, one thread each (default: 2)"
     parser.add_argument("--workers", type=count, default=2, metavar="N", help=text)
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and run nothing")
@@ -61,10 +62,3 @@ def run(options: argparse.Namespace) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _place(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH, such as smollm2=models/smollm2.gguf")
-    return name, path
