@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rolecraft import matching
+from rolecraft.adapters._roleless import gate, inputs, loads, measure, penalty
 from rolecraft.errors import SettingsError
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["Settings", "attach", "gate", "inputs", "loads", "measure", "merge", "penalty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +59,6 @@ def _chosen(pattern: str | None, names: Sequence[str]) -> frozenset[str]:
             f"names, such as {names[0]!r} and {names[-1]!r} (of tied embeddings the first has the name)"
         )
     return chosen
-
-
-def gate(settings: Settings) -> None:
-    """Return None: the parameters are the same for every role."""
-    return
-
-
-def inputs(role_ids_BT: torch.Tensor, times_BT: torch.Tensor | None = None) -> Mapping[str, torch.Tensor]:
-    """Return nothing: there are no roles to tell."""
-    return {}
-
-
-def penalty(model: Any) -> float:
-    """Return 0: full tuning has no loss of its own."""
-    return 0.0
-
-
-def measure(model: Any) -> Mapping[str, float]:
-    """Return nothing beside the losses."""
-    return {}
-
-
-def loads(model: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:
-    """Return nothing: nothing is routed."""
-    return {}
 
 
 def merge(model: Any) -> Any:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rolecraft import matching
+from rolecraft.adapters._roleless import gate, inputs, loads, measure, penalty
 from rolecraft.errors import SettingsError
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["Settings", "attach", "gate", "inputs", "loads", "measure", "merge", "penalty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +60,6 @@ def attach(model: Any, settings: Settings) -> Any:
             return peft.get_peft_model(model, config)
         except ValueError as error:
             raise SettingsError(f"adapter: {error}") from error
-
-
-def gate(settings: Settings) -> None:
-    """Return None: a plain LoRA is the same for every role."""
-    return
-
-
-def inputs(role_ids_BT: torch.Tensor, times_BT: torch.Tensor | None = None) -> Mapping[str, torch.Tensor]:
-    """Return nothing: there are no roles to tell."""
-    return {}
-
-
-def penalty(model: Any) -> float:
-    """Return 0: a plain LoRA has no loss of its own."""
-    return 0.0
-
-
-def measure(model: Any) -> Mapping[str, float]:
-    """Return nothing beside the losses."""
-    return {}
-
-
-def loads(model: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:
-    """Return nothing: nothing is routed."""
-    return {}
 
 
 def merge(model: Any) -> Any:

@@ -273,15 +273,22 @@ def rule(claim: Claim) -> str:
     return f"Reproduced if {' and '.join(asked)}: p < {_SIGNIFICANT} over tasks, and at every seed."
 
 
+def head(claim: Claim, verdict: str, cells: str) -> tuple[str, ...]:
+    """Return how a claim's section begins: what is asked, the verdict, and the arms."""
+    arms = [f"- `{name}`: {arm.says or _nothing_said(arm)}" for name, arm in claim.arms.items()]
+    return (
+        f"## {claim.name}: {claim.title}",
+        f"{claim.question} Source: {claim.source}.",
+        f"**Verdict: {verdict}** ({cells}). {rule(claim)}",
+        "\n".join(arms),
+    )
+
+
 def section(found: Findings) -> str:
     """Return the claim's section of the document."""
     claim = found.claim
-    arms = [f"- `{name}`: {arm.says or nothing_said(arm)}" for name, arm in claim.arms.items()]
     parts = [
-        f"## {claim.name}: {claim.title}",
-        f"{claim.question} Source: {claim.source}.",
-        f"**Verdict: {found.verdict}** ({found.finished} of {found.wanted} cells). {rule(claim)}",
-        "\n".join(arms),
+        *head(claim, found.verdict, f"{found.finished} of {found.wanted} cells"),
         *map(to_markdown, grids(found)),
         *paper_lines(claim),
         " ".join(filter(None, (_played(claim), _tuned(claim), _where(found)))),
@@ -290,7 +297,7 @@ def section(found: Findings) -> str:
     return "\n\n".join(parts)
 
 
-def nothing_said(arm: Arm) -> str:
+def _nothing_said(arm: Arm) -> str:
     """Return what is told of an arm that says nothing of itself."""
     if not arm.tuned:
         return f"base {arm.base}, not tuned" if arm.base else f"the policy {arm.policy!r}"

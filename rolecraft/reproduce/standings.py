@@ -225,12 +225,8 @@ def _difference(one: Contrast | None) -> str:
 def section(found: Standings) -> str:
     """Return the claim's section of the document."""
     claim = found.claim
-    arms = [f"- `{name}`: {arm.says or findings.nothing_said(arm)}" for name, arm in claim.arms.items()]
     parts = [
-        f"## {claim.name}: {claim.title}",
-        f"{claim.question} Source: {claim.source}.",
-        f"**Verdict: {found.verdict}** ({found.finished} of {found.wanted} cells). {findings.rule(claim)}",
-        "\n".join(arms),
+        *findings.head(claim, found.verdict, f"{found.finished} of {found.wanted} cells"),
         *map(findings.to_markdown, grids(found)),
         *missing(found),
         *findings.paper_lines(claim),
