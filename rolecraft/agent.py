@@ -98,8 +98,8 @@ async def episode(
         message = _numbered(message, speaker, len(calls), most)
         turns.append(replace(completion.turn, message=message, speaker=speaker))
         ended = environment.calls_only and bool(message.tool_calls or message.unparsed is not None)
-        observations = () if ended else await _act(environment, message, explain, answered)
-        for new in (*asked, message, *observations, *dropped):
+        observations = () if ended else (*await _act(environment, message, explain, answered), *dropped)
+        for new in (*asked, message, *observations):
             messages.append(new)
             watch(new)
         calls.update(repeats.key(call) for call in message.tool_calls)

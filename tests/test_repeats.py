@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rolecraft import agent, repeats, team
+from rolecraft import agent, repeats, team, wire
 from rolecraft.tools import Toolbox, ToolFailure, tool
 from rolecraft.types import Completion, Environment, Message, Task, ToolCall, ToolSpec, Turn, Verdict
 
@@ -104,6 +104,17 @@ def test_calls_that_differ_in_an_argument_are_all_run():
 def test_equal_calls_are_told_apart_by_no_order_of_arguments():
     assert repeats.key(ToolCall("f", {"a": 1, "b": 2})) == repeats.key(ToolCall("f", {"b": 2, "a": 1}))
     assert repeats.key(ToolCall("f", {"a": 1})) != repeats.key(ToolCall("f", {"a": True}))
+
+
+def test_who_is_judged_by_calls_that_nobody_runs_is_told_nothing_of_twins():
+    shop = Shop()
+    world = Environment(Task("t", (Message("user", "?"),), shop.box.specs), shop.box, lambda record: Verdict(0.0))
+    script = Scripted([calls(REFUND, STATUS, REFUND)])
+    settings = agent.Settings(skip_repeats=True)
+    record = asyncio.run(agent.episode(replace(world, calls_only=True), team.find("single"), script, settings))
+    assert [call.name for call in record.messages[-1].tool_calls] == ["refund", "status"]
+    assert len(record.messages) == 2
+    assert wire.settled(record).messages == record.messages  # such a record may be trained on
 
 
 def test_a_repeatable_tool_runs_as_often_as_it_is_called():
