@@ -73,10 +73,11 @@ def test_a_session_is_measured_while_the_files_of_another_are_removed():
 
 def test_a_step_too_short_to_be_measured_is_measured_at_its_end():
     with open_here(Limits(60.0, file_mb=2)) as session:
-        session.run(
+        wrote = session.run(
             "import os\nfor n in range(4):\n    with open(str(n), 'wb') as file: file.write(os.urandom(1 << 20))"
         )
-        outcome = session.run("print('went on')")
+        # On a busy machine the step takes long enough to be measured while it runs, and is ended itself.
+        outcome = wrote if wrote.error else session.run("print('went on')")
         assert "its files took more than 2 MB" in str(outcome.error)
         assert session.run("import os\nos.listdir()").output == "[]\n"
 
