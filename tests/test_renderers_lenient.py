@@ -47,6 +47,8 @@ def read(text: str, *, cut: bool = False) -> Message:
         ('{"function": "look", "arguments": {"at": "Rome"}}', [LOOK]),
         (f'{{"tool_calls": [{CALL}]}}', [LOOK]),
         ('{"name": "look", "arguments": {"at": "Rome",},}', [LOOK]),
+        ('{"name": "look", "arguments": {\n"at": "Rome", // a city\n}}', [LOOK]),
+        ('{"name": "look", "arguments": {"at": "http://a",}}', [ToolCall("look", {"at": "http://a"})]),
         ('{"name": "look", "arguments": {"at": "a\nb"}}', [ToolCall("look", {"at": "a\nb"})]),
         ("{'name': 'look', 'arguments': {'at': 'Rome'}}", [LOOK]),
         ("{'name': 'look', 'arguments': {'at': None}}", [ToolCall("look", {"at": None})]),

@@ -23,6 +23,7 @@ _BESIDE = frozenset(("type", "id", "index"))
 _MAX_PYTHON = 20_000
 _WORDS = {"true": True, "false": False, "null": None}
 
+_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*+"?|//[^\n]*+', re.DOTALL)
 _TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"?|,(?=\s*[}\]])', re.DOTALL)
 _KEYS = re.compile(r"""["'](?:name|function|tool_calls|arguments|parameters|args)["']\s*:""")
 _NAMED = re.compile(r"""["'](?:name|function)["']\s*:\s*["']([^"'\n]{1,256}+)["']""")
@@ -130,7 +131,7 @@ def begins_call(text: str, tools: Sequence[ToolSpec]) -> bool:
 
 
 def load_value(text: str) -> Json:
-    """Return the value in `text`: JSON, trailing commas and line breaks in its texts allowed, or Python's literals.
+    """Return the value in `text`: JSON, with trailing commas, `//` comments and broken lines, or Python's literals.
 
     A call in Python's syntax, or one in a list, is a ToolCall. Raises ValueError or RecursionError, told in words.
     """
@@ -139,7 +140,7 @@ def load_value(text: str) -> Json:
     except Malformed as error:
         reason = error
     try:
-        return load(_TRAILING_COMMA.sub(lambda match: "" if match[0] == "," else match[0], text), line_breaks=True)
+        return load(_without(_TRAILING_COMMA, _without(_COMMENT, text)), line_breaks=True)
     except Malformed:
         pass
     try:
@@ -150,6 +151,11 @@ def load_value(text: str) -> Json:
         if text.startswith("{"):
             raise reason from None
         raise error from None
+
+
+def _without(pattern: re.Pattern[str], text: str) -> str:
+    """Return `text` without what `pattern` finds, but for texts in quotes, which it finds so that they are left."""
+    return pattern.sub(lambda match: match[0] if match[0].startswith('"') else "", text)
 
 
 def _python(text: str) -> Json:
