@@ -44,6 +44,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "recipe",
         "attention",
         "objectives",
+        "advantages",
+        "policy_losses",
         "engine",
     ),
     ("workers", "train", "rl"),

@@ -1,0 +1,130 @@
+"""Policy losses: hand-computed cases, formulas written another way, and what must not change them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rolecraft import policy_losses
+from rolecraft.policy_losses import Clip
+
+
+def tensors(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """New and old log-probabilities (3, 6), a mask with a tool's tokens in the middle, and advantages (3, 1)."""
+    generator = torch.Generator().manual_seed(seed)
+    new = -torch.rand(3, 6, generator=generator, dtype=torch.float64)
+    old = new + 0.4 * torch.randn(3, 6, generator=generator, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 0, 0, 1, 1], [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
+    return new, old, mask, torch.tensor([[1.5], [-0.5], [-1.0]], dtype=torch.float64)
+
+
+def naive(new, old, mask, advantages, *, low, high, sequence, how, reference=None, beta=0.0, longest=None):
+    """The published formulas, token by token."""
+    rows = []
+    for i in range(len(new)):
+        places = [t for t in range(new.shape[1]) if mask[i, t]]
+        logs = [float(new[i, t] - old[i, t]) for t in places]
+        mean = math.exp(sum(logs) / len(logs))
+        losses = []
+        for t, log in zip(places, logs, strict=True):
+            ratio, a = (mean if sequence else math.exp(log)), float(advantages[i, 0])
+            loss = -min(ratio * a, min(max(ratio, 1 - low), 1 + high) * a)
+            if beta:
+                d = float(reference[i, t] - new[i, t])
+                loss += beta * ratio * (math.exp(d) - d - 1)
+            losses.append(loss)
+        rows.append(losses)
+    total, count = sum(map(sum, rows)), sum(map(len, rows))
+    if how == "grpo":
+        return sum(sum(row) / len(row) for row in rows) / len(rows)
+    return total / (len(rows) * longest if how == "dr_grpo" else count)
+
+
+@pytest.mark.parametrize("how", ["grpo", "bnpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_the_loss_is_what_the_formulas_say(how, level, beta):
+    new, old, mask, advantages = tensors()
+    reference = old - 0.2
+    found = policy_losses.grpo(
+        new, old, advantages, mask, clip=Clip(0.2, 0.28), level=level, how=how,
+        reference_BT=reference, beta=beta, longest=10,
+    )  # fmt: skip
+    expected = naive(
+        new, old, mask, advantages, low=0.2, high=0.28, sequence=level == "sequence", how=how,
+        reference=reference, beta=beta, longest=10,
+    )  # fmt: skip
+    assert float(found) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_what_a_tool_said_has_no_gradient_and_no_say(level):
+    new, old, mask, advantages = tensors()
+    new.requires_grad_()
+    loss = policy_losses.grpo(new, old, advantages, mask, level=level)
+    (gradient,) = torch.autograd.grad(loss, new)
+    assert not gradient[~mask].any()
+    changed = torch.where(mask, old, old + 7)
+    torch.testing.assert_close(policy_losses.grpo(new, changed, advantages, mask, level=level), loss)
+
+
+def test_on_policy_the_gradient_is_that_of_the_plain_policy_gradient():
+    new, _, mask, advantages = tensors()
+    new.requires_grad_()
+    (found,) = torch.autograd.grad(policy_losses.grpo(new, new.detach(), advantages, mask), new)
+    torch.testing.assert_close(found, torch.where(mask, -advantages / mask.sum(), 0.0))
+
+
+def test_a_ratio_that_has_moved_far_enough_stops_counting():
+    ratios, good, bad = torch.tensor([[0.5, 1.0, 1.25, 2.0]]), torch.ones(1, 1), -torch.ones(1, 1)
+    clip = Clip(0.2, 0.28)
+    assert policy_losses.clipped(ratios, good, clip).tolist() == [pytest.approx([-0.5, -1.0, -1.25, -1.28])]
+    assert policy_losses.clipped(ratios, bad, clip).tolist() == [pytest.approx([0.8, 1.0, 1.25, 2.0])]
+    assert policy_losses.is_clipped(ratios, good, clip).tolist() == [[False, False, False, True]]
+    assert policy_losses.is_clipped(ratios, bad, clip).tolist() == [[True, False, False, False]]
+
+
+def test_two_sided_clipping_bounds_what_a_bad_token_costs():
+    ratios, bad = torch.tensor([[50.0]]), -torch.ones(1, 1)
+    assert policy_losses.clipped(ratios, bad, Clip(most=3.0)).item() == pytest.approx(3.0)
+    assert policy_losses.clipped(ratios, bad).item() == pytest.approx(50.0)
+
+
+def test_a_rollouts_ratio_is_the_geometric_mean_over_its_own_tokens():
+    new = torch.tensor([[math.log(2.0), 5.0, math.log(8.0)]])
+    found = policy_losses.ratios(new, torch.zeros(1, 3), torch.tensor([[True, False, True]]), "sequence")
+    assert found.item() == pytest.approx(4.0)
+
+
+def test_the_divergence_is_never_negative_and_nought_where_both_agree():
+    new, old, _, _ = tensors()
+    assert (policy_losses.k3(new, old) > 0).all()
+    assert not policy_losses.k3(new, new).any()
+
+
+def test_a_rollout_without_a_token_of_its_own_costs_nothing():
+    new, old, mask, advantages = tensors()
+    mask[1] = False
+    for how in ("grpo", "bnpo", "dapo"):
+        assert torch.isfinite(policy_losses.grpo(new, old, advantages, mask, how=how, level="sequence"))
+
+
+def test_dr_grpo_asks_for_the_longest():
+    new, old, mask, advantages = tensors()
+    with pytest.raises(ValueError, match="longest"):
+        policy_losses.grpo(new, old, advantages, mask, how="dr_grpo")
+
+
+def test_the_value_loss_takes_the_worse_of_the_value_and_the_held_one():
+    mask = torch.ones(1, 2).bool()
+    # The first moved past the target from 0 to 1, held at 0.2; the second stays within.
+    found = policy_losses.value(torch.tensor([[1.0, 0.1]]), torch.zeros(1, 2), torch.tensor([[1.0, 0.5]]), mask)
+    assert found.item() == pytest.approx(0.5 * (0.8**2 + 0.4**2) / 2)
+
+
+def test_the_reward_comes_at_the_end_and_divergence_is_paid_on_the_way():
+    old, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.0])
+    assert policy_losses.penalised(3.0, old, reference, 0.1).tolist() == pytest.approx([-0.05, 3.1])
+    assert policy_losses.penalised(3.0, old).tolist() == [0.0, 3.0]
