@@ -98,7 +98,7 @@ async def episode(
         message = _numbered(message, speaker, len(calls), most)
         turns.append(replace(completion.turn, message=message, speaker=speaker))
         ended = environment.calls_only and bool(message.tool_calls or message.unparsed is not None)
-        observations = () if ended else (*await _act(environment, message, explain, answered), *dropped)
+        observations = () if ended else (*await _act(environment, team, message, explain, answered), *dropped)
         for new in (*asked, message, *observations):
             messages.append(new)
             watch(new)
@@ -107,6 +107,7 @@ async def episode(
             stop = ending
             break
         speaker = team.next_speaker(messages[-1])
+        stop = "gave_up" if speaker is None and team.gives_up(messages[-1]) else stop
     record = Trajectory(
         id=task.id,
         task=task,
@@ -200,9 +201,9 @@ def _prompt(
     role = team.role(speaker)
     sampling = replace(settings.sampling, n=1, seed=seed + turn)
     lenient = role.calls_tools and not settings.strict_calls
-    prompt = Prompt(role.view(messages), task.tools, speaker, sampling=sampling, lenient=lenient)
+    prompt = Prompt(role.view(messages), role.tools(task.tools), speaker, sampling=sampling, lenient=lenient)
     if settings.constrained:
-        prompt = _constrained(prompt, role, team)
+        prompt = _constrained(prompt, role, team, task.tools)
     if role.choice == "auto" and prompt.tools and turn == 0:
         prompt = replace(prompt, choice=settings.first_call)
     return prompt
@@ -229,9 +230,9 @@ async def _ask(
     return replace(again, turn=replace(again.turn, usage=usage)), _ANSWER
 
 
-def _constrained(prompt: Prompt, role: Role, team: Team) -> Prompt:
+def _constrained(prompt: Prompt, role: Role, team: Team, tools: Sequence[ToolSpec]) -> Prompt:
     """Return `prompt` with what its role may say; without tools nobody is asked for a call, nor called to make one."""
-    callers = () if prompt.tools else tuple(other.name for other in team.roles if other.choice == "required")
+    callers = () if tools else tuple(other.name for other in team.roles if other.acts)
     next_roles = tuple(name for name in role.next_roles if name not in callers)
     return replace(prompt, choice=role.choice if prompt.tools else "none", next_roles=next_roles)
 
@@ -258,7 +259,11 @@ def _numbered(message: Message, speaker: str, made: int, most: int) -> Message:
 
 
 async def _act(
-    environment: Environment, message: Message, explain: Callable[[str], str], answered: repeats.Answered | None
+    environment: Environment,
+    team: Team,
+    message: Message,
+    explain: Callable[[str], str],
+    answered: repeats.Answered | None,
 ) -> tuple[Message, ...]:
     """Run the message's calls, at once where there are several, and return what the model is told of them.
 
@@ -275,17 +280,20 @@ async def _act(
         for call in message.tool_calls
     ]
     again = [repeats.remark(call) for call in message.tool_calls if call.id in told]
-    return (*answers, *again, *remarks(message, explain, environment.task.tools))
+    acts = team.role(str(message.speaker)).acts
+    return (*answers, *again, *remarks(message, explain, environment.task.tools, acts=acts))
 
 
-def remarks(message: Message, explain: Callable[[str], str], tools: Sequence[ToolSpec]) -> tuple[Message, ...]:
-    """Return what a team is told beside tools' answers: that a call did not parse, or that none was written.
+def remarks(
+    message: Message, explain: Callable[[str], str], tools: Sequence[ToolSpec], *, acts: bool
+) -> tuple[Message, ...]:
+    """Return what a team is told beside tools' answers: that a call did not parse, or that a role that acts wrote none.
 
     A call that was looked for leniently may have any form, so its reason is not left to `explain`.
     """
     if message.unparsed is not None:
         reason = explain(message.unparsed) if message.strict is None else why_unread(message.unparsed, tools)
         return (Message("tool", f"error: {reason}", failed=True),)
-    if message.speaker == "executor" and not message.tool_calls:
+    if acts and not message.tool_calls:
         return (Message("tool", "error: no call was written", failed=True),)
     return ()

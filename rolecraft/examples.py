@@ -181,8 +181,9 @@ def _sequences(
             continue
         _require_no_mark(message, place, renderer, trajectory.id)
         speaker = _speaker(message, team, trajectory.id)
-        view = team.role(speaker).view(trajectory.messages[:place])
-        opening = renderer.opening(view, trajectory.task.tools, speaker)
+        role = team.role(speaker)
+        view, tools = role.view(trajectory.messages[:place]), role.tools(trajectory.task.tools)
+        opening = renderer.opening(view, tools, speaker)
         sequence = _extended(sequences, opening.ids) if packs else _new(sequences)
         sequence.start = len(opening.ids) - len(renderer.header(speaker))
         start = len(sequence.ids)

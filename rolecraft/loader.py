@@ -22,6 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_OWN = "_rolecraft_"
+"""How the names of modules begin that are a user's own."""
+
 
 def load(path: Path) -> ModuleType:
     """Run the file and return its module, which is not `__main__`; raises whatever the file raises."""
@@ -32,6 +35,12 @@ def load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, whole, loader=_Loader(name, str(whole), package))
     assert spec is not None, path
     return _run(spec)
+
+
+def origin(thing: object) -> Path | None:
+    """Return the file that defined a function or class, if it is a user's own: another process must `load` it first."""
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    return Path(module.__file__) if module and module.__file__ and module.__name__.startswith(_OWN) else None
 
 
 class _Loader(SourceFileLoader):
@@ -73,7 +82,7 @@ class _Loader(SourceFileLoader):
 
 def _package(folder: Path) -> str:
     """Return the name of the package that stands for a folder, made at the first look."""
-    name = f"_rolecraft_{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{_OWN}{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         package = ModuleType(name)
         package.__path__ = [str(folder)]

@@ -169,10 +169,11 @@ def make_contract(
 def save_tokenizer(loaded: Loaded, players: Team, folder: Path) -> None:
     """Save the tokenizer with a template that prompts the first of `players` as the renderer does."""
     tokenizer, renderer = copy.deepcopy(loaded.tokenizer), loaded.renderer
-    told = players.role(players.first).instructions
-    tokenizer.chat_template = renderers.write_template(
-        renderer.format, players.first, told, tags_are_tokens=renderer.tags_are_tokens
+    first = players.role(players.first)
+    template = renderers.write_template(
+        renderer.format, first.name, first.instructions, tags_are_tokens=renderer.tags_are_tokens
     )
+    tokenizer.chat_template = template if first.told_tools else f"{{%- set tools = none -%}}\n{template}"
     if (name := contract.name_of(renderer)) != contract.OWN:
         tokenizer.init_kwargs["rolecraft_renderer"] = name
     if renderer.format.template:  # told instructions, the one that is saved would tell them twice

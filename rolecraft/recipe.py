@@ -19,7 +19,7 @@ from rolecraft.errors import NotFound, SettingsError
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
 
-_NAMES = ("model.renderer", "data.importer", "data.benchmark", "adapter.name")
+_NAMES = ("team.preset", "model.renderer", "data.importer", "data.benchmark", "adapter.name")
 """The settings that name a member of an open folder, or a user's own file."""
 
 
@@ -45,7 +45,7 @@ class TeamSettings:
     `thoughts`: before that, each gets the thought that it lacks (`rule`: see thoughts), or stays without (`none`).
     """
 
-    preset: str = "single"
+    preset: str | Path = "single"
     instructions: bool = True
     divide: bool = False
     thoughts: Literal["none", "rule"] = "none"

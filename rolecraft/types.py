@@ -121,7 +121,8 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-EpisodeStop = Literal["answered", "max_turns", "repeated_call", "length", "engine_error", "imported"]
+EpisodeStop = Literal["answered", "gave_up", "max_turns", "repeated_call", "length", "engine_error", "imported"]
+"""Why an episode is over; `gave_up`: its team said that it cannot be done this way, which is no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from verbs import call, read
 from rolecraft import commands, team
 from rolecraft.commands import _playing, serve
 from rolecraft.errors import SettingsError
+from rolecraft.types import Message
 
 
 @pytest.mark.parametrize("verb", ["eval", "run hi", "chat"])
@@ -55,6 +56,30 @@ def test_keys_and_values_beyond_the_bound_are_refused_before_anything_is_answere
 )
 def test_calls_made_again_are_skipped_but_on_the_base_whose_scores_are_known(verb, base, flags, skips):
     assert _playing.episode_settings(base, read(f"{verb}{flags}".split())).skip_repeats is skips
+
+
+OWN_TEAM = """
+from words import LAST
+from rolecraft.team import Role, Team
+
+def following(message):
+    return "writer" if message.content != LAST else None
+
+TEAM = Team("pair", (Role("writer", "Write."),), "writer", following)
+"""
+
+
+@pytest.fixture
+def own_team(tmp_path):
+    (tmp_path / "words.py").write_text('LAST = "done"')
+    (tmp_path / "pair.py").write_text(OWN_TEAM)
+    return tmp_path / "pair.py"
+
+
+def test_the_file_of_a_users_own_team_plays_where_a_teams_name_does(own_team):
+    base, players = _playing.base_and_team(read(["run", "hi", "--team", str(own_team)]))
+    assert (base, players.name, players.role("writer").instructions) == ("nano", "pair", "Write.")
+    assert players.next_speaker(Message("assistant", "done", speaker="writer")) is None
 
 
 def test_a_team_that_nobody_tuned_the_model_for_is_told(capsys):

@@ -9,10 +9,12 @@ import dataclasses
 import importlib
 import json
 import math
+import pickle
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +28,8 @@ from rolecraft.errors import ContractError, DataError, MissingExtra, NotForkable
 from rolecraft.judges import calls
 from rolecraft.renderers import Format, Renderer
 from rolecraft.settings import from_dict, to_dict
+from rolecraft.team import Team
+from rolecraft.team import divided as divided_messages
 from rolecraft.tools import Toolbox, ToolLike, find
 from rolecraft.types import Message, Task, ToolCall, ToolSpec, Trajectory, Turn, Verdict
 
@@ -37,6 +41,11 @@ def members(folder: str) -> Callable[..., Any]:
     except ModuleNotFoundError:
         names = []
     return pytest.mark.parametrize("name", names)
+
+
+def divides(team_name: str) -> bool:
+    """Tell whether a team's roles can say what a lone assistant did."""
+    return catalog.find("teams", team_name).TEAM.divide is not None
 
 
 SPEC = ToolSpec(
@@ -249,7 +258,7 @@ def test_benchmark_refuses_an_unknown_split(name: str):
 
 
 @members("benchmarks")
-@pytest.mark.parametrize("team_name", ["single", "mor"])
+@pytest.mark.parametrize("team_name", [name for name in catalog.names("teams") if name == "single" or divides(name)])
 def test_benchmark_judge_accepts_the_reference(name: str, team_name: str):
     module, tasks = drawn(name)
     for task in tasks:
@@ -308,6 +317,78 @@ def test_benchmark_opens_the_tools_that_the_task_tells(name: str):
         assert environment.toolbox.specs == task.tools
         environment.toolbox.close()
         environment.toolbox.close()
+
+
+# teams: `TEAM`
+
+
+def team_of(name: str) -> Team:
+    found: Team = catalog.find("teams", name).TEAM
+    return found
+
+
+def said(team: Team) -> Iterator[Message]:
+    """Everything that may stand last: a question, an observation, each role's silence and each role's call."""
+    yield from (Message("user", "debt of Ro?"), Message("tool", "12", tool_call_id="1"), Message("tool", "error: no"))
+    for speaker in team.speakers:
+        yield from (Message("assistant", speaker=speaker), replace(CALL, speaker=speaker))
+
+
+@members("teams")
+def test_team_has_the_name_of_its_file_and_its_roles_names_of_their_own(name: str):
+    team = team_of(name)
+    assert team.name == name
+    assert team.first in team.speakers
+    assert len(set(team.speakers)) == len(team.speakers)
+    assert all(role.instructions.strip() for role in team.roles)
+
+
+@members("teams")
+def test_team_hands_over_to_its_own_roles_and_comes_to_an_end(name: str):
+    team = team_of(name)
+    following = {(m.role, m.speaker, bool(m.tool_calls)): team.next_speaker(m) for m in said(team)}
+    assert set(following.values()) <= {*team.speakers, None}
+    assert following["tool", None, False] is not None
+    assert any(following["assistant", speaker, False] is None for speaker in team.speakers)
+
+
+@members("teams")
+def test_team_goes_where_its_designating_roles_say(name: str):
+    team = team_of(name)
+    for role in team.roles:
+        assert role.choice == "none" or not role.next_roles
+        for word in role.next_roles:
+            last = Message("assistant", f"It is so. Next: {word}.", speaker=role.name)
+            assert (team.next_speaker(last) in team.speakers) != team.gives_up(last)
+            assert word not in team.speakers or team.next_speaker(last) == word
+
+
+@members("teams")
+def test_team_gives_up_only_where_its_episode_ends(name: str):
+    team = team_of(name)
+    assert not any(team.gives_up(message) and team.next_speaker(message) for message in said(team))
+
+
+@members("teams")
+def test_team_divides_a_lone_assistants_messages_into_what_it_would_have_said(name: str):
+    team = team_of(name)
+    if team.divide is None:
+        pytest.skip(f"{name} has no rule to divide messages")
+    act = replace(CALL, content="I look it up.", weight=0.5)
+    answer = Message("assistant", "<think>I have it.</think>It is 12.", weight=0.5)
+    for whole in (act, answer):
+        divided = team.divide(whole)
+        assert [message.speaker for message in divided] == [team.first, *map(team.next_speaker, divided[:-1])]
+        assert [call for message in divided for call in message.tool_calls] == list(whole.tool_calls)
+        assert all(message.weight == 0.5 for message in divided)
+        assert divided_messages(divided, team) == divided
+    assert team.divide(answer)[-1].content == "It is 12."
+    assert team.next_speaker(team.divide(answer)[-1]) is None
+
+
+@members("teams")
+def test_team_is_the_same_after_it_was_sent_to_another_process(name: str):
+    assert pickle.loads(pickle.dumps(team_of(name))) == team_of(name)
 
 
 # adapters: `Settings`, `attach`, `gate`, `inputs`, `penalty`, `measure`, `loads`, `merge`

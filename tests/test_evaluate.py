@@ -200,6 +200,17 @@ def test_splits_are_played_with_one_engine_and_kept_apart(settings, tmp_path):
     assert ids(Run(run.path / "tools")) == [f"tools-3-{i}" for i in range(6)]
 
 
+def test_workers_play_a_team_of_the_users_own(settings, tmp_path):
+    (tmp_path / "rule.py").write_text("def following(message):\n    return None\n")
+    path = tmp_path / "lone.py"
+    path.write_text(
+        "from rolecraft.team import Role, Team\nfrom rule import following\n"
+        'TEAM = Team("lone", (Role("adder", "Add."),), "adder", following)\n'
+    )
+    found = evaluate.run(replace(settings, workers=2), team.find(path), opened, Run(tmp_path / "run"), console=QUIET())
+    assert (found.n, found.score) == (6, 1.0)
+
+
 def test_workers_play_every_task_once_and_agree_with_one_process(settings, tmp_path):
     alone = evaluate.run(settings, SINGLE, opened, Run(tmp_path / "alone"), console=QUIET())
     run = Run(tmp_path / "run")

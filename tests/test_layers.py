@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("wire", "schemas", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     (
         "team",
+        "teams",
         "gate",
         "memory",
         "repeats",
@@ -56,7 +57,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Every file and folder of `rolecraft/`, in reading order; a part may import what stands before it."""
 
 OPEN_FOLDERS = frozenset(
-    ("renderers", "sandbox", "tools", "importers", "judges", "strategies", "benchmarks", "adapters", "commands")
+    (
+        "renderers",
+        "sandbox",
+        "tools",
+        "importers",
+        "judges",
+        "teams",
+        "strategies",
+        "benchmarks",
+        "adapters",
+        "commands",
+    )
 )
 PART_FOLDERS = frozenset(
     (

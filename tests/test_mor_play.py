@@ -237,12 +237,17 @@ def test_rows_that_only_fill_up_a_step_pay_no_balance_loss_and_count_for_no_load
 
 
 @pytest.fixture
-def secretive(monkeypatch) -> str:
-    """A team for the test's time, whose roles are told different things."""
-    told = team.find("mor")
-    roles = (replace(told.roles[0], instructions="think"), *told.roles[1:])
-    monkeypatch.setitem(team.PRESETS, "secretive", replace(told, name="secretive", roles=roles))
-    return "secretive"
+def secretive(tmp_path) -> Path:
+    """A team of the user's own, whose roles are told different things."""
+    path = tmp_path / "secretive.py"
+    path.write_text(
+        "from dataclasses import replace\n"
+        "from rolecraft import team\n"
+        'TOLD = team.find("mor")\n'
+        'ROLES = (replace(TOLD.roles[0], instructions="think"), *TOLD.roles[1:])\n'
+        'TEAM = replace(TOLD, name="secretive", roles=ROLES)\n'
+    )
+    return path
 
 
 def test_a_stream_is_not_trained_for_a_team_whose_views_do_not_only_append(place, tmp_path, secretive):
@@ -256,7 +261,7 @@ def test_a_stream_is_not_played_by_a_team_whose_views_do_not_only_append(place, 
     mor.MoRConfig().save_pretrained(tmp_path)
     gate = Gate(ROLES, "stream", "reasoner")
     contract.save(Contract(str(place / "base"), "", "", "hermes", "", (), team="mor", gate=gate), tmp_path)
-    line = ["eval", "--adapter", str(tmp_path), "--team", secretive, "--output", str(tmp_path / "run")]
+    line = ["eval", "--adapter", str(tmp_path), "--team", str(secretive), "--output", str(tmp_path / "run")]
     assert cli.main(line) == 2
     assert "'secretive' see different texts" in capsys.readouterr().err
 

@@ -149,7 +149,7 @@ def test_pickled_weights_run_nothing(base, adapter, evil):
     assert not evil.exists()
 
 
-NAMED = ["model.renderer", "data.importer", "data.benchmark", "adapter.name"]
+NAMED = ["team.preset", "model.renderer", "data.importer", "data.benchmark", "adapter.name"]
 
 
 def told(name: str, base: Path, tmp_path: Path) -> dict:

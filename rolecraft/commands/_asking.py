@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from rolecraft.tools import Toolbox
     from rolecraft.types import Message, Trajectory
 
-_COLOURS = {"reasoner": "cyan", "executor": "yellow", "summarizer": "green", "assistant": "green", "tool": "magenta"}
+_COLOURS = {
+    **dict.fromkeys(("reasoner", "planner"), "cyan"),
+    **dict.fromkeys(("executor", "caller"), "yellow"),
+    **dict.fromkeys(("summarizer", "assistant"), "green"),
+    "tool": "magenta",
+}
 
 
 def add_tools(parser: argparse.ArgumentParser, of: str = "") -> None:
@@ -100,6 +105,8 @@ def why_not(record: Trajectory, options: argparse.Namespace, full: str) -> str:
         return f"{len(record.turns)} model calls have been made; allow more (--max-turns)"
     if record.stop == "repeated_call":
         return "the model made the same call again and again"
+    if record.stop == "gave_up":
+        return "the team gave up"
     if record.stop != "length":
         return f"the episode ended by {record.stop}"
     if full:

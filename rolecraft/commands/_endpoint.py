@@ -64,8 +64,9 @@ def check(options: argparse.Namespace) -> None:
 def resolve(options: argparse.Namespace) -> tuple[remote.Settings, team.Team]:
     """Ask the endpoint what it is, and return how it plays and the team; raises what `remote.resolve` raises."""
     from rolecraft import remote, team
+    from rolecraft.catalog import given
 
-    name = options.team or "single"
+    name = given(options.team or "single")
     settings = remote.Settings(
         options.engine,
         requests=options.engine_requests,

@@ -35,7 +35,10 @@ def add_model(
     )
     group.add_argument("--base", metavar="MODEL", help=text)
     group.add_argument("--adapter", type=Path, metavar="DIR", help="the folder of a trained adapter")
-    text = "who plays: mor (three roles) or single (default: what the adapter was trained for, else single)"
+    text = (
+        "who plays: a team's name, such as single or mor (three roles), or its .py file (default: what the adapter was "
+        "trained for, else single)"
+    )
     group.add_argument("--team", help=text)
     text = "give the roles no instructions, the conversation alone"
     group.add_argument("--bare", action="store_true", help=text)
@@ -111,6 +114,7 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     Raises NotFound if the base or the adapter is not there.
     """
     from rolecraft import bases, team
+    from rolecraft.catalog import given
     from rolecraft.contract import read
 
     if options.adapter:
@@ -119,7 +123,8 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     taught = contract.team if contract else None
     name = options.team or taught or "single"
     instructions = contract.instructions if contract else True
-    players = team.find(name, instructions=instructions and not options.bare)
+    chosen = given(name) if options.team else name  # a file that a contract names is not run
+    players = team.find(chosen, instructions=instructions and not options.bare)
     if contract and contract.gate:
         contract.gate.check(players)
     base = options.base or (contract.base if contract else "nano")

@@ -15,6 +15,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which is not there yet")
     parser.add_argument("--base", metavar="MODEL", help="the base it was tuned on (default: what its contract names)")
+    text = "the team it was tuned for, where that is a .py file of your own (default: what its contract names)"
+    parser.add_argument("--team", metavar="FILE", help=text)
     text = "the type of the weights that are written (default: bfloat16)"
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"), help=text)
 
@@ -22,6 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write the model, its tokenizer and the template of the prompts it was trained on."""
     from rolecraft import bases, contract, team
+    from rolecraft.catalog import given
     from rolecraft.errors import SettingsError
 
     bases.require_adapter(options.adapter)
@@ -44,7 +47,10 @@ def run(options: argparse.Namespace) -> None:
         )
     # In float32, for sums of bfloat16 numbers lose most of what an adapter adds.
     loaded = model.load(base, adapter=options.adapter, merge=True)
-    players = team.find(made.team or "single" if made else "single", instructions=made.instructions if made else True)
+    taught = (made.team if made else None) or "single"
+    players = team.find(
+        given(options.team) if options.team else taught, instructions=made.instructions if made else True
+    )
     partial = options.out.with_name(f"{options.out.name}.partial")
     loaded.model.to(getattr(torch, options.dtype)).save_pretrained(str(partial))
     model.save_tokenizer(loaded, players, partial)

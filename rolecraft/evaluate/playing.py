@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from rolecraft import agent, catalog
+from rolecraft import agent, catalog, loader
 from rolecraft.errors import EngineError
 from rolecraft.settings import from_dict
 from rolecraft.team import Team
@@ -78,12 +79,16 @@ def _play_in_workers(
 ) -> None:
     context = _context()
     count = min(workers, len(chosen))
+    rules = (players.team.next_speaker, players.team.divide, players.team.gives_up)
+    own = tuple({path for path in map(loader.origin, rules) if path})
     started: dict[Connection, BaseProcess] = {}
     try:
         with _one_thread():
             for i in range(count):
                 reader, writer = context.Pipe(duplex=False)
-                started[reader] = context.Process(target=_work, args=(players, chosen[i::count], open_engine, writer))
+                started[reader] = context.Process(
+                    target=_work, args=(own, pickle.dumps(players), chosen[i::count], open_engine, writer)
+                )
                 started[reader].start()
                 writer.close()  # the worker's copy is then the only one: its end is seen here
         _gather(started, keep)
@@ -106,13 +111,20 @@ def _context() -> Any:  # typeshed gives contexts no common type with Process
 _PRELOADED = ("rolecraft.engine",)
 
 
-def _work(players: Players, chosen: Sequence[Task], open_engine: EngineOpener, writer: Connection) -> None:
-    """Be a worker: send each episode as it finishes, then None; send the reason as text when something fails."""
+def _work(
+    own: tuple[Path, ...], players: bytes, chosen: Sequence[Task], open_engine: EngineOpener, writer: Connection
+) -> None:
+    """Be a worker: send each episode as it finishes, then None; send the reason as text when something fails.
+
+    `own` are the user's files that have the team's rules, without which the pickled `players` are not read.
+    """
     # Ctrl-C reaches the parent, who then ends its workers; sys.exit lets them close engines and tools first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        asyncio.run(_play(players, chosen, open_engine, writer.send))
+        for path in own:
+            loader.load(path)
+        asyncio.run(_play(pickle.loads(players), chosen, open_engine, writer.send))
         writer.send(None)
     except BrokenPipeError:  # the parent is gone
         sys.exit(1)

@@ -22,6 +22,7 @@ CLASSES: Mapping[str, str] = {
     "wrong tool": "called a tool that the task does not need",
     "wrong arguments": "called the right tool with wrong arguments",
     "ran out": "reached the limit of turns, repeats or tokens",
+    "gave up": "said that it cannot be done",
     "missing step": "made right calls, but not all of them",
     "gave up early": "answered without a call that was needed",
     "wrong order": "made the right calls in the wrong order",
@@ -56,15 +57,17 @@ def classify(trajectory: Trajectory) -> str:
     2. A call is missing: some reference call was not made, and neither was the last one, which stands for those it
        builds on (not so where the reference says `ordered: false`). In this order: unparsed, no such tool, wrong
        tool, each unless a later message made a right call and so repaired it; wrong arguments, for a tool that a
-       missing call needs; then, without such a fault, ran out; missing step if a right call was made; gave up early.
-    3. None is missing: wrong order (not so where `ordered: false`), ran out, extra call, tool failed, wrong answer.
+       missing call needs; then, without such a fault, ran out or gave up; missing step if a right call was made; gave
+       up early.
+    3. None is missing: wrong order (not so where `ordered: false`), ran out or gave up, extra call, tool failed, wrong
+       answer.
 
-    Where the reference does not tell the calls: unparsed, no such tool, ran out, wrong answer.
+    Where the reference does not tell the calls: unparsed, no such tool, ran out, gave up, wrong answer.
     """
     reference = trajectory.task.reference
     attempts, wanted = _attempts(trajectory), _wanted(trajectory)
     if wanted is None:
-        return _unrepaired(attempts, [], trajectory) or _ran_out(trajectory) or "wrong answer"
+        return _unrepaired(attempts, [], trajectory) or _unanswered(trajectory) or "wrong answer"
     if not wanted and attempts:
         return "needless call"
     ordered = bool(reference.get("ordered", True))
@@ -76,9 +79,9 @@ def classify(trajectory: Trajectory) -> str:
     if ordered and order != sorted(order):
         return "wrong order"
     if len(attempts) > len(wanted):
-        return _ran_out(trajectory) or "extra call"
+        return _unanswered(trajectory) or "extra call"
     failed = any(attempts[i].failed for i in matched)
-    return _ran_out(trajectory) or ("tool failed" if failed else "wrong answer")
+    return _unanswered(trajectory) or ("tool failed" if failed else "wrong answer")
 
 
 def calls_made(trajectory: Trajectory) -> tuple[ToolCall, ...]:
@@ -194,7 +197,7 @@ def _why_missing(
         return fault
     if any(a.call is not None and a.call.name in missing for i, a in enumerate(attempts) if i not in matched):
         return "wrong arguments"
-    return _ran_out(trajectory) or ("missing step" if matched else "gave up early")
+    return _unanswered(trajectory) or ("missing step" if matched else "gave up early")
 
 
 def _unrepaired(attempts: Sequence[_Attempt], right: Sequence[int], trajectory: Trajectory) -> str | None:
@@ -211,5 +214,7 @@ def _unrepaired(attempts: Sequence[_Attempt], right: Sequence[int], trajectory: 
     return "wrong tool" if wanted is not None and any(call.name not in needed for call in calls) else None
 
 
-def _ran_out(trajectory: Trajectory) -> str | None:
+def _unanswered(trajectory: Trajectory) -> str | None:
+    if trajectory.stop == "gave_up":
+        return "gave up"
     return "ran out" if trajectory.stop in ("max_turns", "repeated_call", "length", "engine_error") else None

@@ -239,7 +239,7 @@ def _merge(stage: _Stage, into: Path) -> str:
 @contextmanager
 def _shared_references(recipe: Recipe, folder: Path) -> Iterator[None]:
     """Lend the references that another cell has played to this one, and this one's to the others: one file, linked."""
-    told = hash_json({"version": VERSION, "data": to_dict(recipe.data), "team": recipe.team.preset})
+    told = hash_json({"version": VERSION, "data": to_dict(recipe.data), "team": str(recipe.team.preset)})
     own, shared = folder / references.NAME, folder.parents[1] / f"references-{told}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     if shared.exists() and not own.exists():

@@ -66,7 +66,7 @@ class ServedModel:
         if self.single_role:
             return self.single_role
         first = last.role in ("system", "user")
-        return self._directed(self.team.first if first else self.team.next_speaker(last), choice)
+        return self._directed(self.team.first if first else self._after(last), choice)
 
     def speaker_after(self, last: Message, choice: Choice) -> str | None:
         """Return who speaks after `last`, a message of this request; None once it is answered.
@@ -74,7 +74,7 @@ class ServedModel:
         Where the client forbids calls the answering role speaks instead of the calling one; where it demands one, the
         other way.
         """
-        return None if self.single_role else self._directed(self.team.next_speaker(last), choice)
+        return None if self.single_role else self._directed(self._after(last), choice)
 
     def constraints(self, speaker: str, choice: Choice) -> tuple[Choice, tuple[str, ...]]:
         """Return what a constrained reply of `speaker` may be: its choice of tools, and the roles it may name next.
@@ -112,6 +112,13 @@ class ServedModel:
         if sent.reasoning:
             content = f"<think>\n{sent.reasoning}\n</think>\n\n{content}"
         return message.edited(content=content, speaker=message.speaker or self.answering_role)
+
+    def _after(self, last: Message) -> str | None:
+        """Return who speaks after `last`; a team that gives up tells the client so, by its answering role."""
+        following = self.team.next_speaker(last)
+        if following is None and last.speaker != self.answering_role and self.team.gives_up(last):
+            return self.answering_role
+        return following
 
     def _directed(self, speaker: str | None, choice: Choice) -> str | None:
         if self.calling_role == self.answering_role:

@@ -185,7 +185,9 @@ class _Choice:
         message = self._named(message, speaker)
         self.turns.append(replace(completion.turn, message=message, speaker=speaker))
         self.messages.append(message)
-        remarked = () if self.model.single_role else remarks(message, why_unparsed, self.request.tools)
+        remarked = tuple[Message, ...]()
+        if not self.model.single_role:
+            remarked = remarks(message, why_unparsed, self.request.tools, acts=self.model.team.role(speaker).acts)
         if message.tool_calls:
             self.calls, self.trailing = message.tool_calls, (*dropped, *remarked)
             await self.output.call(self.calls)
@@ -216,10 +218,10 @@ class _Choice:
         )
         if request.text is not None:
             return Prompt((), speaker=speaker, sampling=sampling, cache_scopes=self.scopes, text=request.text)
-        view = model.team.role(speaker).view(self.messages)
+        role = model.team.role(speaker)
         prompt = Prompt(
-            view,
-            request.tools,
+            role.view(self.messages),
+            role.tools(request.tools),
             speaker,
             sampling=sampling,
             parallel=request.parallel,

@@ -286,7 +286,7 @@ def _accompany(work: _Work, folder: Path) -> None:
     """Put beside an adapter what it takes to load and check it anywhere."""
     model.save_tokenizer(work.loaded, work.team, folder)
     told = work.recipe.team
-    made = model.make_contract(work.loaded, team=told.preset, instructions=told.instructions, gate=work.gate)
+    made = model.make_contract(work.loaded, team=str(told.preset), instructions=told.instructions, gate=work.gate)
     contract.save(made, folder)
 
 

@@ -114,7 +114,7 @@ def write(recipe: Recipe, facts: Facts) -> str:
     body = _BODY.format(
         **_loading(recipe, facts),
         title=facts.folder.rstrip("/").rpartition("/")[2],
-        team=recipe.team.preset,
+        team=str(recipe.team.preset),
         roles=", ".join(facts.speakers),
         folder=facts.folder,
         renderer=facts.renderer,

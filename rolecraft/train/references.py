@@ -20,7 +20,7 @@ def is_wanted(data: DataSettings, folder: Path) -> bool:
     return bool(data.benchmark) and not (folder / NAME).exists()
 
 
-def write_share(data: DataSettings, team: str, folder: Path, process: int, processes: int) -> None:
+def write_share(data: DataSettings, team: str | Path, folder: Path, process: int, processes: int) -> None:
     """Play every `processes`-th task, from the `process`-th on, and write the solutions to a file of their own."""
     benchmark, settings = open_benchmark(data)
     chosen = benchmark.tasks(settings, data.split, data.seed)[process::processes]

@@ -7,47 +7,36 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from rolecraft import agent, team
 from rolecraft.benchmarks._scripted import Scripted
-from rolecraft.benchmarks.toolworld.draft import Step, script_of
-from rolecraft.errors import NotFound
+from rolecraft.benchmarks.toolworld.draft import script_of
 from rolecraft.types import Environment, Message, Prompt, Task, ToolCall, ToolSpec, Trajectory
 
 
-def replies(task: Task, team_name: str) -> tuple[Message, ...]:
+def replies(task: Task, team_name: str | Path) -> tuple[Message, ...]:
     """Return the assistant messages of the task's right solution in a team's roles; raises NotFound for another team.
 
-    `mor`: the reasoner decides (subject, signature, who is next), the executor copies, the summarizer answers.
-    `single`: thought and calls in one message, then the answer.
+    `single`: thought and calls in one message, then the answer. Of a team with a rule to divide that, as of `mor`, the
+    first role decides (subject, signature, who is next), the next one copies, the last one answers.
     """
     steps, closing, answer = script_of(task)
-    if team_name == "mor":
-        return (
-            *(message for step in steps for message in _by_two(step)),
-            Message("assistant", f"{closing} Next: summarizer.", speaker="reasoner"),
-            Message("assistant", answer, speaker="summarizer"),
-        )
-    if team_name == "single":
+    acts = tuple(Message("assistant", step.thought, step.calls, speaker="assistant") for step in steps)
+    players = team.find(team_name, instructions=False)
+    if "assistant" in players.speakers:
         last = f"{closing} {answer}" if not task.tools else answer  # the working of a task without tools is the answer
-        acts = (Message("assistant", step.thought, step.calls, speaker="assistant") for step in steps)
         return (*acts, Message("assistant", last, speaker="assistant"))
-    raise NotFound(f"toolworld has no reference for team {team_name!r}; it has mor and single")
+    last = f"<think>{closing}</think>{answer}"
+    return team.divided((*acts, Message("assistant", last, speaker="assistant")), players)
 
 
-def _by_two(step: Step) -> tuple[Message, Message]:
-    return (
-        Message("assistant", f"{step.thought} Next: executor.", speaker="reasoner"),
-        Message("assistant", "", step.calls, speaker="executor"),
-    )
-
-
-async def play(environment: Environment, team_name: str) -> Trajectory:
+async def play(environment: Environment, team_name: str | Path) -> Trajectory:
     """Play the task's script with its real tools, by the agent's own rules, and return the judged record."""
     return await play_messages(environment, team_name, replies(environment.task, team_name))
 
 
-async def play_messages(environment: Environment, team_name: str, messages: Sequence[Message]) -> Trajectory:
+async def play_messages(environment: Environment, team_name: str | Path, messages: Sequence[Message]) -> Trajectory:
     """Play the messages as what the team's roles say, with the world's real tools, and return the judged record."""
     task = environment.task
     before = sum(message.role == "assistant" for message in task.messages)
@@ -62,7 +51,7 @@ async def play_messages(environment: Environment, team_name: str, messages: Sequ
     return replace(played, turns=())  # no model wrote it: there are no exact tokens to keep
 
 
-def play_now(environment: Environment, team_name: str, messages: Sequence[Message] | None = None) -> Trajectory:
+def play_now(environment: Environment, team_name: str | Path, messages: Sequence[Message] | None = None) -> Trajectory:
     """Play the task's script, or `messages`, to the end and close the world.
 
     It happens in a thread of its own, so that event loops can call it too.
