@@ -602,7 +602,14 @@ def trajectories() -> dict[str, Trajectory]:
 
 def reference() -> dict[str, Any]:
     calls_made = [{"name": "read_debt", "arguments": {"key": "Plalples"}}]
-    return {"answers": ["3809"], "forbidden": ["12"], "calls": calls_made, "state": {"sql": "abc"}, "family": "hub"}
+    return {
+        "answers": ["3809"],
+        "forbidden": ["12"],
+        "calls": calls_made,
+        "state": {"sql": "abc"},
+        "family": "hub",
+        "maths": "3809",
+    }
 
 
 @members("judges")

@@ -41,7 +41,7 @@ def judge(trajectory: Trajectory) -> Verdict:
     reference = trajectory.task.reference
     if not any(key in reference for key in _KEYS):
         return Verdict(0.0, "the task's reference has no 'answers'; add them, or use another judge")
-    answer = _answer(trajectory)
+    answer = answer_of(trajectory)
     if answer is None:
         return Verdict(0.0, f"no answer: the episode ended by {trajectory.stop!r}, or in a call", {"found": 0.0})
     wanted = list(_wanted(reference, answer))
@@ -82,7 +82,8 @@ def holds(text: str, wanted: str) -> bool:
     return any(tokens[i] == needle[0] and tokens[i : i + len(needle)] == needle for i in starts)
 
 
-def _answer(trajectory: Trajectory) -> str | None:
+def answer_of(trajectory: Trajectory) -> str | None:
+    """Return the text of the episode's answer without its reasoning; None where it ended without one."""
     made = replies(trajectory)
     if not made or trajectory.stop not in ("answered", "imported"):
         return None

@@ -38,6 +38,17 @@ class Settings:
 
 EXAMPLE = Settings()
 
+SPEC = ToolSpec(
+    "python",
+    "run Python code; variables stay between calls",
+    {
+        "type": "object",
+        "properties": {"code": {"type": "string", "description": "Python code; print what you want to see"}},
+        "required": ["code"],
+    },
+)
+"""The tool as the model is told of it."""
+
 
 def open(settings: Settings) -> Python:
     """Return the tool `python` with a session of its own; the caller closes it.
@@ -63,12 +74,7 @@ class Python:
     @property
     def spec(self) -> ToolSpec:
         """The tool as the model is told of it."""
-        code = {"type": "string", "description": "Python code; print what you want to see"}
-        return ToolSpec(
-            "python",
-            "run Python code; variables stay between calls",
-            {"type": "object", "properties": {"code": code}, "required": ["code"]},
-        )
+        return SPEC
 
     def call(self, arguments: Mapping[str, Json]) -> str:
         """Return what the code printed; raises ToolFailure with its error."""
