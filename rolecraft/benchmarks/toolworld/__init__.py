@@ -1,9 +1,11 @@
 """toolworld: small random worlds whose tools really run, and questions that only their tools can answer.
 
-Seven families, one file each in families/: calc, records, hub, hop, parallel, recover, irrelevant. Four splits:
-`train`; `test` has unseen entities; `tools` has unseen functions, topics, parameters and entities; `phrasing` has
-unseen sentences and entities. Names are parted by a hash, words and sentences by lists, so any seed gives any number
-of tasks. Answers are random numbers and names: nobody can guess them, and a wrong entity or function gives a wrong one.
+Seven families, one file each in families/: calc, records, hub, hop, parallel, recover, irrelevant; an eighth, search,
+is played where it is named. Four splits: `train`; `test` has unseen entities; `tools` has unseen functions, topics,
+relations, parameters and entities; `phrasing` has unseen sentences and entities. Of search alone there are two more,
+`hops` with longer chains than in training and `numbers` with larger numbers. Names are parted by a hash, words and
+sentences by lists, so any seed gives any number of tasks. Answers are random numbers and names: nobody can guess them,
+and a wrong entity or function gives a wrong one.
 
 Not covered: calls with several or typed parameters, long observations, and conversations of several requests.
 """
@@ -29,6 +31,8 @@ __all__ = ["FAMILIES", "SPLITS", "Settings", "few_shot", "judge", "open", "refer
 FAMILIES = ("calc", "records", "hub", "hop", "parallel", "recover", "irrelevant")
 """The families of the reported score, in the order of its table."""
 
+_IN_WRITING = frozenset({"calc", "search"})
+"""The families that can be posed without tools."""
 _FAMILY_FOLDER = "benchmarks.toolworld.families"
 
 
@@ -38,11 +42,12 @@ class Settings:
 
     `weights` gives families a share other than 1. `min_functions` and `max_functions` bound the choice in hub and
     irrelevant; `mixed` is the share of tasks where tools of another kind lie about, `shared_heads` that of tasks whose
-    nonsense function names all begin alike: the hardest choice, and off by default. Without `tools` only calc can be
-    posed: the model must work in writing. The last four are for training data, and other splits know nothing of them:
-    `open_words` is how often a list of words gives way to an open class, `varied` how often a sentence to another
-    wording, `scattered` that of questions which are no sentence; without `signatures` the reference's thoughts name a
-    function and leave its parameter to the executor.
+    nonsense function names all begin alike: the hardest choice, and off by default. Without `tools` only calc and
+    search can be posed: the model must work in writing, and of search it is shown the passages. The last four are for
+    training data, and other splits know nothing of them: `open_words` is how often a list of words gives way to an open
+    class, `varied` how often a sentence to another wording, `scattered` that of questions which are no sentence, of
+    which search has none; without `signatures` the reference's thoughts name a function and leave its parameter to the
+    executor.
     """
 
     size: int = 210
@@ -73,8 +78,9 @@ class Settings:
         for name in ("mixed", "shared_heads", "open_words", "varied", "scattered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is a share, 0 to 1; got {getattr(self, name)!r}")
-        if not self.tools and known != {"calc"}:
-            raise SettingsError(f"without tools only families=(calc) can be posed; got {', '.join(self.families)}")
+        if not self.tools and (others := known - _IN_WRITING):
+            told = ", ".join(sorted(_IN_WRITING))
+            raise SettingsError(f"without tools only the families {told} can be posed; got {min(others)!r}")
 
 
 def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
@@ -85,6 +91,8 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     """
     training = split == "train"
     words = vocabulary.find(split)
+    if words.far and (stray := [family for family in settings.families if family != "search"]):
+        raise SettingsError(f"split {split!r} is of the family search alone; families has {stray[0]!r}")
     words = replace(words, shared_heads=settings.shared_heads)
     if training:
         words = replace(words, scattered=settings.scattered, sentences=Sentences(varied=settings.varied))

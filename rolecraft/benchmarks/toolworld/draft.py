@@ -40,7 +40,8 @@ class Draft:
 
     `labels` pairs each answer with what it belongs to. `forbidden` are other candidates: an answer that lists them is
     no answer. `last_number` asks that the answer's last number, those of the question aside, is the right one.
-    `refusal` asks that the answer says that no tool fits, and that no call was made.
+    `refusal` asks that the answer says that no tool fits, and that no call was made. `system` is told before the
+    question.
     """
 
     question: str
@@ -54,6 +55,7 @@ class Draft:
     needed: tuple[tuple[Needed, ...], ...] = ()
     last_number: bool = False
     refusal: bool = False
+    system: str = ""
 
 
 HAVE_RESULT = "I have the result."
@@ -88,7 +90,8 @@ def to_task(draft: Draft, family: str, task_id: str) -> Task:
             {**_call_to_json(call), "group": group} for group, step in enumerate(draft.steps) for call in step.calls
         ]
     specs = tuple(tool.spec for tool in draft.tools)
-    return Task(task_id, (Message("user", draft.question),), specs, reference)
+    told = (Message("system", draft.system),) if draft.system else ()
+    return Task(task_id, (*told, Message("user", draft.question)), specs, reference)
 
 
 def world_of(task: Task) -> tuple[ToolData, ...]:

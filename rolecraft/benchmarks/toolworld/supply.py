@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from random import Random
 
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary, descriptions, function_names
-from rolecraft.benchmarks.toolworld.world import Code, Lookup, Table, ToolData
+from rolecraft.benchmarks.toolworld.world import Calculator, Code, Lookup, Passages, Table, ToolData
 
 _CODE = ("runs Python code", "Python code", "executes Python code", "Python, for sums")
 _SQL = ("SQL over", "SQL on", "runs SQL on", "query of")
+_SEARCH = ("finds passages", "searches passages", "looks up passages", "passages about something")
+_CALCULATOR = ("works out sums", "does sums", "result of a sum", "for sums")
+_TOP_K = 2
 _NUMBERS = range(100, 10_000)
 
 
@@ -43,6 +46,16 @@ def table(random: Random, columns: Sequence[str], kind: str, keys: Sequence[str]
     numbers = iter(random.sample(_NUMBERS, len(columns) * len(keys)))
     rows: list[tuple[str | int, ...]] = [(key, *(next(numbers) for _ in columns)) for key in keys]
     return Table(random.choice(_SQL), kind, ("name", *columns), tuple(rows))
+
+
+def passages(random: Random, texts: Sequence[str]) -> Passages:
+    """Return the search tool over `texts`; it answers a little more than a good query asks for."""
+    return Passages(random.choice(_SEARCH), tuple(texts), _TOP_K)
+
+
+def calculator(random: Random) -> Calculator:
+    """Return the calculator."""
+    return Calculator(random.choice(_CALCULATOR))
 
 
 def backup(random: Random, words: Vocabulary, function: Lookup, topic: str, taken: Sequence[str]) -> Lookup:

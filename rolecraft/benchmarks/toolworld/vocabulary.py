@@ -29,6 +29,8 @@ from rolecraft.benchmarks.toolworld.topics import (
 from rolecraft.errors import SettingsError
 
 SPLITS = ("train", "test", "tools", "phrasing")
+FAR_SPLITS = ("hops", "numbers")
+"""Splits of the family search alone, in the words of `test`: chains longer than in training, and larger numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Vocabulary:
     """The words of one split, and its `sentences`; the flags choose the side of the hash for names.
 
     `shared_heads` is how often the nonsense names of one task all begin with the same word, `scattered` how often a
-    question is no sentence at all.
+    question is no sentence at all, `far` the split of FAR_SPLITS if it is one.
     """
 
     topics: Sequence[str]
@@ -51,12 +53,14 @@ class Vocabulary:
     unseen_functions: bool = False
     shared_heads: float = 0.0
     scattered: float = 0.0
+    far: str = ""
 
 
 def find(split: str) -> Vocabulary:
     """Return the vocabulary of a split; raises SettingsError naming the splits there are."""
-    if split not in SPLITS:
-        raise SettingsError(f"toolworld has no split {split!r}; it has {', '.join(SPLITS)}")
+    if split not in SPLITS + FAR_SPLITS:
+        further = ", ".join(FAR_SPLITS)
+        raise SettingsError(f"toolworld has no split {split!r}; it has {', '.join(SPLITS)}, and of search {further}")
     if split == "tools":
         return Vocabulary(
             HELD_OUT_TOPICS,
@@ -79,6 +83,7 @@ def find(split: str) -> Vocabulary:
         BACKUPS,
         Sentences(unseen=split == "phrasing"),
         unseen_entities=split != "train",
+        far=split if split in FAR_SPLITS else "",
     )
 
 

@@ -1,10 +1,10 @@
-"""The tools of a task as data, and the real tools that are opened from it: look-up functions, Python, a SQL table."""
+"""The tools of a task as data, and the real tools opened from it: look-ups, Python, a SQL table, search, calculator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from rolecraft.errors import DataError
 from rolecraft.tools import Toolbox, ToolFailure, ToolLike, find
@@ -85,7 +85,33 @@ class Table:
         return "\n".join(lines)
 
 
-ToolData = Lookup | Code | Table
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """The search tool over sentences: the best `top_k` of them for a query."""
+
+    description: str
+    texts: Sequence[str]
+    top_k: int
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model is told of it."""
+        return _spec("search", self.description, "query")
+
+
+@dataclass(frozen=True, slots=True)
+class Calculator:
+    """The calculator under a description short enough for a small context."""
+
+    description: str
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model is told of it."""
+        return _spec("calculator", self.description, "expression")
+
+
+ToolData = Lookup | Code | Table | Passages | Calculator
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +136,7 @@ class _Told:
 
 def open_tools(world: Sequence[ToolData]) -> Toolbox:
     """Open the tools for one episode; code runs in the sandbox, queries in a fresh database."""
-    return Toolbox([_opened(data) for data in world])
+    return Toolbox([open_tool(data) for data in world])
 
 
 def to_json(data: ToolData) -> dict[str, Json]:
@@ -120,7 +146,7 @@ def to_json(data: ToolData) -> dict[str, Json]:
 
 def from_json(raw: Json, where: str) -> ToolData:
     """Read a tool from JSON data; raises DataError naming `where` it was found."""
-    kinds: dict[str, type[Any]] = {"lookup": Lookup, "code": Code, "table": Table}
+    kinds: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(ToolData)}
     if not isinstance(raw, Mapping) or raw.get("tool") not in kinds:
         raise DataError(f"{where}: expected a tool of toolworld ({', '.join(kinds)}), got {str(raw)[:80]!r}")
     fields = {key: value for key, value in raw.items() if key != "tool"}
@@ -137,16 +163,26 @@ def _checked(data: ToolData) -> ToolData:
         if not all(isinstance(cell, str | int) for cell in cells):
             raise ValueError("a table's cells are names and whole numbers")
         return Table(data.description, data.name, tuple(data.columns), rows)
+    if isinstance(data, Passages):
+        if not data.texts or not all(isinstance(text, str) and text.strip() for text in data.texts):
+            raise ValueError("passages are texts, at least one")
+        return Passages(data.description, tuple(data.texts), int(data.top_k))
     return data
 
 
-def _opened(data: ToolData) -> ToolLike:
-    if isinstance(data, Lookup):
-        return data
-    if isinstance(data, Code):
-        (tool,) = find("python")
-    else:
-        (tool,) = find("sql", {"script": data.script})
+def open_tool(data: ToolData) -> ToolLike:
+    """Open one tool."""
+    match data:
+        case Lookup():
+            return data
+        case Code():
+            (tool,) = find("python")
+        case Table():
+            (tool,) = find("sql", {"script": data.script})
+        case Passages():
+            (tool,) = find("search", {"passages": [{"text": text} for text in data.texts], "top_k": data.top_k})
+        case Calculator():
+            (tool,) = find("calculator")
     return _Told(data.spec, tool)
 
 
