@@ -47,6 +47,10 @@ class Answered:
     tools: Mapping[str, ToolSpec]
     _known: dict[str, Observation] = field(default_factory=dict)
 
+    def copy(self) -> Answered:
+        """Return one that knows the same, and goes its own way."""
+        return replace(self, _known=dict(self._known))
+
     def recall(self, calls: Sequence[ToolCall]) -> dict[str, Observation]:
         """Return the answers that still hold, by the calls' ids; all other calls are to be run."""
         found = {call.id: self._known[key(call)] for call in calls if key(call) in self._known}

@@ -121,6 +121,24 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What a strategy tried that the record does not show: replies, episodes or branches that were not chosen.
+
+    `tried` candidates were had, the chosen ones among them, of which `failed` could not be chosen; `agreement` is the
+    mean share of those that were not dropped that came to the same as the chosen one (None: nothing was voted on).
+    `model_calls`, `tool_calls` and `usage` are of what is not in the record's turns and messages.
+    """
+
+    strategy: str
+    tried: int = 0
+    failed: int = 0
+    agreement: float | None = None
+    model_calls: int = 0
+    tool_calls: int = 0
+    usage: Usage = Usage()
+
+
 EpisodeStop = Literal["answered", "gave_up", "max_turns", "repeated_call", "length", "engine_error", "imported"]
 """Why an episode is over; `gave_up`: its team said that it cannot be done this way, which is no answer."""
 
@@ -138,6 +156,7 @@ class Trajectory:
     final_state: Mapping[str, Json] | None = None
     verdict: Verdict | None = None
     lineage: tuple[str, ...] = ()
+    trials: Trials | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +262,17 @@ class Toolset(Protocol):
 
     def fork(self) -> Toolset:
         """Return an independent copy with the same state; raises `NotForkable` where a tool cannot."""
+        ...
+
+    def branch(self) -> Toolset:
+        """Return a fork whose tools are copied once they are called; while it is open these here are not called.
+
+        Raises `NotForkable` where a tool is known to have no copy; a call does where that turns out then.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Let the toolbox that this is a branch of, and the one before it, go on with the state that this has."""
         ...
 
     def state(self) -> Mapping[str, Json]:

@@ -21,10 +21,20 @@ from typing import Any
 
 import jsonschema
 import pytest
+import several
 
-from rolecraft import catalog, commands, judges, store, wire
+from rolecraft import catalog, commands, judges, store, strategies, wire
 from rolecraft.commands import __main__ as command_page
-from rolecraft.errors import ContractError, DataError, MissingExtra, NotForkable, NotFound, SandboxError, SettingsError
+from rolecraft.errors import (
+    ContractError,
+    DataError,
+    EngineError,
+    MissingExtra,
+    NotForkable,
+    NotFound,
+    SandboxError,
+    SettingsError,
+)
 from rolecraft.judges import calls
 from rolecraft.renderers import Format, Renderer
 from rolecraft.settings import from_dict, to_dict
@@ -753,3 +763,44 @@ def test_command_stands_in_the_page_about_all_of_them(name: str):
     assert command_page.section(name) in PAGE.read_text(encoding="utf-8"), (
         "write it anew: python -m rolecraft.commands > docs/command-line.md"
     )
+
+
+# strategies: `Settings`, `play(episode, settings)`, and if any `NEEDS` and `width(settings)`
+
+
+@members("strategies")
+def test_strategy_settings_survive_yaml(name: str):
+    settings_survive(catalog.find("strategies", name))
+
+
+@members("strategies")
+def test_strategy_tells_what_an_engine_must_have(name: str):
+    chosen = strategies.choose(name)
+    assert set(chosen.needs) <= {"n", "logprobs"}
+    assert chosen.width >= 1
+
+
+@members("strategies")
+def test_strategy_plays_an_episode_to_a_record_that_the_judge_has_seen_once(name: str):
+    judged = list[Trajectory]()
+
+    def judge(record: Trajectory) -> Verdict:
+        judged.append(record)
+        return Verdict(0.5)
+
+    script = [[several.calls(("add", {"by": 3}))], [several.says("3")]]
+    world = several.world(several.Counter(), judged=judge)
+    seen = list[Message]()
+    record, _, environment = several.play(name, script, environment=world, watch=seen, players="single")
+    assert (record.verdict, len(judged)) == (Verdict(0.5), 1)
+    assert record.messages[: len(world.task.messages)] == world.task.messages
+    assert tuple(seen) == record.messages[len(world.task.messages) :]
+    assert record.final_state == environment.toolbox.state() == {"add": 3}
+    assert record.trials is None or record.trials.strategy == name
+    assert wire.trajectory_from_json(json.loads(wire.dumps(wire.trajectory_to_json(record)))).trials == record.trials
+
+
+@members("strategies")
+def test_strategy_leaves_a_broken_engine_to_be_told(name: str):
+    with pytest.raises(EngineError, match="down"):
+        several.play(name, [EngineError("down")], several.Counter())

@@ -514,7 +514,7 @@ def test_an_answer_after_the_loop_is_gone_is_dropped_quietly():
 
 
 def test_a_fork_goes_its_own_way():
-    toolbox = Toolbox([Counter(), count])
+    toolbox = Toolbox([Counter(), tool(count, pure=True)])
     asyncio.run(toolbox.call(ToolCall("counter", {})))
     fork = toolbox.fork()
     asyncio.run(fork.call(ToolCall("counter", {})))
@@ -559,8 +559,102 @@ def test_a_fork_that_fails_leaves_nothing_open():
 
 
 def test_a_fork_keeps_the_bounds():
-    fork = Toolbox([made_from(lambda: "x" * 99)], output_chars=50).fork()
-    assert len(asyncio.run(fork.call(ToolCall("sample", {}))).text) == 50
+    sample = tool(made_from(lambda: "x" * 99), pure=True)
+    for copy in (Toolbox([sample], output_chars=50).fork(), Toolbox([sample], output_chars=50).branch()):
+        assert len(asyncio.run(copy.call(ToolCall("sample", {}))).text) == 50
+
+
+def test_a_function_that_is_not_known_to_be_pure_is_not_forked():
+    toolbox = Toolbox([Counter(), count])
+    for copy in (toolbox.fork, toolbox.branch):
+        with pytest.raises(NotForkable, match=r"'count' may change something.*write @tool\(pure=True\) above it"):
+            copy()
+
+
+def counted(toolbox: Toolbox) -> str:
+    return asyncio.run(toolbox.call(ToolCall("counter", {}))).text
+
+
+def test_a_branch_goes_its_own_way_and_copies_nothing_before_it_is_called():
+    forked = list[Counter]()
+
+    class Forks(Counter):
+        def fork(self) -> Counter:
+            forked.append(super().fork())
+            return forked[-1]
+
+    toolbox = Toolbox([Forks(4)])
+    branch = toolbox.branch()
+    assert (branch.specs, branch.state(), forked) == (toolbox.specs, {"counter": 4}, [])
+    assert (counted(branch), counted(branch), len(forked)) == ("5", "6", 1)
+    assert (toolbox.state(), branch.state()) == ({"counter": 4}, {"counter": 6})
+    branch.close()
+    assert forked[0].closed == 1
+
+
+def test_a_pure_tool_is_called_where_it_is():
+    class Pure(Counter):
+        @property
+        def spec(self) -> ToolSpec:
+            return ToolSpec("counter", "adds one", pure=True)
+
+        def fork(self) -> Counter:
+            raise AssertionError
+
+    assert counted(Toolbox([Pure()]).branch().branch()) == "1"
+
+
+def test_a_committed_branch_of_a_branch_is_what_the_toolbox_goes_on_with():
+    first = Counter()
+    toolbox = Toolbox([first, tool(count, pure=True)])
+    branch = toolbox.branch()
+    counted(branch)
+    inner = branch.branch()
+    counted(inner)
+    inner.commit()
+    inner.close()
+    branch.close()
+    assert (toolbox.state(), first.closed) == ({"counter": 2}, 1)
+    assert counted(toolbox) == "3"
+
+
+def test_a_branch_that_was_not_called_changes_nothing_when_it_is_committed():
+    first = Counter(3)
+    toolbox = Toolbox([first])
+    toolbox.branch().branch().commit()
+    toolbox.commit()
+    assert (toolbox.state(), first.closed) == ({"counter": 3}, 0)
+
+
+def test_a_fork_of_a_branch_has_its_state():
+    toolbox = Toolbox([Counter()])
+    branch = toolbox.branch()
+    counted(branch)
+    assert counted(branch.fork()) == "2"
+
+
+def test_a_tool_that_turns_out_not_to_be_copied_is_no_observation():
+    branch = Toolbox([Stuck()]).branch()
+    with pytest.raises(NotForkable, match="stays where it is"):
+        asyncio.run(branch.call(ToolCall("stuck", {})))
+
+
+def test_several_calls_of_a_branch_at_once_share_one_copy():
+    forked = list[Counter]()
+
+    class Slow(Counter):
+        def fork(self) -> Counter:
+            time.sleep(0.02)
+            forked.append(super().fork())
+            return forked[-1]
+
+    branch = Toolbox([Slow()]).branch()
+
+    async def both() -> None:
+        await asyncio.gather(*(branch.call(ToolCall("counter", {})) for _ in range(4)))
+
+    asyncio.run(both())
+    assert len(forked) == 1
 
 
 def test_closing_closes_every_tool_though_one_fails():

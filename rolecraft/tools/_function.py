@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
+from rolecraft.errors import NotForkable
 from rolecraft.tools._arguments import convert
 from rolecraft.tools._contract import ToolFailure
 from rolecraft.tools._plain import plain
@@ -19,7 +20,7 @@ from rolecraft.types import Json, ToolSpec
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A stateless tool: its spec and the function, plain or async, that is called with its arguments by name.
+    """A tool without state of its own: its spec, and the function, plain or async, that its arguments go to by name.
 
     `read` turns arguments that fit the spec into what the function takes; without it they are what JSON makes of them.
     With `receiver` the function is a method: the tool of an object is had by its attribute, as a bound method is.
@@ -52,8 +53,16 @@ class Tool:
         return _as_text(answer)
 
     def fork(self) -> Tool:
-        """Return itself: there is no state to copy."""
-        return self
+        """Return itself, if it changes nothing; raises NotForkable for a function that is not known to be pure.
+
+        What it changes lies outside of it, be it an object, a file or a service, and two copies would both change it.
+        """
+        if self.spec.pure:
+            return self
+        raise NotForkable(
+            f"tool {self.spec.name!r} may change something that cannot be copied, and its calls would be tried several "
+            "times: write @tool(pure=True) above it if a call changes nothing, or play by the strategy 'greedy'"
+        )
 
     def state(self) -> Json:
         """Return None: there is no state."""

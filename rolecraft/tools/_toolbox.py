@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rolecraft.errors import UserError
 from rolecraft.tools._arguments import misfit, without_nulls
 from rolecraft.tools._contract import ToolFailure, ToolLike
+from rolecraft.tools._function import Tool
 from rolecraft.types import Json, Observation, ToolCall, ToolSpec
 
 _log = logging.getLogger(__name__)
@@ -33,22 +34,28 @@ class Toolbox:
         if not seconds > 0 or output_chars < 1:
             raise UserError(f"a toolbox needs time and room; got seconds={seconds!r}, output_chars={output_chars!r}")
         self._tools = {member.spec.name: member for member in tools}
+        self._specs = {name: member.spec for name, member in self._tools.items()}
         self._seconds = seconds
         self._output_chars = output_chars
         self._hangs: collections.Counter[str] = collections.Counter()
+        self._source: Toolbox | None = None
+        self._copying = threading.Lock()
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         """The tools as the model is told of them, in order."""
-        return tuple(member.spec for member in self._tools.values())
+        return tuple(self._specs.values())
 
     async def call(self, call: ToolCall) -> Observation:
-        """Run one call; whatever goes wrong is an observation with `failed` set, never an exception."""
-        member = self._tools.get(call.name)
-        if member is None:
+        """Run one call; whatever goes wrong is an observation with `failed` set, never an exception.
+
+        Only a branch raises, NotForkable for a tool that cannot be copied: that is no mistake of the model.
+        """
+        if call.name not in self._specs:
             return _failure(self._no_such_tool(call.name))
         if self._hangs[call.name] >= _MAX_HANGS:
             return _failure(f"{call.name} is off: it did not answer {_MAX_HANGS} times; go on without it")
+        member = self._tools.get(call.name) or await self._member(call.name)
         answer = _in_daemon_thread(lambda: self._answer(member, call.arguments))
         try:
             return await asyncio.wait_for(answer, self._seconds)
@@ -60,18 +67,49 @@ class Toolbox:
         """Return a toolbox with a fork of every tool; raises NotForkable where one cannot, leaving nothing open."""
         with contextlib.ExitStack() as opened:
             forks = []
-            for member in self._tools.values():
-                forks.append(member.fork())
+            for name in self._specs:
+                forks.append(self._seen(name).fork())
                 opened.callback(forks[-1].close)
             opened.pop_all()
         return Toolbox(forks, seconds=self._seconds, output_chars=self._output_chars)
+
+    def branch(self) -> Toolbox:
+        """Return a fork whose tools are copied once they are called; while it is open these here are not called.
+
+        Raises NotForkable at once for a function that is not known to be pure, and in a call for a tool that has no
+        copy of its state. A branch of a branch copies what that has copied.
+        """
+        for name in self._specs:
+            if isinstance(member := self._seen(name), Tool):
+                member.fork()
+        branch = Toolbox((), seconds=self._seconds, output_chars=self._output_chars)
+        branch._specs, branch._source, branch._hangs = self._specs, self, self._hangs.copy()
+        return branch
+
+    def commit(self) -> None:
+        """Let the toolbox that this is a branch of, and the one before it, go on with the state that this has.
+
+        What they held instead is closed, and this branch is of no use any more. Nothing where this is no branch.
+        """
+        source, tools = self._source, self._tools
+        if source is None:
+            return
+        self._tools = {}
+        with contextlib.ExitStack() as closing:
+            for name, member in tools.items():
+                before = source._tools.get(name)
+                source._tools[name] = member
+                if before is not None and before is not member:
+                    closing.callback(before.close)
+        source._hangs = self._hangs
+        source.commit()
 
     def state(self) -> dict[str, Json]:
         """Return the state of each tool that has one, by name; `{"missed": why}` of one that failed or came too late.
 
         It waits as long as a call may take, so an event loop asks for it in a thread.
         """
-        asked = {name: _ask_state(member) for name, member in self._tools.items()}
+        asked = {name: _ask_state(self._seen(name)) for name in self._specs}
         concurrent.futures.wait(asked.values(), self._seconds)
         states = {name: self._told(future) for name, future in asked.items()}
         return {name: state for name, state in states.items() if state is not None}
@@ -82,9 +120,26 @@ class Toolbox:
             for member in self._tools.values():
                 closing.callback(member.close)
 
+    def _seen(self, name: str) -> ToolLike:
+        """Return the tool whose state is this toolbox's: its own, or its source's as long as it has copied none."""
+        if name in self._tools or self._source is None:
+            return self._tools[name]
+        return self._source._seen(name)
+
+    async def _member(self, name: str) -> ToolLike:
+        """Return what this branch calls: its source's tool where that changes nothing, else a copy of its own."""
+        return self._seen(name) if self._specs[name].pure else await asyncio.to_thread(self._own, name)
+
+    def _own(self, name: str) -> ToolLike:
+        """Return this branch's own copy of a tool, made when it is first needed; raises NotForkable."""
+        with self._copying:
+            if name not in self._tools:
+                self._tools[name] = self._seen(name).fork()
+            return self._tools[name]
+
     def _no_such_tool(self, name: str) -> str:
-        shown = list(self._tools)[:12]
-        more = [f"... ({len(self._tools)} in all)"] if len(self._tools) > len(shown) else []
+        shown = list(self._specs)[:12]
+        more = [f"... ({len(self._specs)} in all)"] if len(self._specs) > len(shown) else []
         return f"no tool {name[:60]!r}; tools: {', '.join(shown + more) or 'none'}"
 
     def _told(self, asked: concurrent.futures.Future[Json]) -> Json:

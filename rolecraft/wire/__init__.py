@@ -2,9 +2,9 @@
 
 A row is OpenAI's fine-tuning line: `messages` and `tools`, with `weight` on assistant messages. Optional keys of ours:
 `speaker` and `unparsed` on a message, `strict` on one that was read leniently, which is the message that a strict
-reading gives, `failed` on a tool message that tells an error; on a row `id`, `reference`,
-`lineage` and what a run adds (`stop`, `seed`, `final_state`, `verdict`). An unknown key is an error that says what to
-do; a known key that is null is absent.
+reading gives, `failed` on a tool message that tells an error; on a row `id`, `reference`, `lineage` and what a run adds
+(`stop`, `seed`, `final_state`, `verdict`, `trials`). An unknown key is an error that says what to do; a known key that
+is null is absent.
 
 What reading changes, on purpose: `content` parts are joined and null content is ""; role `developer` is `system`;
 `reasoning_content` (or `reasoning`) moves into the content as `<think>` text; `strict` of a tool and

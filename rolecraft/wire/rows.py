@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import get_args
 
 from rolecraft.errors import DataError
-from rolecraft.types import EpisodeStop, Json, Message, Task, Trajectory, Verdict
+from rolecraft.types import EpisodeStop, Json, Message, Task, Trajectory, Trials, Usage, Verdict
 from rolecraft.wire.calls import ArgumentsForm
 from rolecraft.wire.fields import read_choice, read_field, read_object
 from rolecraft.wire.legacy import modern
 from rolecraft.wire.messages import message_from_json, message_to_json
 from rolecraft.wire.tools import tool_to_json, tools_from_json
 
-_RUN_KEYS = ("task_id", "opening", "stop", "seed", "final_state", "verdict", "turns")
+_RUN_KEYS = ("task_id", "opening", "stop", "seed", "final_state", "verdict", "trials", "turns")
 ROW_KEYS = ("messages", "tools", "id", "reference", "lineage", "parallel_tool_calls", *_RUN_KEYS)
 _VERDICT_KEYS = ("score", "reason", "parts")
+_TRIAL_COUNTS = ("tried", "failed", "model_calls", "tool_calls")
+_TRIAL_KEYS = ("strategy", "agreement", "usage", *_TRIAL_COUNTS)
+_USAGE_COUNTS = ("prompt", "cached", "completion")
 
 
 def trajectory_to_json(trajectory: Trajectory, arguments: ArgumentsForm = "string") -> dict[str, Json]:
@@ -36,6 +40,7 @@ def trajectory_to_json(trajectory: Trajectory, arguments: ArgumentsForm = "strin
         ("seed", trajectory.seed != 0, trajectory.seed),
         ("final_state", trajectory.final_state is not None, trajectory.final_state),
         ("verdict", verdict is not None, verdict and {key: getattr(verdict, key) for key in _VERDICT_KEYS}),
+        ("trials", trajectory.trials is not None, trajectory.trials and asdict(trajectory.trials)),
     )
     messages = [message_to_json(message, arguments) for message in trajectory.messages]
     return {"messages": messages} | {key: value for key, keep, value in optional if keep}
@@ -67,6 +72,7 @@ def trajectory_from_json(data: Json, where: str = "row") -> Trajectory:
         final_state=read_field(fields, "final_state", Mapping, where, None),
         verdict=_read_verdict(fields["verdict"], f"{where}.verdict") if "verdict" in fields else None,
         lineage=tuple(map(str, read_field(fields, "lineage", list, where, []))),
+        trials=_read_trials(fields["trials"], f"{where}.trials") if "trials" in fields else None,
     )
 
 
@@ -113,3 +119,15 @@ def _read_verdict(verdict: Json, where: str) -> Verdict:
     parts = read_field(fields, "parts", Mapping, where, {})
     scores = {name: read_field(parts, name, float, f"{where}.parts") for name in parts}
     return Verdict(read_field(fields, "score", float, where), read_field(fields, "reason", str, where, ""), scores)
+
+
+def _read_trials(trials: Json, where: str) -> Trials:
+    fields = read_object(trials, _TRIAL_KEYS, where)
+    usage = read_object(fields.get("usage", {}), (*_USAGE_COUNTS, "seconds"), f"{where}.usage")
+    used = {key: read_field(usage, key, int, f"{where}.usage", 0) for key in _USAGE_COUNTS}
+    return Trials(
+        read_field(fields, "strategy", str, where),
+        agreement=read_field(fields, "agreement", float, where, None),
+        usage=Usage(**used, seconds=read_field(usage, "seconds", float, f"{where}.usage", 0.0)),
+        **{key: read_field(fields, key, int, where, 0) for key in _TRIAL_COUNTS},
+    )

@@ -1,0 +1,168 @@
+"""Votes among candidates: which of them came to the same, and which one stands for all (Agent Distillation, 1.6).
+
+Nothing here reads a judge or a task's reference. Not covered: answers that mean the same in other words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from rolecraft.step import Position
+from rolecraft.types import Json, Message, Turn
+
+Outcome = tuple[Hashable, ...]
+"""What a candidate came to; equal ones agree."""
+
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:(?:\d{1,3}(?:,\d{3}){1,12}(?!\d)|\d{1,60})(?:\.\d{1,60})?|\.\d{1,60})%?(?!\w|\.\d)"
+)
+_FRACTION = re.compile(r"\s*([-+]?\d{1,60})\s*/\s*(\d{1,60})\s*")
+_LATEX_FRACTION = re.compile(r"\\d?frac\s*\{([-+]?\d{1,60})\}\s*\{(\d{1,60})\}")
+_MARKED = re.compile(r"####\s*(?P<hashes>[^\n]+)|\banswer\s*(?:is|:|=)\s*(?P<words>[^\n]+)", re.IGNORECASE)
+_DIGITS = 9
+"""So many significant digits of a number that is not whole count: beyond them lies the noise of floating point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """One candidate: what it came to (None: it failed, and cannot be chosen), and how likely its tokens were."""
+
+    outcome: Outcome | None
+    logprob: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """The place of the chosen candidate, how many failed, and the share of the others that agreed with it."""
+
+    chosen: int
+    failed: int
+    agreement: float | None
+
+
+def elect(ballots: Sequence[Ballot]) -> Election:
+    """Return which candidate is chosen: of the most that agree, the likeliest, then the first.
+
+    Of as many that agree the likeliest decides too. Where all have failed it is the first, whose error is told.
+    """
+    valid = [place for place, ballot in enumerate(ballots) if ballot.outcome is not None]
+    if not valid:
+        return Election(0, len(ballots), None)
+    counts = Counter(ballots[place].outcome for place in valid)
+    chosen = max(valid, key=lambda place: (counts[ballots[place].outcome], ballots[place].logprob, -place))
+    share = counts[ballots[chosen].outcome] / len(valid)
+    return Election(chosen, len(ballots) - len(valid), share)
+
+
+def outcome(before: Position, after: Position) -> Outcome | None:
+    """Return what a step came to: an answer, observations, calls that nobody runs, or who speaks next; None: it failed.
+
+    A step fails whose call cannot be read or has failed, whose reply was cut, and that makes an episode go in circles.
+    """
+    reply, new = after.turns[-1], after.messages[len(before.messages) :]
+    observed = [message for message in new if message.role == "tool"]
+    if reply.message.unparsed is not None or reply.stop == "length" or any(one.failed for one in observed):
+        return None
+    if after.stop not in (None, "answered"):
+        return None if after.stop in ("length", "repeated_call", "max_turns") else ("stop", after.stop)
+    if after.stop == "answered":
+        return final(after)
+    if observed:
+        return ("observed", *(canonical(message.content) for message in observed))
+    return ("next", after.speaker)
+
+
+def final(end: Position) -> Outcome | None:
+    """Return what an episode that was answered came to, None for another end."""
+    last = end.messages[-1]
+    if end.stop != "answered" or last.unparsed is not None:
+        return None
+    return ("calls", *calls(last)) if last.tool_calls else ("final", answer(last.content))
+
+
+def calls(message: Message) -> tuple[str, ...]:
+    """Return the calls of a message so that equal ones compare equal, whatever their order."""
+    return tuple(sorted(f"{call.name}({_spelled(dict(call.arguments))})" for call in message.tool_calls))
+
+
+def answer(text: str) -> str:
+    """Return the canonical value of a final answer: what is boxed or marked as the answer, else its whole text.
+
+    Of a marked value that holds one number, such as `$18.00`, the number counts. Reasoning in `<think>` does not.
+    """
+    text = text.rpartition("</think>")[2]
+    marked = _boxed(text)
+    if marked is None and (found := list(_MARKED.finditer(text))):
+        marked = found[-1]["hashes"] or found[-1]["words"]
+    if marked is None:
+        return canonical(text)
+    value = canonical(_LATEX_FRACTION.sub(r"\1/\2", marked).replace("$", " "))
+    numbers = _NUMBER.findall(value)
+    return canonical(numbers[0]) if len(numbers) == 1 else value
+
+
+def canonical(text: str) -> str:
+    """Return a text so that equal ones compare equal: its blanks collapsed, a final stop off, numbers in one spelling.
+
+    `1,234.0` is `1234`, `50%` is `0.5`, and a text that is a fraction alone is its value.
+    """
+    line = " ".join(text.split())
+    if fraction := _FRACTION.fullmatch(line):
+        return _value(fraction)
+    line = line[:-1] if line.endswith(".") and not line.endswith("..") else line
+    return _NUMBER.sub(lambda match: _plain(match[0]), line)
+
+
+def likelihood(turns: Sequence[Turn]) -> float:
+    """Return the mean log-probability of all tokens of some turns, 0 where none is told."""
+    told = [one for turn in turns for one in turn.logprobs]
+    return math.fsum(told) / len(told) if told else 0.0
+
+
+def _boxed(text: str) -> str | None:
+    """Return what stands in the last `\\boxed{...}`, whose braces may nest."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for place in range(start + len("\\boxed"), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[start + len("\\boxed{") : place]
+    return None
+
+
+def _value(fraction: re.Match[str]) -> str:
+    over = int(fraction[2])
+    return _spelled_number(Fraction(int(fraction[1]), over)) if over else fraction[0].strip()
+
+
+def _plain(number: str) -> str:
+    value = Fraction(Decimal(number.rstrip("%").replace(",", "")))
+    return _spelled_number(value / 100 if number.endswith("%") else value)
+
+
+def _spelled_number(value: Fraction) -> str:
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.{_DIGITS}g}"
+
+
+def _spelled(value: Json) -> str:
+    """Return JSON in which equal values are written alike."""
+
+    def alike(part: Json) -> Json:
+        if isinstance(part, Mapping):
+            return {str(key): alike(item) for key, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [alike(item) for item in part]
+        if isinstance(part, float) and part.is_integer():
+            return int(part)
+        return canonical(part) if isinstance(part, str) else part
+
+    return json.dumps(alike(value), sort_keys=True, ensure_ascii=False, default=str)
