@@ -97,6 +97,14 @@ def test_the_seed_the_base_and_a_chosen_value_change_the_name(tmp_path):
     assert len({cell.name.rpartition("-")[2] for cell in cells_}) == 4
 
 
+def test_an_arm_plays_in_a_world_of_its_own(tmp_path):
+    arms = {"small": {"options": {"families": ["calc"], "tools": False}}, "large": {}}
+    read = claims.make(tmp_path, arms=arms)
+    assert final(read).evaluation.options == {"families": ["calc"], "tools": False}
+    assert cells.final_cell(read, "large", 0, "w", {}).evaluation == read.evaluation
+    assert final(read).name != final(claims.make(tmp_path)).name
+
+
 @pytest.mark.parametrize(
     "change",
     [

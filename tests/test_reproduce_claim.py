@@ -55,3 +55,11 @@ def test_every_claim_file_reads():
     assert {"assignment", "mor-count", "mor-losses", "mor-vs-lora"} <= set(claim.names())
     for name in claim.names():
         assert claim.load(claim.find(name)).name == name
+
+
+def test_options_of_an_arm_are_refused_on_columns(tmp_path):
+    path = claims.write(
+        tmp_path, **{**claims.ON_COLUMNS, "arms": {"untuned": {"base": "nano", "options": {"size": 2}}}}
+    )
+    with pytest.raises(SettingsError, match="arm 'untuned' has options, and columns have their own"):
+        claim.load(path)

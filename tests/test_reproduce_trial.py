@@ -9,8 +9,9 @@ import claims
 import pytest
 
 from rolecraft import contract, model
+from rolecraft.benchmarks import toolworld
 from rolecraft.errors import ContractError, DataError
-from rolecraft.reproduce import cells, trial
+from rolecraft.reproduce import cells, playing, trial
 from rolecraft.store import Run
 
 STAGES = [{"adapter": {"r": 4}}, {"training": {"max_steps": 3}}]
@@ -144,3 +145,14 @@ def test_a_probe_tells_the_speed_and_leaves_nothing(tmp_path):
     assert found.seconds > 0
     assert found.tokens / found.steps > 2 * 50
     assert not (tmp_path / "probe").exists()
+
+
+def test_arms_are_paired_by_what_they_are_asked_whatever_they_are_told_before():
+    agents, thoughts = (
+        toolworld.tasks(toolworld.Settings(size=4, families=("search",), tools=tools), "test", 11)
+        for tools in (True, False)
+    )
+    assert playing.hash_tasks(agents) != playing.hash_tasks(thoughts)
+    assert playing.hash_questions(agents) == playing.hash_questions(thoughts)
+    assert playing.hash_questions(agents) == playing.hash_tasks(agents)  # as cells made before it have it
+    assert playing.hash_questions(agents) != playing.hash_questions(agents[:3])

@@ -215,7 +215,8 @@ def _cell(claim: Claim, arm: str, seed: int, values: Mapping[str, Any], weights:
     share = claim.budget.search_share if search else 1.0
     found = recipes(claim, arm, values)
     stages = tuple(_watched(recipe, seed, share, claim.budget, search) for recipe in found)
-    return Cell(claim.name, arm, seed, stages, claim.evaluation, claim.budget, weights, values if search else None)
+    asked = replace(claim.evaluation, options={**claim.evaluation.options, **claim.arms[arm].options})
+    return Cell(claim.name, arm, seed, stages, asked, claim.budget, weights, values if search else None)
 
 
 def _watched(recipe: Recipe, seed: int, share: float, budget: Budget, search: bool) -> Recipe:

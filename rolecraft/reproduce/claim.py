@@ -30,6 +30,7 @@ class Arm:
     `settings` are laid over the claim's. With `stages` there are several tunings, one after the other: each lays its
     settings over the arm's and starts from the base with the adapter before it merged in. `search` names settings of
     the last stage (`training.learning_rate`) with values to try; the best on the development tasks is taken.
+    `options` are laid over the benchmark's, where an arm is asked the same questions in a world of its own.
     On columns of several benchmarks an arm may be a `base` that is not tuned at all, or a benchmark's trivial `policy`,
     and `play` is laid over every mode.
     """
@@ -41,6 +42,7 @@ class Arm:
     base: str | None = None
     policy: str | None = None
     play: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tuned(self) -> bool:
@@ -199,6 +201,8 @@ class Claim:
 
     def _check_arm(self, name: str) -> None:
         arm = self.arms[name]
+        if self.evaluation.columns and arm.options:
+            raise SettingsError(f"arm {name!r} has options, and columns have their own; write them there")
         if not self.evaluation.columns and (not arm.tuned or arm.play):
             raise SettingsError(f"arm {name!r} has base, policy or play; these are for evaluation.columns")
         if arm.tuned and not self.recipe:

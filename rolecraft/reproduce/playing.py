@@ -107,8 +107,14 @@ def asking(name: str, column: Column) -> evaluate.Settings:
 
 
 def hash_tasks(tasks: Sequence[Task]) -> str:
-    """Return a digest of what tasks ask."""
+    """Return a digest of what tasks ask and tell."""
     return hash_json([[task.id, [message.content for message in task.messages]] for task in tasks])
+
+
+def hash_questions(tasks: Sequence[Task]) -> str:
+    """Return a digest of what tasks ask, whatever a system message tells before: arms may be told it otherwise."""
+    asked = [[message.content for message in task.messages if message.role != "system"] for task in tasks]
+    return hash_json([[task.id, messages] for task, messages in zip(tasks, asked, strict=True)])
 
 
 def episode_settings(mode: Mode) -> agent.Settings:

@@ -358,7 +358,7 @@ def _played(scores: Scores, tasks: Sequence[Task], run: Run, seed: int) -> Playe
         n=scores.n,
         interval=tuple(round(bound, 6) for bound in scores.interval),
         seed=seed,
-        tasks=playing.hash_tasks(tasks),
+        tasks=playing.hash_questions(tasks),
         outcomes="".join(str(int(outcome)) for outcome in outcomes) if binary else outcomes,
         families={name: {"score": round(one.score, 6), "n": one.n} for name, one in scores.families.items()},
         failures=scores.failures,
