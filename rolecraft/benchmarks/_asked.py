@@ -18,7 +18,7 @@ def open_told(task: Task, judge: Judge) -> Environment:
 
 def solved(task: Task, reply: Message, team_name: str, judge: Judge) -> Trajectory:
     """Return the episode that ends with a right reply, in the roles of a preset team."""
-    messages = (*task.messages, *_in_roles([reply], team_name))
+    messages = (*task.messages, *in_roles([reply], team_name))
     record = Trajectory(task.id, task, messages, stop="answered")
     return replace(record, verdict=judge(record))
 
@@ -29,13 +29,19 @@ def example(task: Task, reply: Message, team_name: str) -> tuple[Message, ...]:
     results = (Message("tool", "done", tool_call_id=call.id, name=call.name) for call in calls)
     closing = (Message("assistant", "Done."),) if calls else ()
     asked = (message for message in task.messages if message.role != "system")
-    return _in_roles((*asked, replace(reply, tool_calls=calls), *results, *closing), team_name)
+    return in_roles((*asked, replace(reply, tool_calls=calls), *results, *closing), team_name)
 
 
 def after(task: Task, turns: Sequence[Message]) -> Task:
     """Return the task with `turns` before its question, and after its system message if it has one."""
     place = sum(message.role == "system" for message in task.messages[:1])
     return replace(task, messages=(*task.messages[:place], *turns, *task.messages[place:]))
+
+
+def in_roles(messages: Sequence[Message], team_name: str) -> tuple[Message, ...]:
+    """Return messages of a lone assistant as the roles of a preset team say them, where it has a rule for that."""
+    players = team.find(team_name)
+    return team.divided(messages, players) if players.divide else tuple(messages)
 
 
 def never(prompt: Prompt) -> Message:
@@ -69,8 +75,3 @@ class _Told:
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
-
-
-def _in_roles(messages: Sequence[Message], team_name: str) -> tuple[Message, ...]:
-    players = team.find(team_name)
-    return team.divided(messages, players) if players.divide else tuple(messages)
