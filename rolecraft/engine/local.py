@@ -21,16 +21,17 @@ from rolecraft.engine.memory import return_freed
 from rolecraft.engine.model_runner import ModelRunner, cache_keys
 from rolecraft.engine.opening import otherwise
 from rolecraft.engine.packing import describe
-from rolecraft.engine.prompts import check_length, complete, constraint, encode, reply_prefix
+from rolecraft.engine.prompts import check_length, check_scored, complete, constraint, encode, reply_prefix
 from rolecraft.engine.reply import Reader
-from rolecraft.engine.request import Output, Request
+from rolecraft.engine.request import Output, Request, Scored
 from rolecraft.engine.scheduler import Scheduler
 from rolecraft.engine.settings import Settings, check, check_memory
 from rolecraft.engine.weights import Choice, choose
 from rolecraft.errors import EngineError
+from rolecraft.gate import NOBODY
 from rolecraft.grammar import Wanted
 from rolecraft.model import Dtype, Loaded, load, load_config, merges
-from rolecraft.types import Completion, Delta, Prompt
+from rolecraft.types import Completion, Delta, Prompt, Sampling
 
 _GRAMMAR_THREADS = 64
 """So many replies may wait for their grammars at once."""
@@ -114,6 +115,29 @@ class LocalEngine:
             yield Delta(reader.rest(), completion)
         finally:
             reply.cancel()
+
+    async def score(self, ids: Sequence[int], start: int = 1, roles: Sequence[int] = (), top: int = 0) -> Scored:
+        """Return how likely the model finds each of `ids[start:]` after those before it, all else as in `complete`.
+
+        What is cached of the first `start` tokens is not computed again. `roles` are the tokens' role ids, for an
+        adapter with a gate; `top` asks for the likeliest tokens at each place, all of them with the vocabulary's size.
+        Raises EngineError for ids that cannot be scored, ContextFull for too many.
+        """
+        check_scored(self.loaded, ids, start, roles, self.context)
+        known = tuple(roles) or (NOBODY,) * len(ids)
+        request = Request(
+            prompt=cache_keys(ids[:start], known[:start]),
+            role=NOBODY,
+            sampling=Sampling(top_logprobs=top),
+            max_tokens=len(ids) - start,
+            random=random.Random(0),
+            scopes=("",),
+            renderer=self.loaded.renderer,
+        )
+        request.give(ids[start:], known[start:])
+        self._scheduler.submit(request)
+        output = await self._finished(request)
+        return Scored(output.logprobs, output.likeliest)
 
     def forget(self) -> None:
         """Drop all cached keys and values; for when the model's weights have changed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rolecraft.engine.reply import parse
 from rolecraft.engine.request import Output
 from rolecraft.engine.settings import Constrain
@@ -67,6 +69,25 @@ def constraint(prompt: Prompt, constrain: Constrain, *, lenient: bool) -> Wanted
         return None
     lenient = lenient and prompt.lenient and not prompt.next_roles
     return Wanted(prompt.tools, prompt.choice, prompt.parallel, prompt.next_roles, prompt.schema, lenient)
+
+
+def check_scored(loaded: Loaded, ids: Sequence[int], start: int, roles: Sequence[int], context: int) -> None:
+    """Raise EngineError for ids that the model cannot score as told, ContextFull for more than it holds."""
+    if not 1 <= start < len(ids):
+        raise EngineError(
+            f"of {len(ids)} tokens those from place {start} on were to be scored; a token is scored after another, so "
+            f"start must be 1 to {len(ids) - 1}"
+        )
+    if len(ids) > context:
+        raise ContextFull(
+            f"{len(ids)} tokens were to be scored and the context holds {context}; raise engine.max_context"
+        )
+    words = loaded.model.get_input_embeddings().weight.shape[0]
+    if strays := [token for token in ids if not 0 <= token < words]:
+        raise EngineError(f"token {strays[0]} is none of the model's {words}; score ids of its own tokenizer")
+    if bool(roles) != (loaded.gate is not None) or (roles and len(roles) != len(ids)):
+        needed = "none, since its adapter knows no roles" if loaded.gate is None else f"{len(ids)}, one a token"
+        raise EngineError(f"{len(roles)} role ids were given, and this model needs {needed}")
 
 
 def reply_prefix(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...]) -> tuple[int, ...]:

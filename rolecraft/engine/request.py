@@ -39,6 +39,14 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """The log-probabilities of given tokens, each after those before it, and the likeliest there if asked for."""
+
+    logprobs: tuple[float, ...]
+    likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Allowed:
     """Which tokens may come next: `mask`, (V,) booleans (None: any); `forced` if it is but one.
 
@@ -57,7 +65,8 @@ class Request:
 
     `prompt` is the KV cache's tokens, `ids` the tokenizer's; `role` is the id of the role that writes, -1 without
     roles. `row` is the request's row of the KV cache, `max_tokens` the most that the reply may have. Forced tokens are
-    in `ids` before they are computed, and their log-probabilities follow. `stop` comes with the last token.
+    in `ids` before they are computed, and their log-probabilities follow. `stop` comes with the last token. `roles` are
+    those of `ids` where they are given beforehand, to be scored and not written; see `give`.
     """
 
     prompt: list[int]
@@ -80,6 +89,12 @@ class Request:
     stop: StopReason | None = None
     told: int = 0
     doubt: Doubt = field(default_factory=Doubt)
+    roles: tuple[int, ...] = ()
+
+    def give(self, ids: Sequence[int], roles: Sequence[int]) -> None:
+        """Let the reply be `ids`, each computed by its role: nothing is written, and all are scored."""
+        self.ids, self.roles = list(ids), tuple(roles)
+        self.forced, self.stop = [True] * len(self.ids), "length"
 
     @property
     def remaining(self) -> int:
@@ -97,8 +112,9 @@ class Request:
 
     def uncomputed(self, computed: int) -> list[int]:
         """Return the KV cache's tokens after the first `computed`, but for a last one that nothing follows."""
-        ids = self.ids[max(0, computed - len(self.prompt)) : len(self.ids) - bool(self.stop)]
-        return [*self.prompt[computed:], *cache_keys(ids, (self.role,) * len(ids))]
+        kept = slice(max(0, computed - len(self.prompt)), len(self.ids) - bool(self.stop))
+        roles = self.roles or (self.role,) * len(self.ids)
+        return [*self.prompt[computed:], *cache_keys(self.ids[kept], roles[kept])]
 
     def append(self, token: int, forced: bool) -> None:
         """Add a token to the reply; raises EngineError for one that does not fit the grammar."""

@@ -22,6 +22,8 @@ _WORTH_WAITING = 16
 """So many more of its tokens must another prompt be computing for a prompt to wait and copy them."""
 _MOVE_COST = 16
 """Moving a row costs about as much as decoding this many tokens that nobody asked for."""
+_LOGITS = 2**25
+"""Logits that a request's scored tokens may have at once: 128 MiB in float32."""
 _CALL_COST = 16
 """So does a second call of the model."""
 
@@ -165,7 +167,7 @@ class Scheduler:
         batch: list[tuple[Request, list[int]]] = []
         first = width = 0
         for request in self._prefilling:
-            new = request.uncomputed(self._computed(request))[:most]
+            new = request.uncomputed(self._computed(request))[: self._most(request)]
             first = first or len(new)
             wider = max(width, len(new))
             fits = not batch or wider * (len(batch) + 1) <= most
@@ -173,6 +175,11 @@ class Scheduler:
                 batch.append((request, new))
                 width = wider
         return batch
+
+    def _most(self, request: Request) -> int:
+        """Return how many tokens of a request are computed at once; where logits after each are kept, they must fit."""
+        most = self._settings.prefill_tokens
+        return min(most, max(1, _LOGITS // self._runner.vocabulary)) if request.roles else most
 
     def _computed(self, request: Request) -> int:
         return len(self._runner.cache.tokens[request.row])
