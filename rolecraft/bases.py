@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import errors as hub_errors
@@ -94,13 +95,32 @@ def identity(base: str, adapter: Path | None = None) -> str:
     """Return in words what is loaded from `base` and `adapter`; other weights in the same folder read differently."""
     if adapter is None:
         return base
-    weights = sorted(adapter.glob("adapter_model.*")) or sorted(adapter.glob("model*.safetensors"))
-    digest = hashlib.sha256()
-    for path in weights:
+    return f"{base} with {adapter} ({digest_weights(adapter)[:12] or 'no weights'})"
+
+
+def digest_weights(folder: Path) -> str:
+    """Return the digest of an adapter's weights, or of a whole model's; '' where there are none."""
+    return _digest(sorted(folder.glob("adapter_model.*")) or sorted(folder.glob("model*.safetensors")))
+
+
+def digest(base: str) -> str:
+    """Return the digest of a base's files, wherever they lie, or its name if it is on the hub; see `find`."""
+    place = find(base)
+    if is_gguf(place):
+        return _digest([Path(place)])
+    if not Path(place).is_dir():
+        return place
+    folder = Path(place)
+    return _digest([folder / MARKS[1], *sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))])
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    found = hashlib.sha256()
+    for path in paths:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
-                digest.update(block)
-    return f"{base} with {adapter} ({digest.hexdigest()[:12] if weights else 'no weights'})"
+                found.update(block)
+    return found.hexdigest() if paths else ""
 
 
 def _require_gguf(path: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ class Contract:
     `golden` is the ids of a fixed conversation, so that a difference can be shown and not only told. `config` and
     `weights` are digests of the base's shape and of some of its numbers. `gate` is how tokens get role ids (None: the
     adapter knows no roles), `team` the preset it was trained for, `instructions` whether its roles were told theirs.
+    `near` is where the base lies seen from the adapter's folder, where one run has made both.
     """
 
     base: str
@@ -43,6 +45,7 @@ class Contract:
     team: str | None = None
     instructions: bool = True
     gate: Gate | None = None
+    near: str | None = None
 
 
 def make(
@@ -71,8 +74,13 @@ def make(
 def save(contract: Contract, adapter: Path) -> None:
     """Write `contract.json` into the folder of an adapter, whole or not at all."""
     partial = adapter / f"{FILE}.partial"
-    partial.write_text(json.dumps(dataclasses.asdict(contract), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(text(contract), encoding="utf-8")
     partial.replace(adapter / FILE)
+
+
+def text(contract: Contract) -> str:
+    """Return a contract as its file holds it."""
+    return json.dumps(dataclasses.asdict(contract), indent=2) + "\n"
 
 
 def read(adapter: Path) -> Contract | None:
@@ -91,6 +99,25 @@ def read(adapter: Path) -> Contract | None:
             "because a contract names it: restore the file, or tune the adapter again"
         )
     return made
+
+
+def base_of(contract: Contract, adapter: Path) -> str:
+    """Return where the base of the adapter in a folder lies: near it, wherever both were moved to, else as it is named.
+
+    Only a folder that is there counts as near, and only a path that leads to no place of its own.
+    """
+    if contract.near is None or Path(contract.near).is_absolute():
+        return contract.base
+    beside = Path(os.path.normpath(adapter / contract.near))
+    return str(beside) if beside.is_dir() else contract.base
+
+
+def near(base: str, adapter: Path, run: Path) -> str | None:
+    """Return how to reach a base from its adapter's folder, or None if it does not lie beside the adapter's run."""
+    place, around = Path(base).resolve(), run.resolve().parent
+    if "/" not in base or not place.is_dir() or not place.is_relative_to(around):
+        return None
+    return os.path.relpath(place, adapter.resolve())
 
 
 def check(contract: Contract, now: Contract, renderer: Renderer) -> None:

@@ -188,8 +188,12 @@ def load_data(path: Path, flags: Sequence[str] = ()) -> DataSettings:
 
 
 def _told(path: Path, flags: Sequence[str]) -> dict[str, Any]:
-    """Return the sections in a YAML file with flags applied, and a Python file that a flag names as a `Path`."""
-    data = override(read_yaml(path), flags)
+    return overruled(read_yaml(path), flags)
+
+
+def overruled(sections: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
+    """Return the sections with flags applied, and a Python file that a flag names as a `Path`."""
+    data = override(sections, flags)
     for name in {flag.partition("=")[0] for flag in flags} & set(_NAMES):
         section, _, key = name.partition(".")
         if isinstance(data[section][key], str):
@@ -203,8 +207,12 @@ def check(path: Path, flags: Sequence[str] = ()) -> None:
     That is: any setting that is unknown or cannot be meant, and a team, a base, an importer, a benchmark or a data file
     that is not there.
     """
-    data = _told(path, flags)
-    model, told, rows, _ = _plain_sections(data, str(path))
+    check_sections(_told(path, flags), str(path))
+
+
+def check_sections(data: Mapping[str, Any], where: str) -> None:
+    """Raise what `check` does for the sections of a recipe."""
+    model, told, rows, _ = _plain_sections(data, where)
     team.find(told.preset)
     bases.find(model.base)
     if rows.benchmark:
@@ -260,6 +268,8 @@ def _plain_sections(
     """Return the sections whose settings are known here: all but the adapter's."""
     known = [section.name for section in fields(Recipe)]
     for name, section in data.items():
+        if name == "stages":
+            raise SettingsError(f"{where} has stages, and one tuning is asked for; only rolecraft train runs them")
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known)}."

@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model",
         "adapters",
         "recipe",
+        "stages",
         "attention",
         "objectives",
         "advantages",

@@ -26,14 +26,15 @@ def final(read: claim.Claim, arm: str = "small", seed: int = 0, weights: str = "
 
 
 def test_settings_are_laid_over_the_recipe_the_arm_s_last(tmp_path):
-    (recipe,) = cells.recipes(claims.make(tmp_path), "large")
+    (stage,) = cells.stages(claims.make(tmp_path), "large")
+    recipe = stage.recipe
     assert recipe.adapter.settings.r == 4
     assert recipe.adapter.settings.lora_alpha == 4
     assert recipe.training.lr_scheduler_type == "cosine"
 
 
 def test_another_adapter_takes_over_nothing_of_the_one_before(tmp_path):
-    first, second = cells.recipes(claims.make(tmp_path, arms=STAGES), "small")
+    first, second = (stage.recipe for stage in cells.stages(claims.make(tmp_path, arms=STAGES), "small"))
     assert (first.adapter.name, first.adapter.settings.r, first.adapter.settings.lora_alpha) == ("lora", 8, 4)
     assert (second.adapter.name, second.adapter.settings.r) == ("mor", 16)
 
@@ -41,19 +42,19 @@ def test_another_adapter_takes_over_nothing_of_the_one_before(tmp_path):
 def test_a_mistake_in_an_arm_is_told_with_its_name(tmp_path):
     read = claims.make(tmp_path, arms={"small": {"settings": {"training": {"learning_rat": 1}}}, "large": {}})
     with pytest.raises(SettingsError, match=r"arm 'small'.*Did you mean 'learning_rate'"):
-        cells.recipes(read, "small")
+        cells.stages(read, "small")
 
 
 def test_an_arm_without_a_number_of_steps_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="max_steps is not set"):
-        cells.recipes(claims.make(tmp_path, settings={"training": {"max_steps": -1}}), "small")
+        cells.stages(claims.make(tmp_path, settings={"training": {"max_steps": -1}}), "small")
 
 
 def test_every_point_of_the_grid_is_a_cell_with_its_share_of_the_steps(tmp_path):
     read = claims.make(tmp_path, arms=SEARCH, settings={"training": {"max_steps": 100}}, budget={"search_share": 0.3})
     found = cells.search_cells(read, "small", "w")
     assert [tuple(cell.search.values()) for cell in found] == [(1e-3, 2), (1e-3, 4), (2e-3, 2), (2e-3, 4)]
-    assert {cell.stages[0].training.max_steps for cell in found} == {30}
+    assert {cell.stages[0].recipe.training.max_steps for cell in found} == {30}
     assert {cell.seed for cell in found} == {100}
     assert len({cell.name for cell in found}) == 4
     assert cells.search_cells(read, "large", "w") == ()
@@ -62,7 +63,7 @@ def test_every_point_of_the_grid_is_a_cell_with_its_share_of_the_steps(tmp_path)
 def test_what_the_search_chose_is_laid_over_the_last_stage(tmp_path):
     stages = {**STAGES["small"], "search": {"adapter.r": [2, 4]}}
     read = claims.make(tmp_path, arms={"small": stages, "large": {}})
-    assert [stage.adapter.settings.r for stage in final(read, **{"adapter.r": 4}).stages] == [8, 4]
+    assert [stage.recipe.adapter.settings.r for stage in final(read, **{"adapter.r": 4}).stages] == [8, 4]
 
 
 def test_the_best_searched_value_is_chosen_and_a_failed_one_never():

@@ -68,12 +68,13 @@ def test_the_same_cell_has_the_same_losses_and_another_seed_has_not(finished, tm
 def test_a_stage_starts_from_the_base_with_the_one_before_merged_in(staged):
     folder, made, result = staged
     place = folder / "runs" / made.name
-    assert contract.read(place / "stage-2").base == str(place / "base-2")
+    merged = str(place / "stage-1" / "merged")
+    assert contract.base_of(contract.read(place / "stage-2"), place / "stage-2") == merged
     assert result.tuning.steps == 5
     assert len(result.tuning.losses) == 3
     with pytest.raises(ContractError, match="weights"):
         model.load("nano", adapter=place / "stage-2")
-    model.load(str(place / "base-2"), adapter=place / "stage-2")
+    model.load(merged, adapter=place / "stage-2")
 
 
 def test_a_cell_file_holds_no_place_of_this_machine(staged):
@@ -141,7 +142,7 @@ def test_a_split_with_too_few_tasks_is_told_before_anything_is_tuned(tmp_path):
 
 
 def test_a_probe_tells_the_speed_and_leaves_nothing(tmp_path):
-    found = trial.probe(cell(tmp_path).stages[0], tmp_path / "probe")
+    found = trial.probe(cell(tmp_path).stages[0].recipe, tmp_path / "probe")
     assert found.seconds > 0
     assert found.tokens / found.steps > 2 * 50
     assert not (tmp_path / "probe").exists()

@@ -115,7 +115,7 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     """
     from rolecraft import bases, team
     from rolecraft.catalog import given
-    from rolecraft.contract import read
+    from rolecraft.contract import base_of, read
 
     if options.adapter:
         bases.require_adapter(options.adapter)
@@ -127,7 +127,7 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     players = team.find(chosen, instructions=instructions and not options.bare)
     if contract and contract.gate:
         contract.gate.check(players)
-    base = options.base or (contract.base if contract else "nano")
+    base = options.base or (base_of(contract, options.adapter) if contract else "nano")
     bases.find(bases.source(base, options.adapter))
     if len(players.roles) > 1 and taught != name:
         who = f"the adapter in {str(options.adapter)!r}" if options.adapter else f"the base {base!r}"

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
 
     bases.require_adapter(options.adapter)
     made = contract.read(options.adapter)
-    base = options.base or (made.base if made else None)
+    base = options.base or (contract.base_of(made, options.adapter) if made else None)
     if base is None:
         raise SettingsError(f"{options.adapter} has no {contract.FILE} that names its base; name it with --base")
     if options.out.exists():

@@ -38,14 +38,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Tune; the adapter, its card and the metrics are written to the run folder."""
-    from rolecraft import recipe
+    from rolecraft import recipe, stages
 
     short = {"model.base": options.base, "data.path": options.data, "data.importer": options.importer}
     short |= {"data.on_bad_row": options.on_bad_row, "data.unknown_keys": options.unknown_keys}
     short |= {"training.processes": options.processes}
     flags = [f"{key}={value}" for key, value in short.items() if value is not None] + options.set
     path = recipe.find_recipe(options.recipe)
-    recipe.check(path, flags)
-    from rolecraft import train
+    stages.check(path, flags)
+    from rolecraft.train.stages import launch
 
-    train.launch(path, options.output or Path("runs") / path.stem, flags=flags, resume=options.resume)
+    launch(path, options.output or Path("runs") / path.stem, flags=flags, resume=options.resume)

@@ -91,7 +91,7 @@ def _open(claim: Claim, settings: Settings, needed: Collection[str]) -> Board:
     """
     board = Board(claim, settings.results / claim.name)
     bases = {
-        arm: told.base or cells.recipes(claim, arm)[0].model.base
+        arm: told.base or cells.stages(claim, arm)[0].recipe.model.base
         for arm, told in claim.arms.items()
         if told.policy is None
     }

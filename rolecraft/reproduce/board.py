@@ -112,7 +112,7 @@ class Board:
             if told.policy in columns.policies(name):
                 yield Play(self.claim.name, arm, "", name, column, policy=told.policy)
             return
-        base = told.base or (tuning.stages[0].model.base if tuning else "")
+        base = told.base or (tuning.stages[0].recipe.model.base if tuning else "")
         for mode_name in asked.modes:
             mode = self.claim.mode(arm, mode_name)
             if not mode.columns or name in mode.columns:

@@ -20,9 +20,10 @@ from typing import Any
 
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.recipe import Recipe, read_recipe, recipe_to_dict
-from rolecraft.reproduce.claim import Budget, Claim, Evaluation, Sections
+from rolecraft.reproduce.claim import Budget, Claim, Evaluation
 from rolecraft.reproduce.columns import unusual
 from rolecraft.settings import from_dict, read_yaml, to_dict
+from rolecraft.stages import Sections, Stage, lay, require_order, starts
 from rolecraft.store import atomic
 from rolecraft.train import find_recipe
 from rolecraft.types import Json
@@ -48,7 +49,7 @@ class Cell:
     claim: str
     arm: str
     seed: int
-    stages: tuple[Recipe, ...]
+    stages: tuple[Stage, ...]
     evaluation: Evaluation
     budget: Budget
     weights: str
@@ -70,7 +71,7 @@ class Cell:
     @property
     def most_steps(self) -> int:
         """The most steps that all stages may do together."""
-        fixed = sum(stage.training.max_steps for stage in self.stages)
+        fixed = sum(stage.recipe.training.max_steps for stage in self.stages)
         return max(fixed, self.budget.most_steps or 0) if self.search is None else fixed
 
 
@@ -175,31 +176,24 @@ def choose(results: Sequence[Result]) -> dict[str, Any]:
     return dict(best.search or {})
 
 
-def recipes(claim: Claim, name: str, chosen: Mapping[str, Any] | None = None) -> tuple[Recipe, ...]:
-    """Return the recipe of each of an arm's stages; raises SettingsError naming the arm, NotFound for its recipe."""
+def stages(claim: Claim, name: str, chosen: Mapping[str, Any] | None = None) -> tuple[Stage, ...]:
+    """Return an arm's stages, one where it names none; raises SettingsError naming the arm, NotFound for its recipe."""
     arm = claim.arms[name]
     common = read_yaml(find_recipe(claim.recipe))
-    stages = arm.stages or ({},)
-    found = []
-    for place, stage in enumerate(stages):
-        last = place == len(stages) - 1
-        try:
-            found.append(_recipe(common, [claim.settings, arm.settings, stage], chosen if last else None))
-        except SettingsError as error:
-            raise SettingsError(f"claim {claim.name!r}, arm {name!r}: {error}") from error
-    return tuple(found)
+    told = arm.named_stages
+    try:
+        found = []
+        for (stage, data), start in zip(told.items(), starts(told), strict=True):
+            layer = {section: values for section, values in data.items() if section != "start"}
+            last = _as_sections(chosen or {}) if stage == list(told)[-1] else ()
+            found.append(Stage(stage, _recipe(lay(common, [claim.settings, arm.settings, layer, *last])), start))
+        return require_order(found)
+    except SettingsError as error:
+        raise SettingsError(f"claim {claim.name!r}, arm {name!r}: {error}") from error
 
 
-def _recipe(common: Sections, layers: Sequence[Sections], chosen: Mapping[str, Any] | None) -> Recipe:
-    merged: dict[str, Any] = {section: dict(values or {}) for section, values in common.items()}
-    for layer in [*layers, *_as_sections(chosen or {})]:
-        for section, values in layer.items():
-            if not isinstance(values, Mapping):
-                raise SettingsError(f"section {section!r} holds {values!r}; write keys and values under it")
-            # another adapter has other settings: those of the one before mean nothing to it
-            fresh = section == "adapter" and "name" in values and values["name"] != merged.get(section, {}).get("name")
-            merged[section] = {**({} if fresh else merged.get(section, {})), **values}
-    recipe = read_recipe(merged)
+def _recipe(sections: Sections) -> Recipe:
+    recipe = read_recipe(sections)
     if recipe.training.max_steps < 1:
         raise SettingsError("training.max_steps is not set; a claim's arms are tuned for a number of steps")
     return recipe
@@ -213,10 +207,12 @@ def _as_sections(chosen: Mapping[str, Any]) -> Iterator[Sections]:
 
 def _cell(claim: Claim, arm: str, seed: int, values: Mapping[str, Any], weights: str, *, search: bool) -> Cell:
     share = claim.budget.search_share if search else 1.0
-    found = recipes(claim, arm, values)
-    stages = tuple(_watched(recipe, seed, share, claim.budget, search) for recipe in found)
+    found = tuple(
+        replace(stage, recipe=_watched(stage.recipe, seed, share, claim.budget, search))
+        for stage in stages(claim, arm, values)
+    )
     asked = replace(claim.evaluation, options={**claim.evaluation.options, **claim.arms[arm].options})
-    return Cell(claim.name, arm, seed, stages, asked, claim.budget, weights, values if search else None)
+    return Cell(claim.name, arm, seed, found, asked, claim.budget, weights, values if search else None)
 
 
 def _watched(recipe: Recipe, seed: int, share: float, budget: Budget, search: bool) -> Recipe:
@@ -249,7 +245,7 @@ def configuration(cell: Cell) -> dict[str, Json]:
     return {
         "version": VERSION,
         "weights": cell.weights,
-        "stages": [_told(recipe) for recipe in cell.stages],
+        "stages": [{**_told(stage.recipe), **_start(cell, place)} for place, stage in enumerate(cell.stages)],
         "evaluation": played,
         "budget": {**budget, **curve},
     }
@@ -275,7 +271,10 @@ def digest(cell: Cell) -> str:
     told = configuration(cell)
     plain = to_dict(Evaluation())
     told["evaluation"] = {key: value for key, value in told["evaluation"].items() if value != plain.get(key)}
-    told["stages"] = [_unusual(recipe, _told(recipe)) for recipe in cell.stages]
+    told["stages"] = [
+        {**_unusual(stage.recipe, _told(stage.recipe)), **_start(cell, place)}
+        for place, stage in enumerate(cell.stages)
+    ]
     told["search"] = cell.search is not None
     return hash_json(told)
 
@@ -289,6 +288,13 @@ def _told(recipe: Recipe) -> dict[str, dict[str, Json]]:
     told = recipe_to_dict(recipe)
     told["training"] = {key: value for key, value in told["training"].items() if key not in _BESIDE_THE_POINT}
     return told
+
+
+def _start(cell: Cell, place: int) -> dict[str, Json]:
+    """Return how far back the stage lies from which one starts (0: the base), unless it is the one before."""
+    start = cell.stages[place].start
+    back = 0 if start is None else place - [stage.name for stage in cell.stages].index(start)
+    return {} if back == min(1, place) else {"starts": back}
 
 
 def _unusual(recipe: Recipe, told: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:

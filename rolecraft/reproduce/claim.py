@@ -16,9 +16,7 @@ import rolecraft.reproduce.columns as columns
 from rolecraft.errors import NotFound, SettingsError
 from rolecraft.reproduce.columns import Column, Mode
 from rolecraft.settings import from_dict, read_yaml
-
-Sections = Mapping[str, Mapping[str, Any]]
-"""Settings of a recipe by section and key."""
+from rolecraft.stages import Sections
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -27,8 +25,8 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 class Arm:
     """One way of tuning, or what is played without any; `says` tells it in a phrase.
 
-    `settings` are laid over the claim's. With `stages` there are several tunings, one after the other: each lays its
-    settings over the arm's and starts from the base with the adapter before it merged in. `search` names settings of
+    `settings` are laid over the claim's. `stages` are those of a recipe, laid over the arm's settings, by name or, in a
+    list, each starting from the one before. `search` names settings of
     the last stage (`training.learning_rate`) with values to try; the best on the development tasks is taken.
     `options` are laid over the benchmark's, where an arm is asked the same questions in a world of its own.
     On columns of several benchmarks an arm may be a `base` that is not tuned at all, or a benchmark's trivial `policy`,
@@ -37,7 +35,7 @@ class Arm:
 
     says: str = ""
     settings: Sections = field(default_factory=dict)
-    stages: tuple[Sections, ...] = ()
+    stages: Mapping[str, Sections] | tuple[Sections, ...] = ()
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     base: str | None = None
     policy: str | None = None
@@ -48,6 +46,13 @@ class Arm:
     def tuned(self) -> bool:
         """Whether the arm is tuned before it is played."""
         return self.base is None and self.policy is None
+
+    @property
+    def named_stages(self) -> dict[str, Sections]:
+        """The stages by name, `stage-1` and so on where they have none; one without settings where there are none."""
+        if isinstance(self.stages, Mapping):
+            return {name: told or {} for name, told in self.stages.items()}
+        return {f"stage-{number}": told for number, told in enumerate(self.stages or ({},), start=1)}
 
     def __post_init__(self) -> None:
         """Refuse a search that tries nothing or sets nothing."""

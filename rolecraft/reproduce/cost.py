@@ -86,8 +86,8 @@ def _cost(group: Sequence[Cell], speed: _Speed) -> Cost:
 
 def _chunks(cell: Cell) -> int:
     """Return in how many chunks the cell's last stage may grow, 0 if it does not."""
-    last = cell.stages[-1].training.max_steps
-    chunks = 1 + (cell.most_steps - sum(stage.training.max_steps for stage in cell.stages)) // last
+    last = cell.stages[-1].recipe.training.max_steps
+    chunks = 1 + (cell.most_steps - sum(stage.recipe.training.max_steps for stage in cell.stages)) // last
     return chunks if chunks > 1 else 0
 
 
@@ -108,7 +108,7 @@ def _speed(cell: Cell, finished: Sequence[Result], probing: Probing) -> _Speed:
         folder = probing.output / cell.claim
         try:
             with logged(folder / "probe.log"):
-                tunings = [probe(placed(cell, probing.paths).stages[-1], folder / "probe")]
+                tunings = [probe(placed(cell, probing.paths).stages[-1].recipe, folder / "probe")]
         except Interrupted as stop:  # nothing of a probe is kept
             raise KeyboardInterrupt from stop
     return _Speed(

@@ -19,7 +19,7 @@ from rich.console import Console
 import rolecraft.reproduce.cells as cells
 import rolecraft.reproduce.columns as columns
 import rolecraft.reproduce.machine as machine
-from rolecraft import agent, bases, engine, evaluate, team
+from rolecraft import agent, bases, contract, engine, evaluate, team
 from rolecraft.benchmarks import Scripted
 from rolecraft.engine import matcher
 from rolecraft.errors import DataError, RolecraftError
@@ -148,12 +148,13 @@ def _player(play: Play, folder: Path, results: Path, paths: Mapping[str, str]) -
     adapter = place_of(play.tuning, cells.finished(play.tuning, results), folder)
     if adapter is None:
         raise RolecraftError(f"the adapter of {play.tuning.title!r} is not in {folder}; repeat the command to tune it")
-    recipe, number = play.tuning.stages[-1], len(play.tuning.stages)
-    base = paths.get(play.base, play.base) if number == 1 else str(adapter.parents[1] / f"base-{number}")
+    recipe, told = play.tuning.stages[-1].recipe, contract.read(adapter)
+    merged = contract.base_of(told, adapter) if told and play.tuning.stages[-1].start else ""
+    base = merged or paths.get(play.base, play.base)
     players = team.find(recipe.team.preset, instructions=recipe.team.instructions)
     # of the adapter the digest, not its place
-    told = bases.identity(f"{play.base} ({play.weights})", adapter).replace(str(adapter), play.tuning.name)
-    return Player(base, adapter, players, recipe.model.dtype, told)
+    known = bases.identity(f"{play.base} ({play.weights})", adapter).replace(str(adapter), play.tuning.name)
+    return Player(base, adapter, players, recipe.model.dtype, known)
 
 
 def _untuned(play: Play, paths: Mapping[str, str]) -> Player:

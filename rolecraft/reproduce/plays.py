@@ -143,8 +143,8 @@ def place_of(tuning: Cell, result: Result | None, folder: Path) -> Path | None:
     """Return the folder of the adapter that a finished tuning left in `folder`; None where it is not (any more)."""
     if result is None or result.tuning is None:
         return None
-    before = sum(stage.training.max_steps for stage in tuning.stages[:-1])
-    path = folder / tuning.name / f"stage-{len(tuning.stages)}" / f"checkpoint-{result.tuning.steps - before}"
+    before = sum(stage.recipe.training.max_steps for stage in tuning.stages[:-1])
+    path = folder / tuning.name / tuning.stages[-1].name / f"checkpoint-{result.tuning.steps - before}"
     return path if path.is_dir() else None
 
 

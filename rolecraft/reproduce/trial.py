@@ -21,15 +21,16 @@ from rich.console import Console
 
 import rolecraft.reproduce.machine as machine
 import rolecraft.reproduce.playing as playing
-from rolecraft import agent, bases, engine, evaluate, model, team, train
+from rolecraft import agent, bases, engine, evaluate, team, train
 from rolecraft.errors import DataError, RolecraftError
 from rolecraft.recipe import Recipe, recipe_to_dict
 from rolecraft.reproduce.cells import VERSION, Cell, Played, Point, Result, Tuning, configuration, hash_json, write
 from rolecraft.scores import Scores
 from rolecraft.settings import to_dict
+from rolecraft.stages import Stage
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import checkpoints, precision, references
+from rolecraft.train import checkpoints, precision, references, stages
 from rolecraft.types import Sampling, Task
 
 _SLOTS = 32
@@ -81,17 +82,18 @@ def run(
         result = replace(result, failed=str(error))
     result = replace(result, seconds=round(time.monotonic() - started, 1))
     write(cell, result, results)
-    for checkpoint in place.glob("stage-*/checkpoint-*"):
-        if checkpoint != kept:
-            shutil.rmtree(checkpoint)
+    for stage in cell.stages:
+        for checkpoint in (place / stage.name).glob("checkpoint-*"):
+            if checkpoint != kept:
+                shutil.rmtree(checkpoint)
     return result
 
 
 def placed(cell: Cell, paths: Mapping[str, str]) -> Cell:
     """Return the cell with its base where `paths` says that it lies; its hash is another one."""
-    base = cell.stages[0].model.base
+    base = cell.stages[0].recipe.model.base
     found = paths.get(base, base)
-    return replace(cell, stages=tuple(replace(one, model=replace(one.model, base=found)) for one in cell.stages))
+    return replace(cell, stages=tuple(replace(one, recipe=stages.on(one.recipe, found)) for one in cell.stages))
 
 
 @contextmanager
@@ -113,7 +115,7 @@ def check_tasks(cell: Cell) -> None:
     if cell.search is None:
         wanted += [(split, asked.n, asked.seed) for split in asked.splits]
     for split, n, seed in wanted:
-        found = len(evaluate.tasks(_settings(cell, (split,), n, seed), _team(cell.stages[-1])))
+        found = len(evaluate.tasks(_settings(cell, (split,), n, seed), _team(cell.stages[-1].recipe)))
         if found < n:
             raise DataError(
                 f"{asked.benchmark!r} has {found} tasks in split {split!r}, not {n}; raise its size in "
@@ -140,14 +142,14 @@ def probe(recipe: Recipe, folder: Path) -> Tuning:
 
 def _run(cell: Cell, place: Path, clock: _Clock, result: Result) -> tuple[Result, Path]:
     """Return the result with everything filled in, and the adapter that was played."""
-    stages, points = _tune_all(cell, place, clock)
-    asked, tuning = cell.evaluation, _tuning(stages)
+    tuned, points = _tune_all(cell, place, clock)
+    asked, tuning = cell.evaluation, _tuning(tuned)
     if cell.search is None and asked.columns:
         scores = {}  # each column is played by a cell of its own
     elif cell.search is None:
-        scores = _play(cell, stages[-1], place / "test", asked.splits, (asked.n, asked.seed), clock)
+        scores = _play(cell, tuned[-1], place / "test", asked.splits, (asked.n, asked.seed), clock)
     else:
-        scores = _develop(cell, stages[-1], place / "development", clock)
+        scores = _develop(cell, tuned[-1], place / "development", clock)
     found = replace(
         result,
         scores=scores,
@@ -156,29 +158,38 @@ def _run(cell: Cell, place: Path, clock: _Clock, result: Result) -> tuple[Result
         tuning=tuning,
         seconds_per_task=round(clock.seconds / max(1, clock.tasks), 4),
     )
-    return found, stages[-1].adapter
+    return found, tuned[-1].adapter
 
 
 # ---- tuning
 
 
 def _tune_all(cell: Cell, place: Path, clock: _Clock) -> tuple[list[_Stage], list[Point]]:
-    """Tune one stage after the other, each on the base with those before it merged in; return the last one's scores."""
-    base, done = cell.stages[0].model.base, list[_Stage]()
-    for number, recipe in enumerate(cell.stages, start=1):
-        recipe = replace(recipe, model=replace(recipe.model, base=base))
-        stage = _Stage(recipe, place / f"stage-{number}", recipe.training.max_steps)
-        if number < len(cell.stages):
-            base = _merge(stage, place / f"base-{number + 1}")
-            done.append(stage)
-    before = sum(one.steps for one in done)
+    """Tune one stage after the other, each from where it starts; return all of them and the last one's scores."""
+    done = dict[str, _Stage]()
+    for told in cell.stages[:-1]:
+        done[told.name] = _stage(told, place, done)
+        if not (done[told.name].folder / stages.MERGED).exists():  # else its checkpoint may be gone
+            _tune(done[told.name])
+    stage = _stage(cell.stages[-1], place, done)
+    before = sum(one.steps for one in done.values())
     ends = list(range(stage.steps, cell.most_steps - before + 1, stage.steps))
     if len(ends) > 1:
         stage, points = _grow(cell, stage, ends, before, clock)
     else:
         _tune(stage)
         points = _curve(cell, stage, before, clock) if cell.search is None and cell.budget.curve else []
-    return [*done, stage], points
+    return [*done.values(), stage], points
+
+
+def _stage(told: Stage, place: Path, done: Mapping[str, _Stage]) -> _Stage:
+    """Return a stage with the base that it starts from, which is made of those `done` if it is not there yet."""
+    recipe = told.recipe
+    if told.start is not None:
+        start = done[told.start]
+        settings = replace(recipe.model, base=start.recipe.model.base)
+        recipe = stages.on(recipe, stages.merge(start.adapter, settings, start.folder / stages.MERGED))
+    return _Stage(recipe, place / told.name, recipe.training.max_steps)
 
 
 def _tune(stage: _Stage) -> None:
@@ -223,19 +234,6 @@ def _point(cell: Cell, stage: _Stage, before: int, clock: _Clock) -> Point:
     return Point(before + stage.steps, 0.0, round(mean, 6), sum(one.n for one in scores.values()))
 
 
-def _merge(stage: _Stage, into: Path) -> str:
-    """Tune the stage and write its base with its adapter merged in, whole or not at all; return the folder's name."""
-    if not into.exists():
-        _tune(stage)
-        settings, unfinished = stage.recipe.model, into.with_name(f"{into.name}.partial")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        loaded = model.load(settings.base, dtype=settings.dtype, adapter=stage.adapter, merge=True)
-        loaded.model.save_pretrained(str(unfinished))
-        loaded.tokenizer.save_pretrained(str(unfinished))
-        unfinished.rename(into)
-    return str(into)
-
-
 @contextmanager
 def _shared_references(recipe: Recipe, folder: Path) -> Iterator[None]:
     """Lend the references that another cell has played to this one, and this one's to the others: one file, linked."""
@@ -250,18 +248,18 @@ def _shared_references(recipe: Recipe, folder: Path) -> Iterator[None]:
             os.link(own, shared)
 
 
-def _tuning(stages: Sequence[_Stage]) -> Tuning:
+def _tuning(tuned: Sequence[_Stage]) -> Tuning:
     seconds = tokens = 0.0
-    for stage in stages:
+    for stage in tuned:
         paces = _paces(Run(stage.folder).metrics(), stage.recipe.training.max_steps, stage.steps)
         seconds += stage.steps * statistics.fmean(pace for pace, _ in paces) if paces else 0.0
         tokens += stage.steps * statistics.fmean(tokens for _, tokens in paces) if paces else 0.0
-    last = stages[-1]
+    last = tuned[-1]
     logged = [entry for entry in Run(last.folder).metrics() if entry["step"] <= last.steps]
     found = checkpoints.last_checkpoint(last.folder)
     return Tuning(
         trainable=train.count_parameters(last.recipe.model.base, last.recipe)["trainable"],
-        steps=sum(stage.steps for stage in stages),
+        steps=sum(stage.steps for stage in tuned),
         tokens=round(tokens),
         seconds=round(seconds, 1),
         losses=tuple((entry["step"], round(entry["loss"], 5)) for entry in logged),

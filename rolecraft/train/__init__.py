@@ -46,7 +46,8 @@ from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckp
 
 __all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe", "train"]
 
-_MAY_CHANGE = ("training.report_to", "training.save_total_limit")
+MAY_CHANGE = ("training.report_to", "training.save_total_limit")
+"""The settings that a resumed run may have otherwise."""
 _SHOWN = 5
 _EAGER_LENGTH = 512
 """Up to this many tokens eager attention beats torch's fused one in bf16 on a CPU, whose backward pass is slow."""
@@ -143,7 +144,7 @@ def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | 
         )
     if not resume or found is None:
         return None
-    changed = differences(read_again(output_dir / "settings.yaml", recipe), recipe, _MAY_CHANGE)
+    changed = differences(read_again(output_dir / "settings.yaml", recipe), recipe, MAY_CHANGE)
     if changed:
         raise SettingsError(f"cannot resume {str(output_dir)!r} with other settings ({'; '.join(changed)}); undo that, "
                             "or begin anew in another folder (--output)")  # fmt: skip
@@ -243,7 +244,8 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
     _choose_attention(loaded.model, recipe, arguments, max(lengths))
     transformers.set_seed(training.seed)
     tuned = adapter.attach(loaded.model, recipe.adapter.settings)
-    whole = WholeCheckpoints(training.save_total_limit, partial(_accompany, work), {"data": work.data.fingerprint})
+    beside = partial(_accompany, work, output_dir)
+    whole = WholeCheckpoints(training.save_total_limit, beside, {"data": work.data.fingerprint})
     return RoleTrainer(
         tuned,
         arguments,
@@ -282,12 +284,13 @@ def _cannot_share(recipe: Recipe) -> str:
     )
 
 
-def _accompany(work: _Work, folder: Path) -> None:
-    """Put beside an adapter what it takes to load and check it anywhere."""
+def _accompany(work: _Work, run: Path, folder: Path, place: Path | None = None) -> None:
+    """Put beside an adapter what it takes to load and check it anywhere; `place` is where the folder will be."""
     model.save_tokenizer(work.loaded, work.team, folder)
     told = work.recipe.team
     made = model.make_contract(work.loaded, team=str(told.preset), instructions=told.instructions, gate=work.gate)
-    contract.save(made, folder)
+    near = contract.near(work.recipe.model.base, place or folder, run)
+    contract.save(replace(made, near=near), folder)
 
 
 def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
@@ -296,7 +299,7 @@ def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
     trainer.save_model(str(finished))
     if not trainer.is_world_process_zero():
         return
-    _accompany(work, finished)
+    _accompany(work, output_dir, finished, output_dir)
     trainer.state.save_to_json(str(finished / "trainer_state.json"))
     if loads := adapters.find(work.recipe.adapter.name).loads(trainer.model):
         (finished / adapters.ROUTER_LOAD).write_text(json.dumps(loads) + "\n", encoding="utf-8")
