@@ -15,7 +15,7 @@ import numpy as np
 
 from rolecraft.errors import DataError
 from rolecraft.judges import failures, replies, strict
-from rolecraft.types import Trajectory
+from rolecraft.types import Trajectory, Trials, Usage
 
 Interval = tuple[float, float]
 
@@ -40,7 +40,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one task cost on average.
+    """What one task cost on average, what a strategy tried beside the record included.
 
     `computed` counts prompt tokens that were not in the cache. `seconds` adds up the model calls of a task, each as
     long as it waited for its reply; tasks that were batched together overlap, so this is latency, not throughput.
@@ -68,11 +68,24 @@ class Calling:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """What a strategy tried: candidates a task, the share of them that failed, and how far those left agreed.
+
+    `agreement` is the mean share that came to the same as the chosen one (None: nothing was voted on).
+    """
+
+    strategy: str
+    candidates: float
+    failed: float
+    agreement: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """The result of a benchmark run; `failures` counts the failed tasks by class (judges/failures.py).
 
     `lenient` counts the tasks with replies that were read leniently, `strict` is the score had none been (None: none
-    was).
+    was), `tried` is what a strategy tried (None: each reply was taken as it came).
     """
 
     score: float
@@ -86,6 +99,7 @@ class Scores:
     lenient: int = 0
     strict: Score | None = None
     calling: Calling = Calling()
+    tried: Tried | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +144,20 @@ def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Sco
         lenient=(lenient := sum(map(strict.is_lenient, played))),
         strict=_aggregate([_strict_score(t) for t in played]) if lenient else None,
         calling=calling(played),
+        tried=_tried([t.trials for t in played if t.trials is not None]),
+    )
+
+
+def spent(trajectory: Trajectory) -> Usage:
+    """Return the tokens and seconds of an episode, those of what a strategy tried beside the record included."""
+    used = [turn.usage for turn in trajectory.turns]
+    if trajectory.trials is not None:
+        used.append(trajectory.trials.usage)
+    return Usage(
+        sum(one.prompt for one in used),
+        sum(one.cached for one in used),
+        sum(one.completion for one in used),
+        sum(one.seconds for one in used),
     )
 
 
@@ -217,15 +245,29 @@ def _failures(trajectories: Iterable[Trajectory]) -> dict[str, int]:
 
 
 def _cost(trajectories: Sequence[Trajectory]) -> Cost:
-    turns = [turn for t in trajectories for turn in t.turns]
-    n = len(trajectories)
+    used, n = [spent(t) for t in trajectories], len(trajectories)
+    beside = [t.trials for t in trajectories if t.trials is not None]
+    calls = sum(len(failures.calls_made(t)) for t in trajectories)
     return Cost(
-        prompt=sum(turn.usage.prompt for turn in turns) / n,
-        computed=sum(turn.usage.prompt - turn.usage.cached for turn in turns) / n,
-        completion=sum(turn.usage.completion for turn in turns) / n,
-        seconds=sum(turn.usage.seconds for turn in turns) / n,
-        model_calls=len(turns) / n,
-        tool_calls=sum(len(failures.calls_made(t)) for t in trajectories) / n,
+        prompt=sum(one.prompt for one in used) / n,
+        computed=sum(one.prompt - one.cached for one in used) / n,
+        completion=sum(one.completion for one in used) / n,
+        seconds=sum(one.seconds for one in used) / n,
+        model_calls=(sum(len(t.turns) for t in trajectories) + sum(one.model_calls for one in beside)) / n,
+        tool_calls=(calls + sum(one.tool_calls for one in beside)) / n,
+    )
+
+
+def _tried(trials: Sequence[Trials]) -> Tried | None:
+    if not trials:
+        return None
+    tried = sum(one.tried for one in trials)
+    agreed = [one.agreement for one in trials if one.agreement is not None]
+    return Tried(
+        strategy=" and ".join(sorted({one.strategy for one in trials})),
+        candidates=tried / len(trials),
+        failed=sum(one.failed for one in trials) / tried if tried else 0.0,
+        agreement=sum(agreed) / len(agreed) if agreed else None,
     )
 
 

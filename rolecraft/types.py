@@ -94,7 +94,8 @@ StopReason = Literal["end", "length", "cancelled"]
 class Turn:
     """One model call, exactly: the ids that went in, the ids that came out and how likely each was.
 
-    `logprobs`, `forced` and `role_ids` align with `token_ids`; `forced` marks tokens the grammar left no choice for.
+    `logprobs`, `forced` and `role_ids` align with `token_ids`; `forced` marks tokens the grammar left no choice for. An
+    endpoint tells no ids, and `logprobs` alone if it was asked for them.
     So does `likeliest`, if it was asked for: the likeliest tokens there, each with its log-probability. `doubted`: the
     model began a call that it did not mean, and was held to text. Both are told to who asked and not stored.
     """

@@ -80,11 +80,14 @@ def outcome(before: Position, after: Position) -> Outcome | None:
 
 
 def final(end: Position) -> Outcome | None:
-    """Return what an episode that was answered came to, None for another end."""
+    """Return what an episode that was answered came to, None for another end and for an answer that says nothing."""
     last = end.messages[-1]
     if end.stop != "answered" or last.unparsed is not None:
         return None
-    return ("calls", *calls(last)) if last.tool_calls else ("final", answer(last.content))
+    if last.tool_calls:
+        return ("calls", *calls(last))
+    value = answer(last.content)
+    return ("final", value) if value else None
 
 
 def calls(message: Message) -> tuple[str, ...]:

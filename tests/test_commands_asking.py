@@ -129,3 +129,29 @@ def test_a_chat_says_that_a_question_is_too_long_and_goes_on(capsys, monkeypatch
     _, out, err = call(capsys, "chat", "--bare", "--max-context", "100", "--max-tokens", "8")
     assert err.count("no answer: the context is full") == 1
     assert "assistant" in out
+
+
+def test_run_plays_by_a_strategy_and_tells_what_it_tried(capsys, tmp_path):
+    words = ("--strategy", "self_consistent,n=3,temperature=1.0", "--json", "--max-tokens", "8", "--max-turns", "2")
+    _, out, told = call(capsys, "run", "What is 2 + 3?", "--tools", "calculator", *words)
+    record = json.loads(out.splitlines()[-1])
+    assert record["trials"]["strategy"] == "self_consistent"
+    assert record["trials"]["tried"] in (3, 6)
+    assert re.search(r"self_consistent tried \d candidates, \d failed", told)
+
+
+def test_a_function_that_may_change_something_is_refused_by_name(capsys, tools):
+    code, _, told = call(capsys, "run", "Stock of Lamp?", "--tools", tools, "--strategy", "best_of_n")
+    assert code == 1
+    assert "tool 'stock' may change something" in told
+    assert "@tool(pure=True)" in told
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("self_consistant", "Did you mean 'self_consistent'"), ("greedy,n=2", "unknown key 'n' in strategy greedy")],
+)
+def test_a_misspelt_strategy_is_told(capsys, given, told):
+    code, _, said = call(capsys, "run", "Hello?", "--strategy", given)
+    assert code == 2
+    assert told in said

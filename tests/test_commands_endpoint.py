@@ -183,3 +183,12 @@ def test_an_endpoint_is_played_without_loading_torch(tools):
     with endpoint(asks_then_answers, {"m": "x"}) as served:
         done = subprocess.run([sys.executable, "-c", script, served.url], capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+
+
+def test_an_endpoint_without_several_replies_is_refused_before_a_vote_is_played(capsys, tools):
+    with endpoint([said("ok")], {"m": "vllm"}) as served:
+        words = ("--engine", served.url, "--engine-tools", "native", "--strategy", "self_consistent")
+        code, _, told = call(capsys, "run", "Hello?", *words)
+    assert code == 2
+    assert "does not give several replies to one request (n) nor log-probabilities" in told
+    assert len(served.requests) == 1

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from rolecraft import evaluate, team
+from rolecraft import evaluate, strategies, team
 from rolecraft.errors import DataError, EngineError, SettingsError
 from rolecraft.evaluate import Settings
 from rolecraft.scores import Calling, Score, Scores, score
@@ -363,3 +363,59 @@ def test_the_summary_has_the_shape_that_the_quickstart_promises(tmp_path):
         "seconds": {"train": 61.235},
     }
     assert list(tmp_path.iterdir()) == [path]
+
+
+def voted(settings, **more):
+    return replace(settings, strategy=strategies.choose("self_consistent", {"n": 3, **more}))
+
+
+class Voter(Adder):
+    """Adds as many times as it is asked for replies."""
+
+    async def complete(self, prompt):
+        (made,) = await super().complete(prompt)
+        return (made,) * prompt.sampling.n
+
+
+@contextmanager
+def voter():
+    yield Voter()
+
+
+def test_a_strategy_plays_each_episode_and_what_it_tried_is_kept_and_scored(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    found = play(voted(settings), run, Voter())
+    assert found.score == 1.0
+    assert (found.tried.strategy, found.tried.candidates, found.tried.agreement) == ("self_consistent", 3.0, 1.0)
+    assert (found.cost.completion, found.cost.prompt, found.cost.model_calls) == (3.0, 3.0, 3.0)
+    assert {record.trials.tried for record in run.trajectories()} == {3}
+    note = evaluate.trials_note(found)
+    assert "self_consistent: 3.0 candidates a task, 0.0 % failed, of the others 100 % agreed with the chosen" in note
+    assert evaluate.scores_json(found)["tried"]["candidates"] == 3.0
+    assert evaluate.trials_note(play(settings, Run(tmp_path / "plain"), Adder())) is None
+
+
+def test_an_evaluation_by_a_strategy_goes_on_where_it_was_and_as_no_other(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(EngineError):
+        play(voted(replace(settings, concurrency=1)), run, Voter(odd={4}, act=fail))
+    held = len(ids(run))
+    assert 0 < held < 6
+    for other in (settings, voted(settings, mode="paper")):
+        with pytest.raises(DataError, match="holds another evaluation: strategy was"):
+            play(other, run, Voter())
+    engine = Voter()
+    assert play(voted(settings), run, engine).n == 6
+    assert len(engine.asked) == 6 - held
+
+
+def test_workers_play_a_users_own_strategy(settings, tmp_path):
+    own = tmp_path / "twice.py"
+    own.write_text(
+        "from dataclasses import dataclass\nfrom rolecraft import agent\n\n"
+        "@dataclass(frozen=True)\nclass Settings:\n    pass\n\n"
+        "async def play(episode, settings):\n    return await agent.greedily(episode)\n"
+    )
+    chosen = replace(settings, strategy=strategies.choose(own), workers=2)
+    found = evaluate.run(chosen, SINGLE, voter, Run(tmp_path / "run"), console=QUIET())
+    assert (found.score, found.n) == (1.0, 6)

@@ -6,7 +6,7 @@ import pytest
 from endpoint import Answer, endpoint, error, said
 
 from rolecraft.errors import EngineError, NotFound, SettingsError
-from rolecraft.remote import Settings, Wishes, read_key, resolve
+from rolecraft.remote import Settings, Wishes, read_key, require, resolve
 from rolecraft.remote.settings import KEY_VARIABLE
 
 NATIVE = Wishes(tools="native")
@@ -170,3 +170,49 @@ def test_a_key_that_was_named_and_is_not_there_or_cannot_be_sent_is_told_without
         with pytest.raises(SettingsError, match="no usable key") as told:
             read_key(variable="OTHER")
         assert "same" not in str(told.value)
+
+
+def several(count: int, told: bool = True) -> Answer:
+    logprobs = {"content": [{"token": "a", "logprob": -0.5}]} if told else None
+    choices = [
+        {"index": i, "message": {"role": "assistant", "content": "a"}, "finish_reason": "length", "logprobs": logprobs}
+        for i in range(count)
+    ]
+    return Answer({"choices": choices})
+
+
+def required(*answers: Answer, needs=("n", "logprobs")):
+    with endpoint(list(answers)) as served:
+        found = require(Settings(served.url, models={"": "any"}, pause=0.001), needs, "assistant")
+        return found, served.requests
+
+
+def test_an_endpoint_that_has_what_a_strategy_needs_is_asked_for_it():
+    found, (probe,) = required(several(2))
+    assert found.logprobs
+    assert (probe["n"], probe["logprobs"], probe["max_tokens"]) == (2, True, 1)
+    found, (probe,) = required(several(1), needs=("logprobs",))
+    assert "n" not in probe
+
+
+@pytest.mark.parametrize(
+    ("answer", "lacks"),
+    [
+        (several(1), r"does not give several replies to one request \(n\), which"),
+        (several(2, told=False), r"does not give log-probabilities \(logprobs\), which"),
+        (several(1, told=False), r"\(n\) nor log-probabilities"),
+        (
+            error(400, "Only one completion choice is allowed: n must be 1"),
+            r"several replies to one request \(n\), which",
+        ),
+        (error(422, "logprobs are not supported"), r"log-probabilities \(logprobs\), which"),
+    ],
+)
+def test_what_an_endpoint_lacks_for_a_strategy_is_told_by_name_before_anything_is_played(answer, lacks):
+    with pytest.raises(SettingsError, match=lacks):
+        required(answer)
+
+
+def test_an_endpoint_that_refuses_for_another_reason_is_told_as_it_says():
+    with pytest.raises(EngineError, match="model is loading"):
+        required(error(400, "the model is loading"))

@@ -116,6 +116,10 @@ def test_an_end_in_circles_or_cut_short_has_failed():
     assert voting.final(ended(said, "length")[1]) is None
 
 
+def test_an_answer_that_says_nothing_has_failed():
+    assert voting.outcome(*ended(Message("assistant", " \n"))) is None
+
+
 def test_how_likely_turns_were_is_a_mean_over_all_tokens():
     said = Message("assistant", "x")
     turns = (Turn(said, "a", logprobs=(-1.0, -2.0)), Turn(said, "a", logprobs=(-6.0,)))

@@ -75,6 +75,7 @@ async def answer(
     from rolecraft.renderers import why_unparsed
     from rolecraft.types import Environment, Task, Verdict
 
+    chosen = _playing.strategy(options)
     environment = Environment(Task("chat", messages, box.specs), box, lambda record: Verdict(0.0, "nobody judged it"))
     record = await agent.episode(
         environment,
@@ -84,6 +85,7 @@ async def answer(
         seed=options.seed,
         explain=why_unparsed,
         watch=lambda message: show(message, console),
+        player=agent.greedily if chosen is None else chosen.player(),
     )
     if record.stop != "answered":
         print(f"rolecraft: no answer: {why_not(record, options, engine.full)}", file=sys.stderr)
@@ -92,11 +94,16 @@ async def answer(
 
 def rate(record: Trajectory) -> str:
     """Return in words how fast an episode's replies were written, the time for their prompts included."""
-    used = [turn.usage for turn in record.turns]
-    written, computed = sum(one.completion for one in used), sum(one.prompt - one.cached for one in used)
-    seconds = sum(one.seconds for one in used)
-    told = f"{written:,} tokens written and {computed:,} of prompts computed in {seconds:.1f} s"
-    return f"{told}: {written / seconds:,.1f} tokens/s" if seconds else told
+    from rolecraft.scores import spent
+
+    used = spent(record)
+    computed, seconds = used.prompt - used.cached, used.seconds
+    told = f"{used.completion:,} tokens written and {computed:,} of prompts computed in {seconds:.1f} s"
+    told = f"{told}: {used.completion / seconds:,.1f} tokens/s" if seconds else told
+    if (tried := record.trials) is None:
+        return told
+    agreed = "" if tried.agreement is None else f", {100 * tried.agreement:.0f} % of the others agreed"
+    return f"{told}; {tried.strategy} tried {tried.tried} candidates, {tried.failed} failed{agreed}"
 
 
 def why_not(record: Trajectory, options: argparse.Namespace, full: str) -> str:

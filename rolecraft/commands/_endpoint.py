@@ -10,7 +10,7 @@ from rolecraft.commands._numbers import count, seconds, whole
 from rolecraft.errors import SettingsError
 
 if TYPE_CHECKING:
-    from rolecraft import remote, team
+    from rolecraft import remote, strategies, team
 
 _LOCAL = (
     *("base", "adapter", "format", "think", "device", "dtype", "prefill_dtype", "weights", "max_context", "memory_mb"),
@@ -77,6 +77,16 @@ def resolve(options: argparse.Namespace) -> tuple[remote.Settings, team.Team]:
     wishes = remote.Wishes(options.model, options.engine_tools)
     found = remote.resolve(settings, wishes, team.find(name).speakers, read_key(options))
     return found, team.find(name, instructions=not (options.bare or found.knows_roles))
+
+
+def require(player: remote.Settings, chosen: strategies.Chosen, options: argparse.Namespace) -> remote.Settings:
+    """Return how an endpoint is asked that plays by a strategy; raises SettingsError for what it lacks for it."""
+    from rolecraft import remote
+
+    if not chosen.needs:
+        return player
+    role = next((name for name in player.models if name), "assistant")
+    return remote.require(player, chosen.needs, role, read_key(options))
 
 
 def read_key(options: argparse.Namespace) -> str | None:

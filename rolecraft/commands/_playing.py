@@ -13,7 +13,7 @@ from rolecraft.commands import _endpoint
 from rolecraft.commands._numbers import amount, count
 
 if TYPE_CHECKING:
-    from rolecraft import agent, engine, remote, team
+    from rolecraft import agent, engine, remote, strategies, team
     from rolecraft.types import Engine
 
 
@@ -102,10 +102,36 @@ def add_repeats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", choices=("run", "skip"), help=text)
 
 
+def add_strategy(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how an episode is played."""
+    text = (
+        "how each episode is played, with settings as in self_consistent,n=8,temperature=0.4: greedy, self_consistent, "
+        "best_of_n, depth_first or a .py file of your own (default: greedy)"
+    )
+    parser.add_argument("--strategy", metavar="NAME[,KEY=VALUE...]", help=text)
+
+
+def strategy(options: argparse.Namespace) -> strategies.Chosen | None:
+    """Return how episodes are played, None where each reply is taken as it comes; raises as `strategies.parse`."""
+    if options.strategy is None:
+        return None
+    from rolecraft import strategies
+
+    chosen = strategies.parse(options.strategy, files=True)
+    return None if chosen.name == "greedy" else chosen
+
+
 def player_and_team(options: argparse.Namespace) -> tuple[str | remote.Settings, team.Team]:
-    """Return what plays, a base's name or an endpoint, and the team; raises as `base_and_team`, or for the endpoint."""
+    """Return what plays, a base's name or an endpoint, and the team; raises as `base_and_team`, or for the endpoint.
+
+    An endpoint is asked for what the strategy needs, so that nothing is played where it lacks that.
+    """
     _endpoint.check(options)
-    return _endpoint.resolve(options) if options.engine else base_and_team(options)
+    chosen = strategy(options) if getattr(options, "strategy", None) else None
+    if not options.engine:
+        return base_and_team(options)
+    player, players = _endpoint.resolve(options)
+    return (player if chosen is None else _endpoint.require(player, chosen, options)), players
 
 
 def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
@@ -211,8 +237,10 @@ def engine_settings(options: argparse.Namespace) -> engine.Settings:
     from rolecraft import engine
     from rolecraft.engine import matcher
 
+    chosen = strategy(options) if getattr(options, "strategy", None) else None
     return engine.Settings(
-        max_requests=getattr(options, "concurrency", 1),
+        # fewer rows than replies asked for at once would write them one after the other
+        max_requests=max(getattr(options, "concurrency", 1), chosen.width if chosen else 1),
         max_context=options.max_context,
         constrain="always" if options.constrain else "asked",
         prefill_dtype=options.prefill_dtype,

@@ -22,6 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_constrain(parser)
     _playing.add_first_call(parser)
     _playing.add_repeats(parser)
+    _playing.add_strategy(parser)
     _endpoint.add_engine(parser)
     _endpoint.keep_defaults(parser)
 

@@ -51,6 +51,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_constrain(parser)
     _playing.add_first_call(parser)
     _playing.add_repeats(parser)
+    _playing.add_strategy(parser)
     _endpoint.add_engine(parser)
     _endpoint.keep_defaults(parser)
 
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
         concurrency=options.concurrency,
         workers=options.workers,
         options={**own, **extra},
+        strategy=_playing.strategy(options),
         model=_playing.identity(player, options),
         command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )
@@ -95,6 +97,8 @@ def run(options: argparse.Namespace) -> None:
     console.print(evaluate.failure_table(scores))
     for name, found in scores.items():
         if note := evaluate.lenient_note(found):
+            console.print(f"{name}: {note}")
+        if note := evaluate.trials_note(found):
             console.print(f"{name}: {note}")
     for name, other in _runs(options.against, split).items() if options.against else ():
         console.print(evaluate.comparison(other.trajectories(), runs[name].trajectories()))

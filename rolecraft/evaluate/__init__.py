@@ -29,12 +29,14 @@ from rolecraft.evaluate.tables import (
     parts_table,
     score_table,
     scores_json,
+    trials_note,
     write_summary,
 )
 from rolecraft.renderers import why_unparsed
-from rolecraft.scores import Scores, score
+from rolecraft.scores import Scores, score, spent
 from rolecraft.settings import from_dict, to_dict
 from rolecraft.store import Run, lock
+from rolecraft.strategies import Chosen
 from rolecraft.team import Team
 from rolecraft.types import Engine, Json, Task, Trajectory
 
@@ -54,6 +56,7 @@ __all__ = [
     "scores_json",
     "splits",
     "tasks",
+    "trials_note",
     "write_summary",
 ]
 
@@ -63,8 +66,9 @@ class Settings:
     """What is played: a benchmark's split at a seed, its own `options`, and how many tasks and episodes at once.
 
     `name` is the row of the score table that the run fills, such as the model's. `shots` is how many solved tasks
-    stand before each question, for baselines. Each of `workers` processes plays `concurrency` episodes at once.
-    `model` tells what plays (see `bases.identity`), `command` how to repeat it; both are recorded with the run.
+    stand before each question, for baselines. `strategy` is how each episode is played (None: reply by reply). Each of
+    `workers` processes plays `concurrency` episodes at once. `model` tells what plays (see `bases.identity`), `command`
+    how to repeat it; both are recorded with the run.
     """
 
     name: str = "model"
@@ -76,6 +80,7 @@ class Settings:
     concurrency: int = 16
     workers: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+    strategy: Chosen | None = None
     model: str = ""
     command: str = ""
 
@@ -109,7 +114,7 @@ def baselines(settings: Settings) -> dict[str, dict[str, Scores]]:
     policies = getattr(catalog.find("benchmarks", settings.benchmark), "POLICIES", {})
     plain = teams.find("single", instructions=False)
     asked = {split: tasks(replace(settings, split=split, shots=0), plain) for split in settings.split.split("+")}
-    players = _players(settings, plain, agent.Settings(), why_unparsed)
+    players = _players(replace(settings, strategy=None), plain, agent.Settings(), why_unparsed)
 
     async def played(chosen: Sequence[Task], engine: Engine) -> Scores:
         return score([record async for record in players.episodes(chosen, engine)], seed=settings.seed)
@@ -265,8 +270,9 @@ def _play_all(batches: Sequence[_Batch], players: Players, open_engine: EngineOp
 
         def keep(trajectory: Trajectory) -> None:
             owners[trajectory.task.id].keep(trajectory)
-            written.extend(turn.usage.completion for turn in trajectory.turns)
-            computed.extend(turn.usage.prompt - turn.usage.cached for turn in trajectory.turns)
+            used = spent(trajectory)
+            written.append(used.completion)
+            computed.append(used.prompt - used.cached)
             bar.advance(shown)
 
         if not missing:
@@ -284,4 +290,4 @@ def _rate(written: int, computed: int, seconds: float) -> str:
 
 def _players(settings: Settings, team: Team, playing: agent.Settings, explain: Explain) -> Players:
     many, seed = settings.concurrency, settings.seed
-    return Players(settings.benchmark, team, playing, explain, many, seed, settings.options)
+    return Players(settings.benchmark, team, playing, explain, many, seed, settings.options, settings.strategy)

@@ -20,6 +20,7 @@ from typing import Any
 from rolecraft import agent, catalog, loader
 from rolecraft.errors import EngineError
 from rolecraft.settings import from_dict
+from rolecraft.strategies import Chosen
 from rolecraft.team import Team
 from rolecraft.types import Engine, Environment, Task, Trajectory
 
@@ -43,13 +44,22 @@ class Players:
     concurrency: int
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    strategy: Chosen | None = None
 
     def episodes(self, chosen: Sequence[Task], engine: Engine) -> AsyncIterator[Trajectory]:
         """Yield each task's episode as it ends."""
         open_world = self._open_world()
         openers = (partial(open_world, task) for task in chosen)
-        many, seed = self.concurrency, self.seed
-        return agent.play(openers, self.team, engine, self.playing, concurrency=many, seed=seed, explain=self.explain)
+        return agent.play(
+            openers,
+            self.team,
+            engine,
+            self.playing,
+            concurrency=self.concurrency,
+            seed=self.seed,
+            explain=self.explain,
+            player=agent.greedily if self.strategy is None else self.strategy.player(),
+        )
 
     def _open_world(self) -> Callable[[Task], Environment]:
         """Return what opens a task's world: the benchmark's `open`, or, made of its options, its `opener`."""

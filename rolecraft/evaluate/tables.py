@@ -75,6 +75,19 @@ def lenient_note(scores: Scores) -> str | None:
     )
 
 
+def trials_note(scores: Scores) -> str | None:
+    """Return in a line what a strategy tried and what it cost a task; None where each reply was taken as it came."""
+    if (tried := scores.tried) is None:
+        return None
+    agreed = "" if tried.agreement is None else f", of the others {100 * tried.agreement:.0f} % agreed with the chosen"
+    cost = scores.cost
+    return (
+        f"{tried.strategy}: {tried.candidates:.1f} candidates a task, {100 * tried.failed:.1f} % failed{agreed}; "
+        f"{cost.completion:,.0f} tokens written and {cost.computed:,.0f} of prompts computed a task, all candidates' "
+        f"included, {cost.model_calls:.1f} model calls, {cost.tool_calls:.1f} tool calls"
+    )
+
+
 def calling_table(columns: Mapping[str, Iterable[Trajectory]]) -> Table:
     """Return how often replies could not be read, and calls were made where none fits or none where one does.
 
@@ -121,11 +134,13 @@ def parts_table(columns: Mapping[str, Iterable[Trajectory]]) -> Table | None:
 def scores_json(scores: Scores) -> dict[str, Json]:
     """Return what `rolecraft eval --json` prints: score, n, interval, families, how tools were called; all in 0..1.
 
-    Where replies were read leniently, also in how many tasks and the score of the strict reading.
+    Where replies were read leniently, also in how many tasks and the score of the strict reading; where a strategy
+    tried several, what it tried and what a task cost.
     """
     families = {name: _plain(found) for name, found in scores.families.items()}
     beside = {"lenient": scores.lenient, "strict": _plain(scores.strict)} if scores.strict is not None else {}
-    return {**_plain(scores), "families": families, "calling": asdict(scores.calling), **beside}
+    tried = {} if scores.tried is None else {"tried": asdict(scores.tried), "cost": asdict(scores.cost)}
+    return {**_plain(scores), "families": families, "calling": asdict(scores.calling), **beside, **tried}
 
 
 def write_summary(

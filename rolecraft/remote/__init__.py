@@ -11,7 +11,7 @@ environment's `SSL_CERT_FILE` names.
 from __future__ import annotations
 
 from rolecraft.remote.engine import RemoteEngine
-from rolecraft.remote.probing import Wishes, resolve
+from rolecraft.remote.probing import Wishes, require, resolve
 from rolecraft.remote.settings import Settings, read_key
 
-__all__ = ["RemoteEngine", "Settings", "Wishes", "read_key", "resolve"]
+__all__ = ["RemoteEngine", "Settings", "Wishes", "read_key", "require", "resolve"]

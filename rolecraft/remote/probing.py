@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rolecraft.errors import DataError, EngineError, NotFound, SettingsError
 from rolecraft.remote.refusals import Misread, Refused
-from rolecraft.remote.replies import completions
+from rolecraft.remote.replies import completions, read_logprobs
 from rolecraft.remote.requests import request_body
 from rolecraft.remote.settings import Settings, ToolsForm
 from rolecraft.remote.transport import Transport
@@ -38,6 +39,50 @@ def resolve(settings: Settings, wishes: Wishes, roles: Sequence[str], key: str |
     """
     named = _named(wishes.models, roles)
     return asyncio.run(_resolve(settings, wishes, named, roles, key))
+
+
+def require(settings: Settings, needs: Sequence[str], role: str, key: str | None = None) -> Settings:
+    """Return the settings with which an endpoint is asked for `n` and `logprobs`, those of them that are needed.
+
+    It is asked for two replies of a token each. Raises SettingsError that names what it lacks.
+    """
+    asked = dataclasses.replace(settings, logprobs="logprobs" in needs, cache=None)
+    n = 2 if "n" in needs else 1
+    prompt = dataclasses.replace(_hello(role, ()), sampling=Sampling(n=n, max_tokens=1, temperature=1.0))
+    lacking = asyncio.run(_lacking(asked, prompt, key))
+    if missing := [word for word in needs if word in lacking]:
+        words = {"n": "several replies to one request (n)", "logprobs": "log-probabilities (logprobs)"}
+        raise SettingsError(
+            f"the endpoint at {settings.url} does not give {' nor '.join(words[word] for word in missing)}, which the "
+            "strategy needs; play another one, or a local engine"
+        )
+    return dataclasses.replace(asked, cache=settings.cache)
+
+
+async def _lacking(settings: Settings, prompt: Prompt, key: str | None) -> set[str]:
+    """Return what an endpoint does not give of what it is asked for."""
+    transport = Transport(dataclasses.replace(settings, retries=min(settings.retries, _PROBE_RETRIES)), key)
+
+    def read(answer: Json) -> set[str]:
+        choices = answer.get("choices") if isinstance(answer, Mapping) else None
+        if not isinstance(choices, list) or not choices:
+            raise DataError("it has no 'choices'")
+        told = [isinstance(one, Mapping) and read_logprobs(one.get("logprobs")) for one in choices]
+        return {
+            *([] if len(choices) == prompt.sampling.n else ["n"]),
+            *([] if all(told) else ["logprobs"]),
+        }
+
+    try:
+        return await transport.post(request_body(prompt, settings), read)
+    except Refused as error:
+        said = error.refusal.said
+        lacking = {word for word in ("n", "logprobs") if re.search(rf"(?<![A-Za-z]){word}(?![A-Za-z])", said)}
+        if lacking and 400 <= error.refusal.status < 500:
+            return lacking
+        raise
+    finally:
+        await transport.aclose()
 
 
 async def _resolve(

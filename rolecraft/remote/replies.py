@@ -14,6 +14,8 @@ from rolecraft.renderers import reply_from_text, reread
 from rolecraft.types import Completion, Json, Message, Prompt, StopReason, Turn, Usage
 
 _MOST_CALLS = 256
+_MOST_LOGPROBS = 1 << 17
+_LEAST_LOGPROB = 1e5
 
 
 def completions(answer: Json, prompt: Prompt, form: ToolsForm, seconds: float = 0.0) -> tuple[Completion, ...]:
@@ -25,23 +27,42 @@ def completions(answer: Json, prompt: Prompt, form: ToolsForm, seconds: float = 
     if len(choices) != wanted:
         lacks = "; the server takes no 'n'" if len(choices) == 1 < wanted else ""
         raise DataError(f"it has {len(choices)} choices and n is {wanted}{lacks}")
-    usage = read_usage(answer.get("usage"), seconds)
-    return tuple(_completion(choice, prompt, form, usage) for choice in choices)
+    usages = _shared(read_usage(answer.get("usage"), seconds), wanted)
+    return tuple(_completion(choice, prompt, form, usage) for choice, usage in zip(choices, usages, strict=True))
+
+
+def _shared(usage: Usage, n: int) -> list[Usage]:
+    """Return what each of n replies has used: the prompt was computed once, and of their tokens the sum is told."""
+    each, rest = divmod(usage.completion, n)
+    others = [Usage(0, 0, each, usage.seconds)] * (n - 1)
+    return [Usage(usage.prompt, usage.cached, each + rest, usage.seconds), *others]
 
 
 def _completion(choice: Json, prompt: Prompt, form: ToolsForm, usage: Usage) -> Completion:
     said = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(said, Mapping):
         raise DataError("a choice has no 'message'")
-    return completion(
-        read_message(said, form, prompt, choice.get("finish_reason")), choice.get("finish_reason"), prompt, usage
-    )
+    finish = choice.get("finish_reason")
+    logprobs = read_logprobs(choice.get("logprobs"))
+    return completion(read_message(said, form, prompt, finish), finish, prompt, usage, logprobs)
 
 
-def completion(message: Message, finish: Json, prompt: Prompt, usage: Usage) -> Completion:
+def completion(
+    message: Message, finish: Json, prompt: Prompt, usage: Usage, logprobs: tuple[float, ...] = ()
+) -> Completion:
     """Return the completion of a message that has been read; it has no token ids, which no endpoint tells."""
     stop: StopReason = "length" if finish == "length" else "end"
-    return Completion(message, Turn(message, prompt.speaker, stop=stop, usage=usage))
+    return Completion(message, Turn(message, prompt.speaker, logprobs=logprobs, stop=stop, usage=usage))
+
+
+def read_logprobs(given: Json) -> tuple[float, ...]:
+    """Return the log-probabilities of a reply's tokens, none where they are not told or are none."""
+    listed = given.get("content") if isinstance(given, Mapping) else None
+    if not isinstance(listed, list) or len(listed) > _MOST_LOGPROBS:
+        return ()
+    found = [one.get("logprob") if isinstance(one, Mapping) else None for one in listed]
+    told = [float(one) for one in found if isinstance(one, int | float) and -_LEAST_LOGPROB <= one <= 0]
+    return tuple(told) if len(told) == len(listed) else ()
 
 
 def read_message(said: Mapping[str, Json], form: ToolsForm, prompt: Prompt, finish: Json = "stop") -> Message:

@@ -30,6 +30,7 @@ def request_body(prompt: Prompt, settings: Settings) -> dict[str, Json]:
         ("top_p", sampling.top_p, sampling.top_p != 1.0),
         ("seed", sampling.seed % 2**_SEED_BITS, sampling.temperature > 0),
         ("stop", list(sampling.stop), sampling.stop != ()),
+        ("logprobs", True, settings.logprobs),
     )
     return {
         "model": settings.model(prompt.speaker),

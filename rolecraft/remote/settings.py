@@ -27,7 +27,8 @@ class Settings:
 
     `models` has the default under "". At most `requests` are under way; each is tried `retries` times more where the
     endpoint fails, after a pause that doubles from `pause` up to `longest_pause`. `seconds` bound one try. An answer
-    of more than `max_bytes` is none. `cache` is the folder of answers that need not be asked for again.
+    of more than `max_bytes` is none. `cache` is the folder of answers that need not be asked for again. `logprobs`:
+    the tokens' log-probabilities are asked for, which not every endpoint tells (see `require`).
     """
 
     url: str
@@ -42,6 +43,7 @@ class Settings:
     seconds: float = 120.0
     max_bytes: int = 8 << 20
     cache: Path | None = None
+    logprobs: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an address that is none or holds a secret, and bounds that bound nothing."""
