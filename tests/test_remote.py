@@ -10,7 +10,8 @@ from endpoint import Answer, asked, endpoint, error, said, streamed, within
 
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.remote import RemoteEngine, Settings
-from rolecraft.types import Message, Prompt, Sampling, ToolCall, ToolSpec
+from rolecraft.remote.replies import completions
+from rolecraft.types import Message, Prompt, Sampling, ToolCall, ToolSpec, Usage
 
 TOOL = ToolSpec(
     "stock", "stock of an item", {"type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]}
@@ -438,3 +439,20 @@ def test_an_engine_answers_on_one_event_loop_after_another():
     with asked([said("fine")]) as (engine, served):
         assert [reply(engine).content for _ in range(3)] == ["fine"] * 3
     assert len(served.requests) == 3
+
+
+def test_tokens_of_several_replies_are_counted_once_and_log_probabilities_read():
+    told = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1}]}
+    bad = {"content": [{"logprob": "x"}, {"logprob": 1.0}]}
+    choices = [
+        {"message": {"content": "a"}, "finish_reason": "stop", "logprobs": logprobs} for logprobs in (told, bad, None)
+    ]
+    body = {"choices": choices, "usage": {"prompt_tokens": 9, "completion_tokens": 7}}
+    found = completions(body, prompt(sampling=Sampling(n=3)), "native", 2.0)
+    assert [one.turn.logprobs for one in found] == [(-0.5, -1.0), (), ()]
+    assert [one.turn.usage for one in found] == [Usage(9, 0, 3, 2.0), Usage(0, 0, 2, 2.0), Usage(0, 0, 2, 2.0)]
+
+
+def test_log_probabilities_are_asked_for_where_they_are_wanted():
+    assert "logprobs" not in body_of(prompt())
+    assert body_of(prompt(), logprobs=True)["logprobs"] is True

@@ -288,3 +288,21 @@ def test_what_is_not_tuned_stands_beside_every_seed_of_what_is(done):
     (contrast, _) = standings.find(one).contrasts
     assert contrast.seeds == (0,)
     assert contrast.paired.n == 2
+
+
+def test_a_mode_may_play_by_a_strategy_and_what_it_tried_is_told(tmp_path):
+    modes = {"greedy": claims.SHORT, "voted": {**claims.SHORT, "strategy": "self_consistent,n=3"}}
+    evaluation = {**WIDE, "modes": modes, "columns": {"toolworld:test": WIDE["columns"]["toolworld:test"]}}
+    told = {"arms": {"untuned": {"base": "nano"}}, "evaluation": evaluation}
+    named = [{"better": "untuned/voted", "than": "untuned/greedy", "decides": "toolworld:test"}]
+    path = claims.on_columns(tmp_path, **told, comparisons=named)
+    spoken(reproduce, path, settings(tmp_path))
+    costs = {one.mode: one.cost for one in plays.read_all(tmp_path / "results" / "wide")}
+    assert "candidates" not in costs["greedy"]
+    assert (costs["voted"]["candidates"], costs["voted"]["model_calls"]) == (3.0, 3.0)
+    text = (tmp_path / "claims.md").read_text()
+    assert "| untuned/voted | 3.0 |" in text
+    assert "Greedy but for modes with a strategy" in text
+    misspelt = {**evaluation, "modes": {"voted": {"strategy": "self_consistant"}}}
+    with pytest.raises(NotFound, match="Did you mean 'self_consistent'"):
+        claim.load(claims.on_columns(tmp_path, **{**told, "evaluation": misspelt}, comparisons=named))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rolecraft import catalog
+from rolecraft import catalog, strategies
 from rolecraft.errors import SettingsError
 from rolecraft.settings import from_dict, to_dict
 
@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How tasks are played, greedily; the names are those of `rolecraft eval`.
+    """How tasks are played; the names are those of `rolecraft eval`, and so is how a `strategy` is written.
 
     `bare` and `dtype` are of arms that are not tuned: a tuned one plays as it was trained. `columns` are those that are
     played so (none named: all). Calls are read leniently; what a strict reading had scored is kept beside.
@@ -50,12 +50,14 @@ class Mode:
     max_context: int = 4096
     max_turns: int = 12
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    strategy: str = "greedy"
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant."""
         if self.shots < 0 or min(self.max_tokens, self.max_context, self.max_turns) < 1:
             raise SettingsError("a mode: shots is at least 0, and max_tokens, max_context and max_turns at least 1")
+        strategies.parse(self.strategy)  # a misspelt one is told before anything is played
 
 
 def read(data: Any, kind: type[Any], where: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rich.console import Console
 import rolecraft.reproduce.cells as cells
 import rolecraft.reproduce.columns as columns
 import rolecraft.reproduce.machine as machine
-from rolecraft import agent, bases, contract, engine, evaluate, team
+from rolecraft import agent, bases, contract, engine, evaluate, strategies, team
 from rolecraft.benchmarks import Scripted
 from rolecraft.engine import matcher
 from rolecraft.errors import DataError, RolecraftError
@@ -71,6 +71,7 @@ def run(play: Play, folder: Path, results: Path, paths: Mapping[str, str], *, si
         tasks=hash_tasks(asked),
         verdicts={task.id: _verdict(held[task.id]) for task in asked},
         calling={name: value if value is None else round(value, 6) for name, value in asdict(scores.calling).items()},
+        cost=_cost(scores),
         seconds=round(pace * scores.n, 1),
         seconds_per_task=round(pace, 4),
         machine={**machine.describe(side_by_side), "model": model},
@@ -172,7 +173,8 @@ def _scores(play: Play, place: Path, player: Player | None, limit: int | None = 
     else:
         opener = partial(open_player, player, play.mode)
         players, playing, model = player.team, episode_settings(play.mode), player.identity
-    what = replace(_settings(play, model), limit=limit or play.column.n, shots=play.mode.shots)
+    chosen = None if player is None or play.mode.strategy == "greedy" else strategies.parse(play.mode.strategy)
+    what = replace(_settings(play, model), limit=limit or play.column.n, shots=play.mode.shots, strategy=chosen)
     run, started = Run(place), time.monotonic()
     held = len(run.finished())
     scores = evaluate.run(what, players, opener, run, playing, console=Console(quiet=True))
@@ -194,6 +196,13 @@ def _settings(play: Play, model: str) -> evaluate.Settings:
 
 def _plain() -> Team:
     return team.find("single", instructions=False)
+
+
+def _cost(scores: Scores) -> dict[str, float | None]:
+    """Return what a task cost, and what a strategy tried; its seconds are another measure where several are played."""
+    tried = {} if scores.tried is None else {**asdict(scores.tried)}
+    told = {key: value for key, value in {**asdict(scores.cost), **tried}.items() if key not in ("seconds", "strategy")}
+    return {key: value if value is None else round(value, 4) for key, value in told.items()}
 
 
 def _verdict(trajectory: Trajectory) -> Verdict:

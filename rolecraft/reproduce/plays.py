@@ -89,7 +89,8 @@ class Verdict:
 class Record:
     """A finished play. `verdicts` are by task id, in the tasks' order; `tasks` is a digest of what they say.
 
-    `calling` has the shares of `scores.Calling`. `seconds` is the wall time of all tasks, as fast as
+    `calling` has the shares of `scores.Calling`, `cost` what a task cost (`scores.Cost`, but for its seconds) with
+    what a strategy tried (`scores.Tried`). `seconds` is the wall time of all tasks, as fast as
     those parts of it were that ended.
     """
 
@@ -105,6 +106,7 @@ class Record:
     tasks: str
     verdicts: Mapping[str, Verdict]
     calling: Mapping[str, float | None] = field(default_factory=dict)
+    cost: Mapping[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
     seconds_per_task: float = 0.0
     machine: Mapping[str, Any] = field(default_factory=dict)

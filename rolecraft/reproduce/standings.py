@@ -136,7 +136,8 @@ def grids(found: Standings) -> list[Grid]:
     costs = [findings.costs(found.claim, tuned, found.tunings, found.chosen)] if tuned else []
     pairs = [grid for grid in _mode_grids(found) if grid.rows]
     named = [findings.comparisons(found.contrasts)] if found.contrasts else []
-    return [_scores(found), *costs, *pairs, *named]
+    tried = [_tried(found)] if any(mode.strategy != "greedy" for mode in _modes(found.claim)) else []
+    return [_scores(found), *tried, *costs, *pairs, *named]
 
 
 def _scores(found: Standings) -> Grid:
@@ -159,6 +160,30 @@ def _scores(found: Standings) -> Grid:
     )
     title = "score, % of tasks (95 % interval over tasks); of columns where no call is right the share unparsed"
     return Grid(title, heading, tuple(rows))
+
+
+def _tried(found: Standings) -> Grid:
+    """Return what a task cost by contender, all that strategies tried included: means over columns and seeds."""
+    keys = {
+        "candidates": "candidates",
+        "failed": "failed, %",
+        "agreement": "agreed, %",
+        "completion": "tokens written",
+        "computed": "of prompts",
+        "model_calls": "model calls",
+        "tool_calls": "tool calls",
+    }
+    rows = []
+    for contender, plays in _contenders(found):
+        costs = [record.cost for play in plays if (record := found.records.get(play.name)) and record.cost]
+        cells = []
+        for key in keys:
+            values = [value for cost in costs if (value := cost.get(key)) is not None]
+            scale = 100 if keys[key].endswith("%") else 1
+            cells.append(f"{scale * statistics.fmean(values):,.1f}" if values else "-")
+        rows.append((contender, *cells))
+    title = "what was tried for a task, and what it cost, all candidates included"
+    return Grid(title, ("arm/mode", *keys.values()), tuple(rows))
 
 
 def _contenders(found: Standings) -> list[tuple[str, list[Play]]]:
@@ -257,8 +282,10 @@ def _played_how(found: Standings) -> str:
     arms = [f"`{name}` {_settings(arm.play)}" for name, arm in claim.arms.items() if arm.play]
     seeds = sorted({column.seed for column in claim.evaluation.columns.values()})
     tuned = any(arm.tuned for arm in claim.arms.values())
+    plain = all(mode.strategy == "greedy" for mode in _modes(claim))
+    drawn = "Greedy" if plain else "Greedy but for modes with a strategy"
     told = [
-        f"Greedy; tasks of seed {', '.join(map(str, seeds))}; modes: {'; '.join(modes)}",
+        f"{drawn}; tasks of seed {', '.join(map(str, seeds))}; modes: {'; '.join(modes)}",
         *([f"laid over them by arm: {'; '.join(arms)}"] if arms else []),
         *([f"tuning seeds {', '.join(map(str, claim.seeds))}"] if tuned else []),
     ]
@@ -298,6 +325,7 @@ def to_json(found: Standings) -> dict[str, Json]:
             "interval": list(record.interval),
             "strict": statistics.fmean(record.values(strict=True)),
             "calling": dict(record.calling),
+            "cost": dict(record.cost),
         }
         for play in found.plays
         if (record := found.records.get(play.name))
