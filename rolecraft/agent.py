@@ -42,7 +42,10 @@ async def episode(
     `explain` says what is wrong with a call that did not parse; `watch` sees each new message as it arrives.
     A model's mistakes end up in the record; only a fault of ours raises.
     """
-    return await player(Episode(environment, team, engine, settings, seed, explain, watch))
+    if team.form is None:
+        return await player(Episode(environment, team, engine, settings, seed, explain, watch))
+    async with team.form.opened(environment) as world:
+        return await player(Episode(world, team, engine, settings, seed, explain, watch))
 
 
 async def play(

@@ -170,7 +170,10 @@ def _sequences(
     for place, message in enumerate(trajectory.messages):
         if message.role != "assistant" or message.weight == 0:
             continue
-        ids = renderer.reply(message)
+        speaker = _speaker(message, team, trajectory.id)
+        role = team.role(speaker)
+        reply = role.written(message)
+        ids = renderer.reply(reply)
         if not ids or ids[-1] != renderer.end_id:
             if on_long == "stop":
                 raise DataError(
@@ -179,10 +182,9 @@ def _sequences(
                 )
             cut += 1
             continue
-        _require_no_mark(message, place, renderer, trajectory.id)
-        speaker = _speaker(message, team, trajectory.id)
-        role = team.role(speaker)
-        view, tools = role.view(trajectory.messages[:place]), role.tools(trajectory.task.tools)
+        _require_no_mark(reply, place, renderer, trajectory.id)
+        told = trajectory.task.tools
+        view, tools = role.view(trajectory.messages[:place], told), role.tools(told)
         opening = renderer.opening(view, tools, speaker)
         sequence = _extended(sequences, opening.ids) if packs else _new(sequences)
         sequence.start = len(opening.ids) - len(renderer.header(speaker))

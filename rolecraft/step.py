@@ -16,7 +16,7 @@ from rolecraft import repeats
 from rolecraft.errors import ContextFull
 from rolecraft.judges import strict
 from rolecraft.renderers import why_unread
-from rolecraft.team import Role, Team
+from rolecraft.team import Form, Role, Team
 from rolecraft.types import (
     Completion,
     Engine,
@@ -123,7 +123,9 @@ async def ask(episode: Episode, position: Position, sampling: Sampling | None = 
     """
     drawn = replace(episode.settings.sampling, n=1) if sampling is None else sampling
     prompt = _prompt(episode, position, drawn)
-    return await _ask(episode.engine, prompt, episode.team.role(prompt.speaker), position.answered)
+    role = episode.team.role(prompt.speaker)
+    replies = await _ask(episode.engine, prompt, role, position.answered)
+    return replies if role.form is None else tuple(_read(reply, role.form, episode.task.tools) for reply in replies)
 
 
 async def take(episode: Episode, position: Position, reply: Reply, run: Run) -> Position:
@@ -136,12 +138,12 @@ async def take(episode: Episode, position: Position, reply: Reply, run: Run) -> 
         message, dropped = repeats.without_twins(message, answered.tools.values())
     most = len(message.tool_calls) if environment.calls_only else settings.max_calls_per_turn
     message = _numbered(message, position.speaker, sum(position.calls.values()), most)
-    turn = replace(reply.completion.turn, message=message, speaker=position.speaker)
     ended = environment.calls_only and bool(message.tool_calls or message.unparsed is not None)
-    observations = () if ended else (*await _act(episode, message, run, answered), *dropped)
-    messages = (*position.messages, *reply.asked, message, *observations)
     calls = Counter(position.calls)
     calls.update(repeats.key(call) for call in message.tool_calls)
+    message, *observed = (message,) if ended else (*await _act(episode, message, run, answered), *dropped)
+    turn = replace(reply.completion.turn, message=message, speaker=position.speaker)
+    messages = (*position.messages, *reply.asked, message, *observed)
     stop = _ending(turn, calls, settings, ended=ended)
     speaker = None if stop is not None else episode.team.next_speaker(messages[-1])
     if stop is None and speaker is None:
@@ -228,8 +230,9 @@ def _prompt(episode: Episode, position: Position, sampling: Sampling) -> Prompt:
     settings, task, turn = episode.settings, episode.task, len(position.turns)
     role = episode.team.role(position.speaker)
     drawn = replace(sampling, seed=episode.seed + turn)
-    lenient = role.calls_tools and not settings.strict_calls
-    prompt = Prompt(role.view(position.messages), role.tools(task.tools), role.name, sampling=drawn, lenient=lenient)
+    lenient = role.calls_tools and role.form is None and not settings.strict_calls
+    view = role.view(position.messages, task.tools)
+    prompt = Prompt(view, role.tools(task.tools), role.name, sampling=drawn, lenient=lenient)
     if settings.constrained:
         prompt = _constrained(prompt, role, episode.team, task.tools)
     if role.choice == "auto" and prompt.tools and turn == 0:
@@ -269,6 +272,13 @@ def _with_usage_of(again: Completion, before: Completion) -> Completion:
     return replace(again, turn=replace(again.turn, usage=usage))
 
 
+def _read(reply: Reply, form: Form, tools: Sequence[ToolSpec]) -> Reply:
+    """Return a reply with the call that its text makes in the role's own form."""
+    completion = reply.completion
+    message = form.read(completion.message, tools, cut=completion.turn.stop == "length")
+    return replace(reply, completion=Completion(message, replace(completion.turn, message=message)))
+
+
 def _constrained(prompt: Prompt, role: Role, team: Team, tools: Sequence[ToolSpec]) -> Prompt:
     """Return `prompt` with what its role may say; without tools nobody is asked for a call, nor called to make one."""
     callers = () if tools else tuple(other.name for other in team.roles if other.acts)
@@ -298,7 +308,7 @@ def _numbered(message: Message, speaker: str, made: int, most: int) -> Message:
 
 
 async def _act(episode: Episode, message: Message, run: Run, answered: repeats.Answered | None) -> tuple[Message, ...]:
-    """Run the message's calls, at once where there are several, and return what the model is told of them.
+    """Run the message's calls, at once where there are several; return it, and what the model is told of them.
 
     `answered`, which holds what need not be run again (None: all is run), takes in what was.
     """
@@ -313,5 +323,10 @@ async def _act(episode: Episode, message: Message, run: Run, answered: repeats.A
         for call in message.tool_calls
     ]
     again = [repeats.remark(call) for call in message.tool_calls if call.id in told]
-    acts = episode.team.role(str(message.speaker)).acts
-    return (*answers, *again, *remarks(message, episode.explain, episode.task.tools, acts=acts))
+    role = episode.team.role(str(message.speaker))
+    if role.form is None:
+        return (message, *answers, *again, *remarks(message, episode.explain, episode.task.tools, acts=role.acts))
+    if message.tool_calls:
+        call = message.tool_calls[0]
+        return role.form.record(message, call, found[call.id])
+    return (message, *remarks(message, role.form.explain, (), acts=role.acts))

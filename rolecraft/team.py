@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from rolecraft import catalog
 from rolecraft.errors import NotFound
-from rolecraft.types import Choice, Message, ToolSpec
+from rolecraft.types import Choice, Environment, Message, Observation, ToolCall, ToolSpec
 
 _THINKING = re.compile(r"<think>\s*(.*?)\s*</think>\s*", re.DOTALL)
 _NEXT = re.compile(r"next\s*:\s*(\w+)\s*\.?\s*$", re.IGNORECASE)
@@ -19,13 +21,40 @@ def _never(message: Message) -> bool:
     return False
 
 
+class Read(Protocol):
+    """Finds the calls in a reply; `cut` tells that its length ended it."""
+
+    def __call__(self, message: Message, tools: Sequence[ToolSpec], *, cut: bool) -> Message:
+        """Return the reply with its calls, or with `unparsed`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a role acts that writes its calls in another way than its base's own syntax, such as in code.
+
+    `tell` is what it is told of the tools; `read` finds the call in a reply, of which there is at most one, and
+    `explain` says why there is none. A conversation is `shown` to it, and a reply `written` to be trained on, as text.
+    `opened` gives a world in which its calls run, and `record` what the record has of a reply whose call was run.
+    """
+
+    tell: Callable[[Sequence[ToolSpec]], str]
+    read: Read
+    explain: Callable[[str], str]
+    shown: Callable[[Sequence[Message]], tuple[Message, ...]]
+    written: Callable[[Message], Message]
+    opened: Callable[[Environment], AbstractAsyncContextManager[Environment]]
+    record: Callable[[Message, ToolCall, Observation], tuple[Message, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """One part of an agent: its name, and what it is told beyond the conversation.
 
     Where replies are constrained, `choice` says whether its replies call tools, and `next_roles` by which words they
     may designate who speaks next, a calling role's being its name; a role that may designate some must. One that is
-    not `told_tools` sees none of the task's tools, though it sees what they were asked and answered.
+    not `told_tools` sees none of the task's tools, though it sees what they were asked and answered. With a `form` it
+    acts by that, and is told of the tools in its words.
     """
 
     name: str
@@ -33,6 +62,7 @@ class Role:
     choice: Choice = "auto"
     next_roles: tuple[str, ...] = ()
     told_tools: bool = True
+    form: Form | None = None
 
     @property
     def calls_tools(self) -> bool:
@@ -44,22 +74,31 @@ class Role:
         """Whether this role is there to call tools, so that a reply of its without a call is a mistake."""
         return self.choice == "required"
 
-    def view(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def view(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> tuple[Message, ...]:
         """Return what this role sees of `messages`; training and playing both call this, so they cannot differ.
 
-        The instructions open the system message. A view that only ever appends lets the roles share one key-value
-        cache (assignment `stream`); it does so as long as all roles of a team carry the same instructions.
+        The instructions open the system message, and with a `form` the task's `tools` stand there too. A view that only
+        ever appends lets the roles share one key-value cache (assignment `stream`); it does so as long as all roles of
+        a team carry the same instructions.
         """
-        if not self.instructions:
+        told = self.instructions
+        if self.form is not None:
+            told = "\n\n".join(filter(None, (told, self.form.tell(tools) if self.told_tools else "")))
+            messages = self.form.shown(messages)
+        if not told:
             return tuple(messages)
         if messages and messages[0].role == "system":
-            head = messages[0].edited(content=f"{self.instructions}\n\n{messages[0].content}".strip())
+            head = messages[0].edited(content=f"{told}\n\n{messages[0].content}".strip())
             return (head, *messages[1:])
-        return (Message("system", self.instructions), *messages)
+        return (Message("system", told), *messages)
 
     def tools(self, tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
         """Return which of the task's tools this role is told of; it belongs to the view, and is shared as widely."""
-        return tuple(tools) if self.told_tools else ()
+        return tuple(tools) if self.told_tools and self.form is None else ()
+
+    def written(self, message: Message) -> Message:
+        """Return a reply of this role's as it writes it, which is what is trained."""
+        return message if self.form is None else self.form.written(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +120,11 @@ class Team:
     def speakers(self) -> tuple[str, ...]:
         """The roles' names; a role's id is its place here."""
         return tuple(role.name for role in self.roles)
+
+    @property
+    def form(self) -> Form | None:
+        """How the roles act that do not write calls in their base's own syntax; None where all do."""
+        return next((role.form for role in self.roles if role.form is not None), None)
 
     @property
     def appends_only(self) -> bool:

@@ -228,10 +228,15 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a tool answered; `failed` marks an error that the model should read and repair."""
+    """What a tool answered; `failed` marks an error that the model should read and repair.
+
+    Of code that was run also the `calls` that it made of other tools, and the `answer` by which it ended the task.
+    """
 
     text: str
     failed: bool = False
+    calls: tuple[tuple[ToolCall, Observation], ...] = ()
+    answer: str | None = None
 
 
 Judge = Callable[[Trajectory], Verdict]

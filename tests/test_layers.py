@@ -16,6 +16,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "telling", "loader", "catalog", "parsing", "settings", "toolschema"),
     ("wire", "schemas", "store", "renderers", "sandbox", "tools", "importers", "judges"),
     (
+        "codeblocks",
+        "bridge",
         "team",
         "teams",
         "gate",

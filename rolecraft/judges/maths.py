@@ -59,7 +59,7 @@ def _compared(gold: str, told: str) -> str:
     require()
     lock, session = _session(os.getpid())
     with lock:
-        outcome = session.run(_CODE.format(gold=gold, told=told))
+        outcome = session.run(_CODE.format(gold=f"${gold}$", told=told))
     said = outcome.output.strip()
     return said if outcome.error is None and said in ("right", "wrong", "none") else "late"
 

@@ -6,13 +6,15 @@ A member of this folder is a back end: it exports `open_session(limits, *, unsaf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rolecraft import catalog
 from rolecraft.errors import SettingsError
+from rolecraft.types import ToolSpec
 
-__all__ = ["Limits", "Outcome", "Session", "layers", "open_session"]
+__all__ = ["Functions", "Limits", "Outcome", "Session", "layers", "open_session"]
 
 _LARGEST = {"seconds": 86_400, "memory_mb": 1 << 20, "output_bytes": 1 << 26, "file_mb": 1 << 16, "processes": 256}
 _SMALLEST = {"seconds": 0.01, "memory_mb": 8, "output_bytes": 1, "file_mb": 1, "processes": 0}
@@ -57,13 +59,27 @@ class Outcome:
     lost: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """What the host answers while a step runs: functions that its code may call, and who answers them.
+
+    `answer` gets what a call says as JSON, `[name, arguments]`, and returns JSON, `[failed, value]`; None ends the
+    session, which asked more often than anybody needs. The code may say anything: nothing of it has been checked. Time
+    in `answer` is not the step's. A step that calls `final_answer` is over with it; that call is answered as any other.
+    """
+
+    specs: tuple[ToolSpec, ...]
+    answer: Callable[[str], str | None] = field(compare=False)
+
+
 class Session(Protocol):
     """A Python interpreter in the sandbox; variables stay between steps. Close it, or use it in a `with`."""
 
-    def run(self, code: str) -> Outcome:
+    def run(self, code: str, functions: Functions | None = None) -> Outcome:
         """Run one step and wait for it; the last expression's value is printed, as in an interactive session.
 
-        Whatever the code does is an outcome. Raises SandboxError when the sandbox itself cannot go on.
+        The functions are there anew in each step that is given them, and in no other. Whatever the code does is an
+        outcome. Raises SandboxError when the sandbox itself cannot go on.
         """
         ...
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from rolecraft.sandbox import _confine, _kernel, _memory, _runner, _scratch
+from rolecraft.sandbox import _bridge, _confine, _kernel, _memory, _runner, _scratch
 
 _WATCH_SECONDS = 0.05  # how often scratch folders on the host's disk are measured
 _MESSAGE = 65_536
@@ -193,7 +193,7 @@ class Keeper:
             random.seed(0)  # replaying a session's steps draws the same numbers
             for name in [name for name in sys.modules if name.startswith("rolecraft.sandbox.")]:
                 del sys.modules[name]
-            _runner.serve(_CHANNEL)
+            _runner.serve(_CHANNEL, _bridge.Bridge(_CHANNEL).bind)
         except BaseException as error:  # noqa: BLE001  a child must never return into the keeper's loop
             with contextlib.suppress(OSError):
                 text = f"{type(error).__name__}: {error}".encode("utf-8", "replace")

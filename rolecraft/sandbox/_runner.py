@@ -17,12 +17,15 @@ from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any
 
-ASK = struct.Struct(">I16sI")  # number of the step, its nonce, length of its code in bytes; then the code, in pieces
+# number of the step, its nonce, lengths in bytes of its code and of what tells its functions; then both, in pieces
+ASK = struct.Struct(">I16sII")
 ANSWER = struct.Struct(">16sc")  # nonce of the step that was asked for, or NONE; kind; then text
 NONE = bytes(16)
 READY, DONE, EXIT, BROKEN = b"R", b"D", b"X", b"B"
+CALL, RESULT = b"C", b"V"  # a call of a function of the host's, and what the host answers to it
 PIECE = 32_768
 TEXT = 1_000
+CALL_BYTES = 32_000  # of a call, and of its answer
 _TIMERS = {
     signal.ITIMER_REAL: signal.SIGALRM,
     signal.ITIMER_VIRTUAL: signal.SIGVTALRM,
@@ -30,8 +33,11 @@ _TIMERS = {
 }
 
 
-def serve(channel: int) -> None:
-    """Answer steps until the channel is closed; variables stay between them."""
+def serve(channel: int, bind: Callable[[dict[str, Any], str, bytes], None]) -> None:
+    """Answer steps until the channel is closed; variables stay between them.
+
+    `bind` puts the functions that a step is told of into its names.
+    """
     read, write, leave = os.read, os.write, os._exit
     main = ModuleType("__main__")
     sys.modules["__main__"] = main
@@ -44,14 +50,17 @@ def serve(channel: int) -> None:
         header = read(channel, ASK.size)
         if len(header) != ASK.size:
             leave(0)
-        number, nonce, length = ASK.unpack(header)
-        code = b""
-        while len(code) < length:
-            code += read(channel, PIECE)
+        number, nonce, length, told = ASK.unpack(header)
+        sent = b""
+        while len(sent) < length + told:
+            sent += read(channel, PIECE)
+        code, functions = sent[:length], sent[length:]
+        bind(names, functions.decode(), nonce)
         _reset_streams()
         error = run_step(code.decode("utf-8", "replace"), f"<step {number}>", names)
         _flush()
         still()
+        bind(names, "", NONE)
         write(channel, ANSWER.pack(nonce, DONE) + (error or "").encode("utf-8", "replace")[:TEXT])
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import json
 import os
 import secrets
 import select
@@ -35,9 +36,10 @@ import time
 import weakref
 
 from rolecraft.errors import SandboxError
-from rolecraft.sandbox import Limits, Outcome
+from rolecraft.sandbox import Functions, Limits, Outcome
 from rolecraft.sandbox._pool import KIND, LAYERS, Pool, Server, listed, pool
-from rolecraft.sandbox._runner import ANSWER, ASK, DONE, EXIT, NONE, PIECE, READY, TEXT
+from rolecraft.sandbox._runner import ANSWER, ASK, CALL, CALL_BYTES, DONE, EXIT, NONE, PIECE, READY, RESULT, TEXT
+from rolecraft.types import ToolSpec
 
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
@@ -46,7 +48,7 @@ _FLOOD_BYTES = 16_000_000  # a step that prints more than this is stopped: readi
 _READ = 65_536
 _PIPE_BYTES = 1 << 20
 # Our own verdicts, beside the kinds of an answer; longer than one on the wire, so that nobody can send them.
-_GONE, _LATE, _FLOOD, _FORGED = b"gone", b"late", b"flood", b"forged"
+_GONE, _LATE, _FLOOD, _FORGED, _ASKED = b"gone", b"late", b"flood", b"forged", b"asked"
 
 
 def layers() -> dict[str, bool]:
@@ -91,7 +93,7 @@ class ProcessSession:
         self._closed = False
         self._process: _Process | None = self._start()
 
-    def run(self, code: str) -> Outcome:
+    def run(self, code: str, functions: Functions | None = None) -> Outcome:
         """Run one step; see `Session.run`."""
         if self._owner != os.getpid():
             raise SandboxError("a session does not survive a fork of its application; open another in this process")
@@ -104,7 +106,7 @@ class ProcessSession:
             if self._process is None:
                 self._process = self._start()
             try:
-                outcome = self._process.step(raw, self._limits)
+                outcome = self._process.step(raw, self._limits, functions)
             except BaseException:  # also the user's Ctrl-C: nothing may go on running behind our back
                 self._end()
                 raise
@@ -167,14 +169,14 @@ class _Process:
             self.end()
             raise SandboxError(f"a session did not start: {text}")
 
-    def step(self, code: bytes, limits: Limits) -> Outcome:
+    def step(self, code: bytes, limits: Limits, functions: Functions | None) -> Outcome:
         """Send `code`, collect what it prints, and wait until it answers, ends or runs out of time."""
         self._steps += 1
         deadline = time.monotonic() + limits.seconds
         printed = _Printed(limits.output_bytes)
         try:
             self._server.order({"do": "go", "number": self._number})
-            kind, text = self._converse(code, printed, deadline)
+            kind, text = self._converse(code, printed, deadline, functions)
             self._server.order({"do": "stop" if kind == DONE else "end", "number": self._number})
         except SandboxError as problem:
             kind, text = _GONE, str(problem)
@@ -187,6 +189,8 @@ class _Process:
             error = f"printed more than {_FLOOD_BYTES // 1_000_000} MB"
         elif kind == _FORGED:
             error = "wrote to the channel of the sandbox"
+        elif kind == _ASKED:
+            error = "called functions far too often"
         else:
             error = f"the process ended ({text})"
         return printed.outcome(f"{error}; the session starts anew, its variables are lost", kind)
@@ -222,12 +226,13 @@ class _Process:
             return None
         return self._read_answer()
 
-    def _converse(self, code: bytes, printed: _Printed, deadline: float) -> tuple[bytes, str]:
+    def _converse(
+        self, code: bytes, printed: _Printed, deadline: float, functions: Functions | None
+    ) -> tuple[bytes, str]:
         """Return how the step ended: DONE with its error, EXIT with the reason, or one of our own verdicts."""
         # Nothing that was written to the channel before this question can have its nonce.
         nonce = secrets.token_bytes(len(NONE))
-        unsent = [ASK.pack(self._steps, nonce, len(code)), *(code[i : i + PIECE] for i in range(0, len(code), PIECE))]
-        unsent.reverse()
+        unsent = _question(self._steps, nonce, code, functions)
         poller = select.poll()
         poller.register(self._output, select.POLLIN)
         while (left := deadline - time.monotonic()) > 0:
@@ -242,8 +247,16 @@ class _Process:
                 answered, kind, text = self._read_answer()
                 if kind in (EXIT, _GONE) or (kind == DONE and answered == nonce):
                     return kind, text
-                # The runner says nothing else: the session's code has found the channel.
-                return _FORGED, ""
+                if kind != CALL or answered != nonce or functions is None or unsent:
+                    # The runner says nothing else: the session's code has found the channel.
+                    return _FORGED, ""
+                began = time.monotonic()
+                reply = functions.answer(text)
+                deadline += time.monotonic() - began
+                if reply is None:
+                    return _ASKED, ""
+                unsent = [ANSWER.pack(nonce, RESULT) + reply.encode("utf-8", "replace")]
+                continue
             if happened:
                 with contextlib.suppress(BlockingIOError, ConnectionError):
                     self._channel.send(unsent[-1])
@@ -253,7 +266,7 @@ class _Process:
     def _read_answer(self) -> tuple[bytes, bytes, str]:
         """Read one message; whatever a session sends, the answer is a nonce, a kind and text of bounded length."""
         try:
-            raw = self._channel.recv(ANSWER.size + TEXT)
+            raw = self._channel.recv(ANSWER.size + CALL_BYTES + 1)
         except ConnectionError:
             raw = b""
         if not raw:
@@ -261,7 +274,10 @@ class _Process:
         if len(raw) < ANSWER.size:
             return NONE, _FORGED, ""
         nonce, kind = ANSWER.unpack_from(raw)
-        return nonce, kind, raw[ANSWER.size :].decode("utf-8", "replace")
+        most = CALL_BYTES if kind == CALL else TEXT
+        if len(raw) > ANSWER.size + most and kind == CALL:
+            return NONE, _FORGED, ""
+        return nonce, kind, raw[ANSWER.size : ANSWER.size + most].decode("utf-8", "replace")
 
 
 class _Printed:
@@ -282,6 +298,18 @@ class _Printed:
         """Return the step's outcome with this output."""
         text = self._kept.decode("utf-8", "replace")
         return Outcome(text, error, kind == _LATE, self.total > self._most, kind != DONE)
+
+
+def _question(number: int, nonce: bytes, code: bytes, functions: Functions | None) -> list[bytes]:
+    """Return the messages that ask for a step, the first one last."""
+    told = b"" if functions is None else json.dumps([_described(spec) for spec in functions.specs]).encode()
+    sent = code + told
+    pieces = [sent[i : i + PIECE] for i in range(0, len(sent), PIECE)]
+    return [*reversed(pieces), ASK.pack(number, nonce, len(code), len(told))]
+
+
+def _described(spec: ToolSpec) -> dict[str, object]:
+    return {"name": spec.name, "parameters": list(spec.parameters.get("properties", ())), "text": spec.description}
 
 
 def _check_modules(modules: tuple[str, ...]) -> None:

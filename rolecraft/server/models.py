@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rolecraft.errors import SettingsError
 from rolecraft.renderers import Renderer
 from rolecraft.server.requests import SentMessage
 from rolecraft.team import Team, find
@@ -138,8 +139,14 @@ def served_models(
 ) -> tuple[ServedModel, ...]:
     """Return the models: `base`, a plain assistant; `base:role`, each role alone; `base:team`, all of them.
 
-    The base runs on `untuned` and is left out without it; roles and team run on `tuned`.
+    The base runs on `untuned` and is left out without it; roles and team run on `tuned`. Raises SettingsError for a
+    team that acts by code: the client has the tools, and a function of code cannot wait for the client's next request.
     """
+    if team.form is not None:
+        raise SettingsError(
+            f"team {team.name!r} runs its calls as functions of code, and a client answers calls in its next request; "
+            "play it with rolecraft run, chat or eval, or serve another team"
+        )
     plain = find("single", instructions=False)
     bases = () if untuned is None else (ServedModel(base, untuned, plain, plain.first),)
     roles = (ServedModel(f"{base}:{speaker}", tuned, team, speaker) for speaker in team.speakers)

@@ -23,7 +23,7 @@ from rolecraft.wire.calls import ArgumentsForm, call_to_json
 from rolecraft.wire.conversation import settled
 from rolecraft.wire.messages import message_from_json, message_to_json
 from rolecraft.wire.rows import trajectory_from_json, trajectory_to_json
-from rolecraft.wire.text import dumps, loads, read_arguments
+from rolecraft.wire.text import depth_within, dumps, loads, read_arguments
 from rolecraft.wire.tools import tool_from_json, tool_to_json, tools_from_json
 from rolecraft.wire.unknown import KNOWN_ROW, KNOWN_TOOL, Keys, without_unknown_keys
 
@@ -33,6 +33,7 @@ __all__ = [
     "ArgumentsForm",
     "Keys",
     "call_to_json",
+    "depth_within",
     "dumps",
     "loads",
     "message_from_json",

@@ -1,0 +1,286 @@
+"""Runs an episode's code in the sandbox with its tools as plain functions: every call comes to the host and is checked.
+
+The code may ask anything over its session's pipe, in any order and as often as it likes, whether through the functions
+or by hand; here each request is read as data, held to its size, its tool and the limits of a step, and answered with
+data. Nothing that a tool answers is executed on either side. Not covered: what `sandbox` does not cover, and what a
+tool does with arguments that fit its schema. A fork runs the earlier steps again, their calls answered as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from rolecraft import wire
+from rolecraft.codeblocks import CODE, ENDING, callable_names
+from rolecraft.errors import DataError, NotForkable, SandboxError, SettingsError
+from rolecraft.sandbox import Functions, Limits, Outcome, Session, open_session
+from rolecraft.types import Environment, Json, Message, Observation, ToolCall, Toolset, ToolSpec
+
+_MOST_DEPTH = 32
+_RESULT_BYTES = 30_000  # what one answer over the pipe may take
+_REFUSALS = 200  # refused calls of a step after which its session ends
+_SHOWN_BEFORE_ERROR = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a step of code may use: see `sandbox.Limits`; `calls` and `call_seconds` bound the tools that it calls.
+
+    `output_chars` of what it prints are told, and of an answer as many. `modules` may be imported beyond the standard
+    library. `unsafe` accepts a machine on which nothing keeps the code from the user's files.
+    """
+
+    seconds: float = 5.0
+    memory_mb: int = 512
+    output_chars: int = 2000
+    calls: int = 32
+    call_seconds: float = 60.0
+    modules: tuple[str, ...] = ()
+    unsafe: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError for bounds that bound nothing; `sandbox.Limits` refuses its own."""
+        for name in ("output_chars", "calls", "call_seconds"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"bridge.{name} is {getattr(self, name)!r}; give a number above 0")
+
+
+@dataclass(slots=True)
+class _Step:
+    """One step while it runs and after it: its code, the calls it made, and the answer that it ended with."""
+
+    code: str
+    calls: list[tuple[ToolCall, Observation]] = field(default_factory=list)
+    exchanges: list[tuple[str, str]] = field(default_factory=list)
+    answer: str | None = None
+    refused: int = 0
+    waited: float = 0.0
+
+
+class CodeBox:
+    """The toolset of a team that acts by code: one tool, `python`, whose code calls the tools of another toolset.
+
+    The other toolset belongs to whoever opened it; `close` ends only the interpreter.
+    """
+
+    def __init__(self, inner: Toolset, settings: Settings = Settings(), steps: Sequence[_Step] = ()) -> None:
+        """Hold `inner`; the interpreter starts with the first code. `steps` are run before it."""
+        self._inner = inner
+        self._settings = settings
+        self._steps = list(steps)
+        self._session: Session | None = None
+        self._source: CodeBox | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """The one tool."""
+        return (CODE,)
+
+    async def call(self, call: ToolCall) -> Observation:
+        """Run one step of code and return what it printed, the calls it made, and the answer if it gave one.
+
+        Raises NotForkable where the steps before do not run again in a copy, SandboxError without isolation.
+        """
+        code = call.arguments.get("code")
+        if call.name != CODE.name or not isinstance(code, str):
+            return Observation(f"error: there is only {CODE.name}(code)", failed=True)
+        step, loop = _Step(code), asyncio.get_running_loop()
+        outcome = await asyncio.to_thread(self._run, step, loop)
+        text, failed = told(outcome, self._settings.output_chars)
+        return Observation(text, failed and step.answer is None, tuple(step.calls), step.answer)
+
+    def fork(self) -> CodeBox:
+        """Return an independent copy; raises NotForkable where a tool cannot be copied."""
+        return CodeBox(self._inner.fork(), self._settings, self._steps)
+
+    def branch(self) -> CodeBox:
+        """Return a copy whose interpreter starts once it is called; see `Toolset.branch`."""
+        branch = CodeBox(self._inner.branch(), self._settings, self._steps)
+        branch._source = self
+        return branch
+
+    def commit(self) -> None:
+        """Let the box that this is a branch of go on with this one's variables and tools."""
+        if self._source is None:
+            return
+        if self._session is not None:
+            self._source.close()
+            self._source._session, self._session = self._session, None
+        self._source._steps = self._steps
+        self._inner.commit()
+        self._source.commit()
+
+    def state(self) -> Mapping[str, Json]:
+        """Return the tools' state: variables are scratch work, nothing that a judge compares."""
+        return self._inner.state()
+
+    def close(self) -> None:
+        """End the interpreter; safe to call twice."""
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _run(self, step: _Step, loop: asyncio.AbstractEventLoop) -> Outcome:
+        with self._lock:
+            session = self._opened()
+            ask = _Host(self._inner, self._settings, step, loop)
+            outcome = session.run(step.code, Functions(callable_names(self._inner.specs), ask.answer))
+            self._steps = [] if outcome.lost else [*self._steps, step]
+        return outcome
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            limits = Limits(self._settings.seconds, self._settings.memory_mb, 4 * self._settings.output_chars)
+            session = open_session(limits, unsafe=self._settings.unsafe, modules=self._settings.modules)
+            try:
+                for step in self._steps:
+                    _replay(session, step, callable_names(self._inner.specs))
+            except (NotForkable, SandboxError):
+                session.close()
+                raise
+            self._session = session
+        return self._session
+
+
+@contextlib.asynccontextmanager
+async def opened(environment: Environment, settings: Settings = Settings()) -> AsyncIterator[Environment]:
+    """Give the environment with a box around its toolset, whose interpreter ends with the block."""
+    box = CodeBox(environment.toolbox, settings)
+    try:
+        yield replace(environment, toolbox=box)
+    finally:
+        await asyncio.shield(asyncio.to_thread(box.close))
+
+
+class _Host:
+    """Answers what the code of one step asks."""
+
+    def __init__(self, tools: Toolset, settings: Settings, step: _Step, loop: asyncio.AbstractEventLoop) -> None:
+        self._tools, self._settings, self._step, self._loop = tools, settings, step, loop
+
+    def answer(self, request: str) -> str | None:
+        """Return the answer to one request; None where the step has been refused far too often."""
+        failed, value = self._answered(request)
+        if failed:
+            self._step.refused += 1
+        if self._step.refused > _REFUSALS:
+            return None
+        reply = _reply(failed, value)
+        self._step.exchanges.append((request, reply))
+        return reply
+
+    def _answered(self, request: str) -> tuple[bool, Json]:
+        """Return whether a request failed, and its value or the reason."""
+        try:
+            asked = wire.loads(request)
+        except DataError as error:
+            return True, f"the call is no JSON: {str(error)[:200]}"
+        if not _is_call(asked):
+            return True, f"a call is a name and its arguments, nested at most {_MOST_DEPTH} deep"
+        name, arguments = asked
+        step = self._step
+        if step.answer is not None:
+            return True, f"the task has ended with {ENDING}; nothing can be called any more"
+        if name == ENDING:
+            step.answer = as_answer(arguments.get("answer"), self._settings.output_chars)
+            return False, None
+        if len(step.calls) >= self._settings.calls:
+            return True, f"this step has made its {self._settings.calls} calls; go on in the next"
+        if step.waited >= self._settings.call_seconds:
+            return True, f"the calls of this step have taken {self._settings.call_seconds:g} s; go on in the next"
+        return self._called(ToolCall(name, arguments))
+
+    def _called(self, call: ToolCall) -> tuple[bool, Json]:
+        if call.name not in {spec.name for spec in callable_names(self._tools.specs)}:
+            return True, f"no function {call.name[:60]!r}"
+        began, left = time.monotonic(), self._settings.call_seconds - self._step.waited
+        try:
+            asking = asyncio.run_coroutine_threadsafe(self._tools.call(call), self._loop)
+        except RuntimeError:  # the loop is closed: the episode is over, and nobody waits for this
+            return True, "the episode is over"
+        try:
+            found = asking.result(left)
+        except (TimeoutError, asyncio.CancelledError):
+            asking.cancel()
+            found = Observation(f"error: {call.name} did not answer in time", failed=True)
+        self._step.waited += time.monotonic() - began
+        self._step.calls.append((call, found))
+        return found.failed, found.text.removeprefix("error: ") if found.failed else _value(found.text)
+
+
+def record(message: Message, call: ToolCall, found: Observation) -> tuple[Message, ...]:
+    """Return what an episode's record has of a reply that acted by code: its calls, their results, what it printed.
+
+    The reply has the calls that its code made. An answer closes the episode as a message of its own, which no model
+    wrote and nobody is trained on.
+    """
+    made = [replace(one, id=f"{call.id}_{place}") for place, (one, _) in enumerate(found.calls)]
+    results = [
+        Message("tool", result.text, tool_call_id=one.id, name=one.name, failed=result.failed)
+        for one, (_, result) in zip(made, found.calls, strict=True)
+    ]
+    printed = [Message("tool", found.text, failed=found.failed)] if found.text and found.answer is None else []
+    closing = [] if found.answer is None else [Message("assistant", found.answer, speaker=message.speaker, weight=0.0)]
+    return (replace(message, tool_calls=tuple(made)), *results, *printed, *closing)
+
+
+def as_answer(value: Json, most: int) -> str:
+    """Return an answer as text: text as it is, all else as JSON."""
+    text = value if isinstance(value, str) else "" if value is None else wire.dumps(value)
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def told(outcome: Outcome, most: int) -> tuple[str, bool]:
+    """Return what a step's author is told of it, and whether it failed: the error first, then what was printed."""
+    printed = outcome.output.removesuffix("\n")
+    if outcome.error is not None:
+        before = " ".join(printed.split())[-_SHOWN_BEFORE_ERROR:]
+        return f"error: {outcome.error}"[:most] + (f"; printed before it: {before}" if before else ""), True
+    if not printed:
+        return "nothing printed; print() what you want to see", False
+    if len(printed) > most or outcome.truncated:
+        return f"{printed[:most]}\n... (cut at {most} characters)", False
+    return printed, False
+
+
+def _is_call(asked: Json) -> bool:
+    shape = isinstance(asked, list) and len(asked) == 2 and isinstance(asked[0], str) and isinstance(asked[1], dict)
+    return shape and wire.depth_within(asked[1], _MOST_DEPTH)
+
+
+def _value(text: str) -> Json:
+    """Return what a tool answered as a value, where it is JSON that is no text, else the text itself."""
+    try:
+        value = wire.loads(text)
+    except DataError:
+        return text
+    return value if not isinstance(value, str) and wire.depth_within(value, _MOST_DEPTH) else text
+
+
+def _reply(failed: bool, value: Json) -> str:
+    """Return the answer to a request, small enough for the pipe whatever a tool told."""
+    reply = wire.dumps([failed, value])
+    if len(reply.encode("utf-8", "replace")) <= _RESULT_BYTES:
+        return reply
+    text = value if isinstance(value, str) else wire.dumps(value)
+    return wire.dumps([failed, f"{text[: _RESULT_BYTES // 8]} ... (cut, {len(text)} characters)"])
+
+
+def _replay(session: Session, step: _Step, specs: tuple[ToolSpec, ...]) -> None:
+    """Run a step again, its calls answered as they were; raises NotForkable where it asks for something else."""
+    known = iter(step.exchanges)
+
+    def answer(request: str) -> str | None:
+        before, reply = next(known, ("", ""))
+        return reply if request == before else None
+
+    outcome = session.run(step.code, Functions(specs, answer))
+    if outcome.lost:
+        raise NotForkable(f"a step of code did not run again as before: {outcome.error}")

@@ -1,0 +1,37 @@
+"""An agent that acts by code (CodeAct, and Agent Distillation's teacher and students, arXiv 2505.17612).
+
+Its reply is a thought and a block of Python. The block runs in the sandbox, where the task's tools are functions; what
+it prints and the value of its last line are told. `final_answer(...)` ends the episode with its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rolecraft import bridge, codeblocks
+from rolecraft.team import Form, Role, Team
+from rolecraft.types import Message, ToolSpec
+
+_TEXT = (
+    "Solve the task step by step. In each step write a thought of a sentence or two, then one block of Python:\n"
+    "```python\n...\n```\n"
+    "The block is run, and you are told what it prints and the value of its last line; variables stay from step to "
+    "step. Let Python do all arithmetic. Once you know the answer, call final_answer(value) in a block, which ends the "
+    "task."
+)
+
+
+def _tell(tools: Sequence[ToolSpec]) -> str:
+    return f"Functions that your Python can call:\n\n{codeblocks.signatures(tools)}"
+
+
+def _next(message: Message) -> str | None:
+    acted = message.role == "tool" or message.tool_calls or message.unparsed is not None
+    return "assistant" if acted else None
+
+
+FORM = Form(
+    _tell, codeblocks.read, codeblocks.why_unread, codeblocks.shown, codeblocks.written, bridge.opened, bridge.record
+)
+
+TEAM = Team("code", (Role("assistant", _TEXT, form=FORM),), "assistant", _next)

@@ -1,0 +1,223 @@
+"""Code calls an episode's tools over the bridge, and no abuse of it reaches a tool, a limit or the next step."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from abuses import ABUSES, LOST, PRELUDE, Abuse
+
+from rolecraft import bridge
+from rolecraft.codeblocks import CODE
+from rolecraft.errors import NotForkable, SettingsError
+from rolecraft.sandbox import layers
+from rolecraft.tools import Toolbox, ToolFailure, tool
+from rolecraft.types import Message, Observation, ToolCall
+
+pytestmark = pytest.mark.skipif(not layers()["seccomp"], reason="no system-call filter on this machine")
+
+LIMITS = bridge.Settings(seconds=2.0, memory_mb=96, output_chars=600, calls=8, call_seconds=1.5)
+
+
+class World:
+    """Tools that count their calls."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    @tool
+    def add(self, a: int, b: int) -> int:
+        """Add two numbers.
+
+        Args:
+            a: one
+            b: the other
+        """
+        self.called.append("add")
+        if a == 13:
+            raise ToolFailure("13 is bad luck")
+        return a + b
+
+    @tool
+    def slow(self) -> str:
+        """Take a while."""
+        self.called.append("slow")
+        time.sleep(0.4)
+        return "done"
+
+    @tool
+    def endless(self) -> str:
+        """Take for ever."""
+        self.called.append("endless")
+        time.sleep(5)
+        return "done"
+
+    @tool
+    def hostile(self) -> str:
+        """Answer with code."""
+        return "__import__('os').system('true')"
+
+    @tool
+    def forged(self) -> str:
+        """Answer with what looks like an answer of the host's."""
+        return "[false, 42]"
+
+    @tool
+    def big(self) -> str:
+        """Answer much."""
+        return "x" * 1_000_000
+
+    @tool
+    def deep(self) -> str:
+        """Answer with lists in lists."""
+        return "[" * 5_000 + "]" * 5_000
+
+
+def boxed(world: World, settings: bridge.Settings = LIMITS) -> bridge.CodeBox:
+    names = ("add", "slow", "endless", "hostile", "forged", "big", "deep")
+    return bridge.CodeBox(Shared([getattr(world, name) for name in names], output_chars=2_000_000), settings)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def box(world: World) -> Iterator[bridge.CodeBox]:
+    opened = boxed(world)
+    yield opened
+    opened.close()
+
+
+def run(box: bridge.CodeBox, code: str) -> Observation:
+    return asyncio.run(box.call(ToolCall("python", {"code": code})))
+
+
+@pytest.mark.parametrize("abuse", ABUSES, ids=lambda abuse: abuse.name)
+def test_an_abuse_of_the_bridge_reaches_nothing(abuse: Abuse, box, world):
+    began = time.monotonic()
+    found = run(box, PRELUDE + abuse.code)
+    assert time.monotonic() - began < 15
+    assert abuse.seen in found.text
+    assert found.answer == abuse.answer
+    assert len(found.text) <= LIMITS.output_chars + 300
+    assert len(world.called) <= abuse.calls
+    made = len(world.called)
+    time.sleep(0.1)
+    assert len(world.called) == made  # nothing runs on between steps
+    after = run(box, "print(add(40, 2))")
+    assert after.text == "42" or LOST in after.text
+    assert run(box, "print(add(40, 2))").text == "42"
+    assert world.called[made:] in (["add", "add"], ["add"])
+
+
+def test_there_are_more_than_thirty_of_them():
+    assert len({abuse.code for abuse in ABUSES}) >= 30
+
+
+def test_variables_stay_and_the_last_value_is_told(box, world):
+    assert run(box, "n = add(2, 3)\nn").text == "5"
+    assert run(box, "print('so', n + 1)\nn * 2").text == "so 6\n10"
+    assert run(box, "m = 1").text.startswith("nothing printed")
+    assert world.called == ["add"]
+
+
+def test_the_calls_of_a_step_and_its_answer_are_told(box):
+    found = run(box, "x = add(2, b=3)\nfinal_answer({'sum': x, 'of': (2, 3)})\nadd(1, 1)")
+    assert [(call.name, call.arguments, result.text) for call, result in found.calls] == [
+        ("add", {"a": 2, "b": 3}, "5")
+    ]
+    assert found.answer == '{"sum":5,"of":[2,3]}'
+    assert not found.failed
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        ("18", "18"),
+        ("18.5", "18.5"),
+        ("'a word'", "a word"),
+        ("True", "true"),
+        ("None", ""),
+        ("{1}", "[1]"),
+        ("__import__('fractions').Fraction(1, 2)", "0.5"),
+        ("__import__('datetime').date(2024, 1, 2)", "2024-01-02"),
+    ],
+)
+def test_an_answer_is_told_as_text(box, value, answer):
+    assert run(box, f"final_answer({value})").answer == answer
+
+
+def test_a_tools_error_can_be_caught_or_read(box):
+    caught = run(box, "try:\n    add(13, 1)\nexcept ToolError as error:\n    print('so:', error)")
+    assert (caught.text, caught.failed) == ("so: 13 is bad luck", False)
+    read = run(box, "print('first')\nadd(13, 1)")
+    assert read.text == "error: ToolError: 13 is bad luck (line 2); printed before it: first"
+    assert read.failed
+
+
+def test_functions_are_there_anew_in_each_step(box):
+    assert run(box, "keep = add\nadd = 3\nadd").text == "3"
+    assert run(box, "print(add(1, 1), keep(2, 2))").text == "2 4"
+
+
+def test_what_is_printed_is_bounded(box):
+    assert run(box, "print('x' * 5000)").text.endswith("(cut at 600 characters)")
+
+
+def test_there_is_only_python(box):
+    assert box.specs == (CODE,)
+    assert asyncio.run(box.call(ToolCall("add", {"a": 1, "b": 2}))).failed
+    assert asyncio.run(box.call(ToolCall("python", {"code": 3}))).failed
+
+
+def test_a_branch_has_the_variables_and_leaves_its_source_as_it_was(box, world):
+    run(box, "n = [add(1, 2)]")
+    branch = box.branch()
+    assert run(branch, "n.append(9)\nn").text == "[3, 9]"
+    assert run(box, "n").text == "[3]"
+    assert world.called == ["add"]  # its steps ran again, the tool did not
+    branch.close()
+
+
+def test_a_branch_that_is_committed_is_gone_on_with(box):
+    run(box, "n = 1")
+    branch = box.branch()
+    run(branch, "n += 1")
+    branch.commit()
+    branch.close()
+    assert run(box, "n").text == "2"
+
+
+class Shared(Toolbox):
+    """Tools with state that cannot be copied, and need not be here."""
+
+    def branch(self) -> Shared:
+        return self
+
+    def commit(self) -> None:
+        pass
+
+
+def test_a_step_that_does_not_run_again_cannot_be_copied(box):
+    run(box, "import os\nif os.urandom(9) != (b'0' * 9):\n    x = add(int.from_bytes(os.urandom(3), 'big'), 1)")
+    branch = box.branch()
+    with pytest.raises(NotForkable, match="did not run again"):
+        run(branch, "x")
+
+
+def test_a_record_has_the_calls_that_the_code_made():
+    found = Observation("5", calls=((ToolCall("add", {"a": 2}), Observation("5")),), answer="5")
+    reply = Message("assistant", "```python\n...\n```", (ToolCall("python", {"code": "..."}, "call_0"),), speaker="a")
+    said, result, closing = bridge.record(reply, reply.tool_calls[0], found)
+    assert said.content == reply.content
+    assert [call.id for call in said.tool_calls] == [result.tool_call_id] == ["call_0_0"]
+    assert (closing.content, closing.weight, closing.tool_calls) == ("5", 0.0, ())
+
+
+def test_limits_that_bound_nothing_are_refused():
+    with pytest.raises(SettingsError, match=r"bridge\.calls is 0"):
+        bridge.Settings(calls=0)
