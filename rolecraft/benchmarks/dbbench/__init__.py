@@ -40,9 +40,9 @@ _LONGEST_ANSWER = 4_000
 _TOLERANCE = 1e-2
 _MARK = re.compile(r"final answer\s*:", re.IGNORECASE)
 _INSTRUCTIONS = (
-    "You work on a MySQL database through the tool `sql`, one statement a call. Do what the user asks of its table; "
-    "look at the table first where you need to. A change is done by a statement. When you are finished, end with a "
-    'line `Final Answer: ["..."]` that holds the list of values asked for, as texts; an empty list after a change.'
+    "You work on a MySQL database by calling the tool `sql`, one statement a call. Nothing is known of the rows, and "
+    "nothing is changed, before a call of yours has done it. Once the results are there, write the values asked for as "
+    'a list of texts after the words `Final Answer:`, such as Final Answer: ["a", "b"]; after a change, an empty list.'
 )
 
 
