@@ -9,13 +9,13 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
 from rolecraft.step import Position
-from rolecraft.types import Json, Message, Turn
+from rolecraft.types import Json, Message, Trials, Turn, Usage
 
 Outcome = tuple[Hashable, ...]
 """What a candidate came to; equal ones agree."""
@@ -61,6 +61,48 @@ def elect(ballots: Sequence[Ballot]) -> Election:
     return Election(chosen, len(ballots) - len(valid), share)
 
 
+@dataclass(slots=True)
+class Tally:
+    """What a strategy has tried so far, and what it spent beside the record."""
+
+    strategy: str
+    tried: int = 0
+    failed: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    usages: list[Usage] = field(default_factory=list)
+    agreements: list[float] = field(default_factory=list)
+
+    def vote(self, candidates: Sequence[Sequence[Turn]], election: Election) -> None:
+        """Count a vote among candidates, each of some turns, which were written at the same time."""
+        self.tried += len(candidates)
+        self.failed += election.failed
+        if election.agreement is not None:
+            self.agreements.append(election.agreement)
+        others = [turn for place, turns in enumerate(candidates) if place != election.chosen for turn in turns]
+        self.model_calls += len(others)
+        self.usages += [Usage(one.usage.prompt, one.usage.cached, one.usage.completion) for one in others]
+        seconds = [sum(turn.usage.seconds for turn in turns) for turns in candidates]
+        self.usages.append(Usage(seconds=max(seconds) - seconds[election.chosen]))
+
+    def trials(self) -> Trials:
+        """Return it all for the record."""
+        agreed = sum(self.agreements) / len(self.agreements) if self.agreements else None
+        usage = total(self.usages)
+        return Trials(self.strategy, self.tried, self.failed, agreed, self.model_calls, self.tool_calls, usage)
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return the sum of usages that came one after the other."""
+    listed = list(usages)
+    return Usage(
+        sum(one.prompt for one in listed),
+        sum(one.cached for one in listed),
+        sum(one.completion for one in listed),
+        sum(one.seconds for one in listed),
+    )
+
+
 def outcome(before: Position, after: Position) -> Outcome | None:
     """Return what a step came to: an answer, observations, calls that nobody runs, or who speaks next; None: it failed.
 
@@ -81,12 +123,18 @@ def outcome(before: Position, after: Position) -> Outcome | None:
 
 def final(end: Position) -> Outcome | None:
     """Return what an episode that was answered came to, None for another end and for an answer that says nothing."""
-    last = end.messages[-1]
-    if end.stop != "answered" or last.unparsed is not None:
+    return said(end.messages[-1], None, cut=False) if end.stop == "answered" else None
+
+
+def said(message: Message, next_speaker: str | None, *, cut: bool) -> Outcome | None:
+    """Return what a reply alone comes to, where somebody else runs the calls; None if it failed."""
+    if message.unparsed is not None or (cut and not message.tool_calls):
         return None
-    if last.tool_calls:
-        return ("calls", *calls(last))
-    value = answer(last.content)
+    if message.tool_calls:
+        return ("calls", *calls(message))
+    if next_speaker is not None:
+        return ("next", next_speaker)
+    value = answer(message.content)
     return ("final", value) if value else None
 
 

@@ -84,3 +84,15 @@ def test_a_file_without_play_is_no_strategy(tmp_path: Path):
 def test_a_chosen_strategy_can_be_sent_to_a_worker():
     chosen = strategies.choose("depth_first", {"nodes": 3})
     assert pickle.loads(pickle.dumps(chosen)) == chosen
+
+
+def test_the_strategy_in_the_documentation_plays(tmp_path: Path):
+    page = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    own = tmp_path / "again.py"
+    own.write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    bounded = agent.Settings(max_turns=1)
+    script = [[calls(("add", {"by": 5}))], [calls(("add", {"by": 5}))], [says("done")]]
+    counter = Counter()
+    record, engine, _ = play(own, script, counter, playing=bounded)
+    assert (record.messages[-1].content, len(engine.asked), record.final_state) == ("done", 3, {"add": 0})
+    assert play(own, [[calls(("add", {"by": 5}))]], Counter(), playing=bounded, times=2)[0].final_state == {"add": 5}

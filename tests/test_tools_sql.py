@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from rolecraft.errors import DataError, NotFound, SandboxError, SettingsError
+from rolecraft.errors import DataError, NotForkable, NotFound, SandboxError, SettingsError
 from rolecraft.tools import Toolbox, ToolFailure, sql
 from rolecraft.types import ToolCall
 
@@ -307,8 +307,9 @@ def make_file(path: Path, journal: str = "delete") -> Path:
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_file_is_read_and_forked(tmp_path, journal, read_only):
     database = sql.open(sql.Settings(path=str(make_file(tmp_path / "a b.db", journal)), read_only=read_only))
-    fork = database.fork()
-    assert ask(database, "SELECT name FROM ship") == ask(fork.fork(), "SELECT name FROM ship") == "Orla"
+    assert ask(database, "SELECT name FROM ship") == "Orla"
+    if read_only:
+        assert ask(database.fork().fork(), "SELECT name FROM ship") == "Orla"
     database.close()
 
 
@@ -330,10 +331,10 @@ def test_a_file_is_changed_when_asked_to(tmp_path):
     assert ask(sql.open(sql.Settings(path=str(path))), "SELECT name FROM ship") == "no rows"
 
 
-def test_a_fork_of_a_file_does_not_change_the_file(tmp_path):
+def test_a_file_that_is_written_cannot_be_forked(tmp_path):
     database = sql.open(sql.Settings(path=str(make_file(tmp_path / "a.db")), read_only=False))
-    ask(database.fork(), "DELETE FROM ship")
-    assert ask(database, "SELECT name FROM ship") == "Orla"
+    with pytest.raises(NotForkable, match=r"writes into '.*a.db'.*open it with read_only"):
+        database.fork()
     database.close()
 
 
@@ -496,7 +497,7 @@ def test_functions_and_collations_of_a_benchmark_work_in_calls_forks_and_states(
 def test_functions_of_a_benchmark_work_on_files(mysql, tmp_path, read_only):
     path = str(make_file(tmp_path / "a.db"))
     database = opened(mysql, script="", path=path, read_only=read_only)
-    for each in (database, database.fork()):
+    for each in (database, *([database.fork()] if read_only else [])):
         assert ask(each, "SELECT md5(name) = md5('Orla') FROM ship") == "1"
 
 

@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import rolecraft.server.choosing as choosing
 from rolecraft import wire
 from rolecraft.errors import DataError
 from rolecraft.server.bodies import bad, read_object, validated, without_inert
+from rolecraft.strategies import Chosen
 from rolecraft.types import Choice, Json, Message, Sampling, ToolSpec
 
 MAX_TOOLS = 128
@@ -113,6 +115,7 @@ class RequestBody(BaseModel):
     stream_options: StreamOptions = StreamOptions()
     prompt_cache_key: str = ""
     chat_template_kwargs: TemplateOptions = TemplateOptions()
+    strategy: str = "greedy"
     # Ignored: they change nothing in what is written here.
     user: str = ""
     metadata: dict[str, str] = {}
@@ -135,7 +138,8 @@ class SentMessage:
 class ChatRequest:
     """A request that makes sense; None where the server's own setting holds.
 
-    `sampling` says how tokens are drawn but for what stands here by itself. With a `text` there are no messages: it is
+    `sampling` says how tokens are drawn but for what stands here by itself, `strategy` how a reply is chosen (None: it
+    is taken as it comes). With a `text` there are no messages: it is
     gone on with as it stands.
     """
 
@@ -157,6 +161,7 @@ class ChatRequest:
     schema: Mapping[str, Json] | None = None
     text: str | None = None
     think: bool | None = None
+    strategy: Chosen | None = None
 
 
 def read(body: bytes, most_messages: int) -> ChatRequest:
@@ -202,6 +207,7 @@ def read_fields(given: Mapping[str, Json], most_messages: int) -> ChatRequest:
         cache_key=request.prompt_cache_key,
         schema=_schema(request.response_format),
         think=request.chat_template_kwargs.enable_thinking,
+        strategy=choosing.read(request.strategy),
     )
 
 

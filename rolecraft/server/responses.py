@@ -170,11 +170,15 @@ def _token(renderer: Renderer, token: int, logprob: float) -> dict[str, Json]:
 
 
 def usage(model: ServedModel, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
-    """Return the cost: the prompt is what the first role read, once for all choices; the rest was written."""
+    """Return the cost: the prompt is what the first role read, once for all choices; the rest was written.
+
+    What a strategy had written and did not choose counts as written.
+    """
     first = [finished.turns[0].usage for finished in choices if finished.turns]
     turns = [turn for finished in choices for turn in finished.turns]
     prompt, cached = max((u.prompt for u in first), default=0), min((u.cached for u in first), default=0)
-    wrote = sum(map(completion_tokens, turns))
+    tried = sum(finished.trials.usage.completion for finished in choices if finished.trials)
+    wrote = sum(map(completion_tokens, turns)) + tried
     thought = sum(
         completion_tokens(turn) for turn in turns if turn.speaker not in (model.answering_role, model.calling_role)
     )

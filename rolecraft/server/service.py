@@ -19,6 +19,7 @@ from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.turns import Emit, FinishedChoice
+from rolecraft.strategies import Chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Service:
                 param="chat_template_kwargs",
             )
         self._require_constraint(request)
+        places = request.n * (1 if request.strategy is None else self._width(model, request.strategy))
         if request.text is not None and model.single_role is None:
             raise Refused(
                 400, f"{model.id!r} is a team, which answers chats alone; name a base or a role", param="model"
@@ -90,11 +92,20 @@ class Service:
         )
         async with self._in_time():
             with _refusals():
-                async with self.admission.enter(request.n):
+                async with self.admission.enter(places):
                     choices = await _all(play(choice=choice) for choice in range(request.n))
         for finished in choices if request.text is None else ():
             self._memory.remember(model, request.messages, finished, scope, request.cache_key)
         return choices
+
+    def _width(self, model: ServedModel, chosen: Chosen) -> int:
+        """Return how many replies a strategy writes at once for a choice; refuse what cannot be had here."""
+        if model.loaded.renderer is None:
+            raise Refused(400, f"{model.id!r} does not tell log-probabilities, which a vote needs", param="strategy")
+        if chosen.width > self.limits.places:
+            most = f"at most {self.limits.places} are written at once; set n lower"
+            raise Refused(400, f"'strategy' asks for {chosen.width} replies; {most}", param="strategy")
+        return chosen.width
 
     def _require_constraint(self, request: ChatRequest) -> None:
         """Refuse what needs a grammar where there is none."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rolecraft import repeats
+import rolecraft.server.choosing as choosing
+from rolecraft import repeats, voting
 from rolecraft.agent import remarks
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.renderers import why_unparsed
@@ -15,7 +17,8 @@ from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.tool_call_filter import ToolCallFilter
-from rolecraft.types import Choice, Completion, Message, Prompt, ToolCall, Turn
+from rolecraft.types import Choice, Completion, Message, Prompt, ToolCall, Trials, Turn
+from rolecraft.voting import Outcome, Tally
 
 Channel = Literal["reasoning", "content"]
 Finish = Literal["stop", "tool_calls", "length"]
@@ -67,7 +70,8 @@ Emit = Callable[[TextDelta | ToolCallDelta], Awaitable[None]]
 class FinishedChoice:
     """One choice, finished: what the client is sent of it, and the exact messages and turns.
 
-    `messages` were added to the conversation; `trailing` come after the answers to the calls.
+    `messages` were added to the conversation; `trailing` come after the answers to the calls. `trials` are what a
+    strategy had written beside them.
     """
 
     reasoning: str
@@ -77,6 +81,7 @@ class FinishedChoice:
     messages: tuple[Message, ...]
     turns: tuple[Turn, ...]
     trailing: tuple[Message, ...] = ()
+    trials: Trials | None = None
 
 
 class _Output:
@@ -122,7 +127,10 @@ async def play_choice(
 
     Raises Refused for a conversation that is over, ContextFull if not even the first role has room, EngineError.
     """
-    one = _Choice(model, request, settings, seed + choice * _SEEDS_APART, scopes, list(messages), _Output(choice, emit))
+    seed += choice * _SEEDS_APART
+    if request.strategy is not None and request.strategy.name == "best_of_n":
+        return await _best(model, request, messages, settings, seed, scopes, _Output(choice, emit))
+    one = _Choice(model, request, settings, seed, scopes, list(messages), _Output(choice, emit))
     speaker = model.single_role if request.text is not None else model.first_speaker(messages[-1], one.tool_choice)
     if speaker is None:
         raise Refused(
@@ -140,7 +148,46 @@ async def play_choice(
         messages=tuple(one.messages[len(messages) :]),
         turns=tuple(one.turns),
         trailing=one.trailing,
+        trials=None if one.tally is None else one.tally.trials(),
     )
+
+
+async def _best(
+    model: ServedModel,
+    request: ChatRequest,
+    messages: Sequence[Message],
+    settings: Settings,
+    seed: int,
+    scopes: tuple[str, ...],
+    output: _Output,
+) -> FinishedChoice:
+    """Return one of several whole answers, and send it: the most frequent one (see `strategies.best_of_n`)."""
+    assert request.strategy is not None
+    how = request.strategy.values
+    sampling = replace(request.sampling, top_p=how.top_p)
+    asked = replace(request, strategy=None, temperature=how.temperature, sampling=sampling)
+    played = [
+        play_choice(model, asked, messages, settings, seed=seed + place * _SEEDS_APART * _SEEDS_APART, scopes=scopes)
+        for place in range(how.n)
+    ]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in played]
+    found = [task.result() for task in tasks]
+    election = choosing.elect([choosing.Candidate(_outcome(one), one.turns) for one in found])
+    tally, chosen = Tally("best_of_n"), found[election.chosen]
+    tally.vote([one.turns for one in found], election)
+    await output.add("reasoning", chosen.reasoning, new_message=True)
+    await output.add("content", chosen.content, new_message=True)
+    if chosen.calls:
+        await output.call(chosen.calls)
+    return replace(chosen, trials=tally.trials())
+
+
+def _outcome(finished: FinishedChoice) -> Outcome | None:
+    """Return what a whole answer comes to, None for one that was cut or says nothing."""
+    if finished.finish == "length" or not finished.messages:
+        return None
+    return voting.said(finished.messages[-1], None, cut=False)
 
 
 def completion_tokens(turn: Turn) -> int:
@@ -162,6 +209,7 @@ class _Choice:
     turns: list[Turn] = field(default_factory=list)
     calls: tuple[ToolCall, ...] = ()
     trailing: tuple[Message, ...] = ()
+    tally: Tally | None = None
 
     @property
     def tool_choice(self) -> Choice:
@@ -243,8 +291,8 @@ class _Choice:
     async def _complete(self, prompt: Prompt) -> Completion:
         """Return the reply to `prompt`, its text sent as it comes if the answer is streamed."""
         engine, channel = self.model.loaded.engine, self._channel(prompt.speaker)
-        if self.output.emit is None:
-            (completion,) = await engine.complete(prompt)
+        if self.output.emit is None or self.request.strategy is not None:
+            completion = await self._chosen(prompt)
             await self.output.add(channel, self._text(completion), new_message=True)
             return completion
         renderer = self.model.loaded.renderer
@@ -269,6 +317,23 @@ class _Choice:
         whole, early = self._text(last), "".join(sent)
         await self.output.add(channel, whole[len(early) :] if whole.startswith(early) else "", new_message=not sent)
         return last
+
+    async def _chosen(self, prompt: Prompt) -> Completion:
+        """Return the reply to `prompt`, or by the strategy `self_consistent` the one of several that is voted for."""
+        engine, chosen = self.model.loaded.engine, self.request.strategy
+        if chosen is None:
+            (completion,) = await engine.complete(prompt)
+            return completion
+        how, self.tally = chosen.values, self.tally or Tally(str(chosen.name))
+        sampling = replace(prompt.sampling, n=how.n, temperature=how.temperature, top_p=how.top_p)
+        completions = await engine.complete(replace(prompt, sampling=sampling))
+
+        def speaker_after(message: Message) -> str | None:
+            return self.model.speaker_after(replace(message, speaker=prompt.speaker), self.tool_choice)
+
+        election = choosing.elect(choosing.replies(completions, speaker_after))
+        self.tally.vote([(one.turn,) for one in completions], election)
+        return completions[election.chosen]
 
     def _channel(self, speaker: str) -> Channel:
         return "content" if speaker == self.model.answering_role else "reasoning"

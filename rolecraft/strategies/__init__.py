@@ -46,6 +46,11 @@ class Chosen:
         return play
 
     @property
+    def values(self) -> Any:
+        """Its settings as the member's own `Settings`."""
+        return self._opened()[1]
+
+    @property
     def width(self) -> int:
         """How many replies it asks for at once."""
         module, settings = self._opened()

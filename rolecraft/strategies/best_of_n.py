@@ -14,10 +14,10 @@ from typing import Any
 import rolecraft.step as step
 from rolecraft import voting
 from rolecraft.step import Episode, Position
-from rolecraft.strategies._effort import Effort, require
+from rolecraft.strategies._bounds import require
 from rolecraft.strategies._trying import close_all
 from rolecraft.types import Message, Sampling, Toolset, Trajectory
-from rolecraft.voting import Ballot
+from rolecraft.voting import Ballot, Tally
 
 NEEDS = ("logprobs",)
 _NAME = "best_of_n"
@@ -53,11 +53,11 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
         await asyncio.to_thread(branches[election.chosen].commit)
     finally:
         await asyncio.to_thread(close_all, branches)
-    effort = Effort(_NAME)
-    effort.vote([end.turns for end in ends], election)
-    effort.tool_calls = sum(_calls(end) for place, end in enumerate(ends) if place != election.chosen)
+    tally = Tally(_NAME)
+    tally.vote([end.turns for end in ends], election)
+    tally.tool_calls = sum(_calls(end) for place, end in enumerate(ends) if place != election.chosen)
     step.tell(episode, step.begin(episode), chosen)
-    return await step.finish(episode, chosen, effort.trials())
+    return await step.finish(episode, chosen, tally.trials())
 
 
 async def _played(episode: Episode, place: int, branch: Toolset, sampling: Sampling) -> Position:

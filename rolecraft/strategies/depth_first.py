@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import rolecraft.step as step
 from rolecraft.step import Episode, Position
-from rolecraft.strategies._effort import Effort, require, total
+from rolecraft.strategies._bounds import require
 from rolecraft.strategies._trying import close_all
 from rolecraft.types import Message, Sampling, Toolset, Trajectory
+from rolecraft.voting import Tally, total
 
 _NAME = "depth_first"
 _SHOWN = 300
@@ -53,7 +54,7 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
     finally:
         await asyncio.to_thread(close_all, [node.toolbox for node in reversed(search.nodes)])
     step.tell(episode, step.begin(episode), chosen.position)
-    return await step.finish(episode, chosen.position, search.effort(chosen).trials())
+    return await step.finish(episode, chosen.position, search.tally(chosen).trials())
 
 
 @dataclass(slots=True)
@@ -122,7 +123,7 @@ class _Search:
         self.ends.append(last)
         return last
 
-    def effort(self, chosen: _Node) -> Effort:
+    def tally(self, chosen: _Node) -> Tally:
         """Return what was spent beside the record."""
         told = len(chosen.position.turns)
         written = [
@@ -131,12 +132,12 @@ class _Search:
             for turn in node.position.turns[len(node.position.turns) - new :]
         ]
         failed = sum(end.position.stop != "answered" for end in self.ends)
-        effort = Effort(_NAME, len(self.ends), failed, len(written) - told)
+        tally = Tally(_NAME, len(self.ends), failed, len(written) - told)
         kept = {id(turn) for turn in chosen.position.turns}
         others = [turn for turn in written if id(turn) not in kept]
-        effort.tool_calls = sum(len(turn.message.tool_calls) for turn in others)
-        effort.usages = [total(turn.usage for turn in others)]
-        return effort
+        tally.tool_calls = sum(len(turn.message.tool_calls) for turn in others)
+        tally.usages = [total(turn.usage for turn in others)]
+        return tally
 
 
 def _note(actions: list[str]) -> Message:

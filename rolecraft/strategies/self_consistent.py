@@ -20,10 +20,10 @@ import rolecraft.step as step
 from rolecraft import voting
 from rolecraft.errors import ContextFull
 from rolecraft.step import Episode, Position, Reply
-from rolecraft.strategies._effort import Effort, require
+from rolecraft.strategies._bounds import require
 from rolecraft.strategies._trying import Trying
 from rolecraft.types import Sampling, Trajectory
-from rolecraft.voting import Ballot, Election
+from rolecraft.voting import Ballot, Election, Tally
 
 NEEDS = ("n", "logprobs")
 _NAME = "self_consistent"
@@ -56,19 +56,17 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
     """Play the episode step by step; raises NotForkable where a tool's state cannot be copied."""
     shared = settings.mode == "paper"
     drawn = replace(episode.settings.sampling, n=settings.n, temperature=settings.temperature, top_p=settings.top_p)
-    effort, position = Effort(_NAME), step.begin(episode)
+    tally, position = Tally(_NAME), step.begin(episode)
     if not shared:
         episode.environment.toolbox.branch().close()  # refused before anything is asked
     while position.speaker is not None:
-        following = await _advance(episode, position, drawn, effort, shared=shared)
+        following = await _advance(episode, position, drawn, tally, shared=shared)
         step.tell(episode, position, following)
         position = following
-    return await step.finish(episode, position, effort.trials())
+    return await step.finish(episode, position, tally.trials())
 
 
-async def _advance(
-    episode: Episode, position: Position, sampling: Sampling, effort: Effort, *, shared: bool
-) -> Position:
+async def _advance(episode: Episode, position: Position, sampling: Sampling, tally: Tally, *, shared: bool) -> Position:
     """Return the position after the reply that was chosen."""
     if (full := step.out_of_turns(episode, position)) is not None:
         return full
@@ -77,10 +75,10 @@ async def _advance(
     except ContextFull:
         return replace(position, stop="length", speaker=None)
     vote = _as_published if shared else _voted
-    return await vote(episode, position, replies, effort)
+    return await vote(episode, position, replies, tally)
 
 
-async def _voted(episode: Episode, position: Position, replies: Sequence[Reply], effort: Effort) -> Position:
+async def _voted(episode: Episode, position: Position, replies: Sequence[Reply], tally: Tally) -> Position:
     """Return where the chosen reply leads, each having been tried on a branch of the state."""
     trying = Trying(episode.environment.toolbox)
     try:
@@ -92,11 +90,11 @@ async def _voted(episode: Episode, position: Position, replies: Sequence[Reply],
         tries[election.chosen].branch.commit()
     finally:
         await trying.close()
-    _count(effort, ends, election, ran=trying.ran)
+    _count(tally, ends, election, ran=trying.ran)
     return ends[election.chosen]
 
 
-async def _as_published(episode: Episode, position: Position, replies: Sequence[Reply], effort: Effort) -> Position:
+async def _as_published(episode: Episode, position: Position, replies: Sequence[Reply], tally: Tally) -> Position:
     """Return where the reply leads that the published rule chooses, all tried on one state, and that one twice."""
     toolbox = episode.environment.toolbox
     ends = [await step.take(episode, position, reply, toolbox.call) for reply in replies]
@@ -107,7 +105,7 @@ async def _as_published(episode: Episode, position: Position, replies: Sequence[
     share = counts[printed[chosen]] / len(valid) if valid else None
     election = Election(chosen, len(replies) - len(valid), share)
     again = await step.take(episode, position, replies[chosen], toolbox.call)
-    _count(effort, ends, election, ran=sum(map(_runs, ends)) + _runs(again))
+    _count(tally, ends, election, ran=sum(map(_runs, ends)) + _runs(again))
     return again
 
 
@@ -127,6 +125,6 @@ def _runs(end: Position) -> int:
     return len(end.turns[-1].message.tool_calls)
 
 
-def _count(effort: Effort, ends: Sequence[Position], election: Election, *, ran: int) -> None:
-    effort.vote([end.turns[-1:] for end in ends], election)
-    effort.tool_calls += max(0, ran - _runs(ends[election.chosen]))
+def _count(tally: Tally, ends: Sequence[Position], election: Election, *, ran: int) -> None:
+    tally.vote([end.turns[-1:] for end in ends], election)
+    tally.tool_calls += max(0, ran - _runs(ends[election.chosen]))

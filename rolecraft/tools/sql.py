@@ -144,7 +144,15 @@ class Database:
         return str(answer)
 
     def fork(self) -> Database:
-        """Return an independent copy in memory, also of a database that is a file; raises NotForkable when it fails."""
+        """Return an independent copy in memory; raises NotForkable when it fails, and for a file that is written.
+
+        What is changed in a copy would never reach the file.
+        """
+        if self._settings.path is not None and not self._settings.read_only:
+            raise NotForkable(
+                f"the sql tool writes into {self._settings.path!r}, and what is changed in a copy would not: open it "
+                "with read_only, build the database by a script, or play by the strategy 'greedy'"
+            )
         with self._lock:
             link = self._living()
             try:
