@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from rolecraft import adapters, bases, catalog, curate, store, team
+from rolecraft import adapters, bases, catalog, curate, parts, store, team
 from rolecraft.errors import NotFound, SettingsError
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
@@ -61,7 +61,8 @@ class DataSettings:
     Up to `group` rows that tell the same tools are trained together, computed from one shared prefix (1: none are); of
     `sources`, rows are drawn in such groups.
     `max_length` is the longest example in tokens, and at most the model's context; `on_long` says what becomes of a
-    longer one: stop there, skip it, or cut it after the last reply that fits. The rest is the benchmark's: which
+    longer one: stop there, skip it, or cut it after the last reply that fits. `part` `1/2` is the first of two parts,
+    divided by what rows ask: stages that get different parts share no request. The rest is the benchmark's: which
     `split` and `seed`, how many tasks (`size`; None: its own default), and any other of its settings in `options`.
     """
 
@@ -79,6 +80,7 @@ class DataSettings:
     sources: tuple[curate.Source, ...] = ()
     without: tuple[str, ...] = ()
     group: int = 1
+    part: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a recipe whose data cannot be meant."""
@@ -92,6 +94,8 @@ class DataSettings:
             raise SettingsError(f"data.max_length is {self.max_length}; an example has at least 2 tokens")
         if self.size is not None and self.size < 1:
             raise SettingsError(f"data.size is {self.size}; give the number of tasks, at least 1")
+        if self.part is not None:
+            parts.read(self.part)
         if self.group < 1:
             raise SettingsError(f"data.group is {self.group}; give the rows that share a prefix, 1 for none")
 

@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "grammar",
         "augment",
         "thoughts",
+        "parts",
         "benchmarks",
         "leakage",
         "curate",

@@ -65,7 +65,7 @@ def test_what_a_run_writes_down_is_read_back(tmp_path):
         ({"stages": {"one": {"training": 3}}}, SettingsError, "section 'training' holds 3"),
         ({"stages": {"one": {"training": {"max_step": 3}}}}, SettingsError, "Did you mean 'max_steps'"),
         ({"stages": {"one": {"trainng": {}}}}, SettingsError, "stage 'one'.*Did you mean 'training'"),
-        ({"stages": {"one": {"team": {"preset": "mro"}}}}, NotFound, "no teams 'mro'"),
+        ({"stages": {"one": {"team": {"preset": "mro"}}}}, NotFound, "no 'mro' in teams"),
         ({"stages": {"one": {}, "two": {"data": {"benchmark": None, "path": "no"}}}}, NotFound, "no file 'no'"),
         ({"stages": {"one": {}, "two": {"model": {"base": "./no"}}}}, NotFound, r"no folder './no'"),
         ({"stages": {"one": {"team": {"preset": "mor"}, "adapter": MOR}, "two": {}}}, SettingsError, "'one', whose"),

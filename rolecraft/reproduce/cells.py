@@ -79,7 +79,8 @@ class Cell:
 class Played:
     """A split's score; `outcomes` are the tasks' own, in their order: text of 0s and 1s where all are, else numbers.
 
-    `tasks` is a digest of the tasks, so that only like is paired with like.
+    `tasks` is a digest of the tasks, so that only like is paired with like. `cost` is a task's mean: prompt tokens that
+    were computed and tokens written, model and tool calls, seconds.
     """
 
     score: float
@@ -90,6 +91,7 @@ class Played:
     outcomes: str | tuple[float, ...]
     families: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -112,7 +114,8 @@ class Tuning:
     """What the tuning took, over all stages; `trainable` and `logged`, the last numbers logged, are the last stage's.
 
     `seconds` and `tokens` are those of the optimisation steps, reading the data left out. `losses` are (step, loss).
-    `data` is the fingerprint of the last stage's examples.
+    `data` is the fingerprint of the last stage's examples. `stored` are the numbers of all stages, which playing
+    needs beside the base. `flops` are floating-point operations (see `work`).
     """
 
     trainable: int
@@ -122,6 +125,8 @@ class Tuning:
     losses: tuple[tuple[float, ...], ...] = ()
     logged: Mapping[str, float] = field(default_factory=dict)
     data: str = ""
+    stored: int = 0
+    flops: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

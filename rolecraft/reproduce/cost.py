@@ -16,7 +16,7 @@ import rolecraft.reproduce.playing as playing
 import rolecraft.reproduce.plays as plays
 from rolecraft.errors import Interrupted
 from rolecraft.reproduce.board import Board
-from rolecraft.reproduce.cells import Cell, Result, final_cell, read_all
+from rolecraft.reproduce.cells import Cell, Result, Tuning, final_cell, read_all
 from rolecraft.reproduce.plays import Play, Record
 from rolecraft.reproduce.trial import logged, placed, probe
 
@@ -108,7 +108,7 @@ def _speed(cell: Cell, finished: Sequence[Result], probing: Probing) -> _Speed:
         folder = probing.output / cell.claim
         try:
             with logged(folder / "probe.log"):
-                tunings = [probe(placed(cell, probing.paths).stages[-1].recipe, folder / "probe")]
+                tunings = [_probed(placed(cell, probing.paths), folder / "probe")]
         except Interrupted as stop:  # nothing of a probe is kept
             raise KeyboardInterrupt from stop
     return _Speed(
@@ -116,6 +116,16 @@ def _speed(cell: Cell, finished: Sequence[Result], probing: Probing) -> _Speed:
         tokens=statistics.median(one.tokens / one.steps for one in tunings),
         task=statistics.median(played) if played else _PLAY,
     )
+
+
+def _probed(cell: Cell, folder: Path) -> Tuning:
+    """Return what the cell's tuning would take by the speed of each of its stages, all on the base."""
+    seconds = tokens = 0.0
+    for stage in cell.stages:
+        steps, found = stage.recipe.training.max_steps, probe(stage.recipe, folder)
+        seconds += steps * found.seconds / found.steps
+        tokens += steps * found.tokens / found.steps
+    return Tuning(0, sum(stage.recipe.training.max_steps for stage in cell.stages), round(tokens), seconds)
 
 
 def _playing(missing: Sequence[Play], finished: Sequence[Record], probing: Probing) -> list[Cost]:

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rich.console import Console
 
 import rolecraft.reproduce.machine as machine
 import rolecraft.reproduce.playing as playing
+import rolecraft.reproduce.work as work
 from rolecraft import agent, bases, engine, evaluate, team, train
 from rolecraft.errors import DataError, RolecraftError
 from rolecraft.recipe import Recipe, recipe_to_dict
@@ -249,22 +250,27 @@ def _shared_references(recipe: Recipe, folder: Path) -> Iterator[None]:
 
 
 def _tuning(tuned: Sequence[_Stage]) -> Tuning:
-    seconds = tokens = 0.0
+    seconds = tokens = flops = 0.0
     for stage in tuned:
         paces = _paces(Run(stage.folder).metrics(), stage.recipe.training.max_steps, stage.steps)
+        read = stage.steps * statistics.fmean(tokens for _, tokens in paces) if paces else 0.0
         seconds += stage.steps * statistics.fmean(pace for pace, _ in paces) if paces else 0.0
-        tokens += stage.steps * statistics.fmean(tokens for _, tokens in paces) if paces else 0.0
+        tokens += read
+        flops += read * work.per_token(stage.recipe)
     last = tuned[-1]
+    trainable = [train.count_parameters(one.recipe.model.base, one.recipe)["trainable"] for one in tuned]
     logged = [entry for entry in Run(last.folder).metrics() if entry["step"] <= last.steps]
     found = checkpoints.last_checkpoint(last.folder)
     return Tuning(
-        trainable=train.count_parameters(last.recipe.model.base, last.recipe)["trainable"],
+        trainable=trainable[-1],
         steps=sum(stage.steps for stage in tuned),
         tokens=round(tokens),
         seconds=round(seconds, 1),
         losses=tuple((entry["step"], round(entry["loss"], 5)) for entry in logged),
         logged={key: float(f"{value:.5g}") for key, value in logged[-1].items() if key not in _PACE},
         data=str(found[1]["data"])[:12] if found else "",
+        stored=sum(trainable),
+        flops=round(flops),
     )
 
 
@@ -360,4 +366,5 @@ def _played(scores: Scores, tasks: Sequence[Task], run: Run, seed: int) -> Playe
         outcomes="".join(str(int(outcome)) for outcome in outcomes) if binary else outcomes,
         families={name: {"score": round(one.score, 6), "n": one.n} for name, one in scores.families.items()},
         failures=scores.failures,
+        cost={name: round(value, 4) for name, value in asdict(scores.cost).items()},
     )

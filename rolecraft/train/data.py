@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from rolecraft import examples, store, team, thoughts
+from rolecraft import examples, parts, store, team, thoughts
 from rolecraft.errors import DataError
 from rolecraft.examples import Built, Example
 from rolecraft.gate import Gate
@@ -92,9 +92,9 @@ def prepare(
 
 
 def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
-    if data.benchmark:
-        return tuple(store.read_trajectories(folder / REFERENCES))
-    return tuple(read_rows(data, bad_rows))
+    rows = store.read_trajectories(folder / REFERENCES) if data.benchmark else read_rows(data, bad_rows)
+    part = data.part
+    return tuple(rows) if part is None else tuple(row for row in rows if parts.belongs(row, part))
 
 
 def _outcome(
