@@ -19,7 +19,8 @@ from rolecraft.reproduce.board import Board
 from rolecraft.reproduce.cells import Cell, Result
 from rolecraft.reproduce.claim import Claim, load, require
 from rolecraft.reproduce.cost import Cost, Probing
-from rolecraft.reproduce.findings import Findings, Grid
+from rolecraft.reproduce.findings import Findings
+from rolecraft.reproduce.grid import Grid, to_table
 from rolecraft.reproduce.plays import Play
 from rolecraft.reproduce.processes import Done, Job, Work
 from rolecraft.reproduce.standings import Standings
@@ -145,7 +146,7 @@ def _tell_plan(
         if finished
     ]
     heading = ("cells", "number", "finished", "to do")
-    console.print(findings.to_table(Grid("what is asked for", heading, tuple(rows))))
+    console.print(to_table(Grid("what is asked for", heading, tuple(rows))))
 
 
 def _tell_cost(board: Board, costs: Sequence[Cost], minutes: float, console: Console) -> None:
@@ -158,7 +159,7 @@ def _tell_cost(board: Board, costs: Sequence[Cost], minutes: float, console: Con
     ]
     if rows:
         heading = ("cells to do", "number", "steps", "tokens", "seconds")
-        console.print(findings.to_table(Grid("what it will cost, each at most", heading, tuple(rows))))
+        console.print(to_table(Grid("what it will cost, each at most", heading, tuple(rows))))
     told = (
         f"about {minutes:.0f} of at most {board.claim.budget.minutes:.0f} minutes" if rows else "every cell is finished"
     )
@@ -266,7 +267,7 @@ def _write_down(board: Board, settings: Settings, console: Console) -> dict[str,
     else:
         grids, section, told = findings.grids(found), findings.section(found), findings.to_json(found)
     for grid in grids:
-        console.print(findings.to_table(grid))
+        console.print(to_table(grid))
     console.print(f"[bold]verdict: {found.verdict}[/bold] ({found.finished} of {found.wanted} cells)")
     console.print(findings.rule(board.claim), markup=False)
     findings.write_section(settings.docs, board.claim.name, section)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rolecraft.reproduce.columns as columns
 from rolecraft.errors import NotFound, SettingsError
@@ -146,6 +146,29 @@ class Comparison:
     decides: str | None = None
 
 
+Cost = Literal[
+    "trained",
+    "stored",
+    "training_tokens",
+    "training_flops",
+    "training_seconds",
+    "play_tokens",
+    "play_calls",
+    "play_seconds",
+]
+"""What an arm costs; see `costs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """That an arm costs at most so many times what arm `than` does."""
+
+    arm: str
+    than: str
+    cost: Cost
+    at_most: float
+
+
 @dataclass(frozen=True, slots=True)
 class Paper:
     """The paper's own figures, by arm and column, and of rows that are no arm here; never mixed with ours."""
@@ -163,7 +186,7 @@ class Claim:
     `bases` says of a base that is no name on the hub what it is and how it is got. The
     verdict is `reproduced` if every deciding comparison is significant in its direction (exact sign flips over the
     tasks, each with all its seeds, p < 0.05, and every seed's difference of that sign), `opposite` if one is
-    significant the other way round, else `not at this scale`.
+    significant the other way round, else `not at this scale`. With `limits` each of them has to hold, too.
     """
 
     name: str
@@ -177,6 +200,7 @@ class Claim:
     evaluation: Evaluation = Evaluation()
     budget: Budget = Budget()
     comparisons: tuple[Comparison, ...] = ()
+    limits: tuple[Limit, ...] = ()
     measures: tuple[str, ...] = ()
     paper: Paper = Paper()
     bases: Mapping[str, str] = field(default_factory=dict)
@@ -221,7 +245,12 @@ class Claim:
                 self._check_contender(contender)
             if one.decides is not None:
                 require(one.decides, self.evaluation.reported, f"{one.better} against {one.than} is decided on split")
-        if not any(one.decides for one in self.comparisons):
+        for limit in self.limits:
+            for contender in (limit.arm, limit.than):
+                require(contender, self.arms, "a limit names arm")
+        if self.limits and self.evaluation.columns:
+            raise SettingsError("limits are of tuned arms on one benchmark, and there are evaluation.columns")
+        if not self.limits and not any(one.decides for one in self.comparisons):
             raise SettingsError(f"claim {self.name!r} has no comparison with `decides`: no verdict could follow")
 
     def _check_contender(self, contender: str) -> None:
@@ -245,8 +274,13 @@ def find(name: str) -> Path:
 
 
 def load(path: Path) -> Claim:
-    """Return the claim in a YAML file; raises SettingsError for an unknown key, or a name that nothing bears."""
+    """Return the claim in a YAML file; raises SettingsError for an unknown key, or a name that nothing bears.
+
+    `like` another claim it has that one's arms and settings, and so its cells, but its own comparisons.
+    """
     data = read_yaml(path)
+    if like := data.pop("like", None):  # the same cells, asked otherwise
+        data = {**read_yaml(find(str(like))), "comparisons": [], "paper": {}, **data}
     if "name" in data:
         raise SettingsError(f"{path}: unknown key 'name'; a claim is called what its file is")
     arms = data.get("arms")

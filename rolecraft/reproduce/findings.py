@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from rolecraft.errors import DataError
 from rolecraft.reproduce.cells import Result, Tuning
 from rolecraft.reproduce.claim import Arm, Claim, Comparison
+from rolecraft.reproduce.costs import figures, holds, told
+from rolecraft.reproduce.costs import grids as cost_grids
+from rolecraft.reproduce.grid import Grid, to_markdown
 from rolecraft.scores import Interval, Paired, Score, over_seeds, over_tasks, pooled
 from rolecraft.store import atomic
 from rolecraft.types import Json
@@ -90,7 +91,13 @@ def find(claim: Claim, cells: Mapping[str, Mapping[int, Result]], chosen: Mappin
     )
     wanted = sum(one.decides is not None for one in claim.comparisons)
     whole = [len(one.seeds) == len(claim.seeds) for one in contrasts if one.decides]
-    return Findings(claim, cells, chosen, contrasts, decide(contrasts, whole=len(whole) == wanted and all(whole)))
+    verdict = decide(contrasts, whole=len(whole) == wanted and all(whole))
+    held = [holds(one, cells, claim.seeds) for one in claim.limits]
+    if None in held:
+        verdict = "incomplete"
+    elif verdict == "reproduced" and not all(held):
+        verdict = "not at this scale"
+    return Findings(claim, cells, chosen, contrasts, verdict)
 
 
 def contrast(one: Comparison, split: str, cells: Mapping[str, Mapping[int, Result]]) -> Contrast | None:
@@ -136,35 +143,16 @@ def scored(results: Sequence[Result], split: str) -> Scored:
 # ---- as tables
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table's text: a title, a heading for each column, and rows."""
-
-    title: str
-    heading: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def grids(found: Findings) -> list[Grid]:
-    """Return the tables: scores, costs, paired comparisons, and the development scores if there are any."""
-    tuned = costs(found.claim, list(found.claim.arms), found.cells, found.chosen)
-    return [_scores(found), tuned, comparisons(found.contrasts), *_development(found)]
-
-
-def to_table(grid: Grid) -> Table:
-    """Return a grid for the terminal."""
-    table = Table(title=grid.title, title_justify="left")
-    for place, column in enumerate(grid.heading):
-        table.add_column(column, justify="right" if place else "left")
-    for row in grid.rows:
-        table.add_row(*(text.replace(" (", "\n(") for text in row))
-    return table
-
-
-def to_markdown(grid: Grid) -> str:
-    """Return a grid as a Markdown table under its title."""
-    lines = [grid.heading, tuple("---" for _ in grid.heading), *grid.rows]
-    return f"{grid.title[0].upper()}{grid.title[1:]}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Return the tables: scores, tuning, paired comparisons, and where there are any, costs and development scores."""
+    tuned = tunings(found.claim, list(found.claim.arms), found.cells, found.chosen)
+    return [
+        _scores(found),
+        tuned,
+        comparisons(found.contrasts),
+        *cost_grids(found.claim, found.cells),
+        *_development(found),
+    ]
 
 
 def _scores(found: Findings) -> Grid:
@@ -190,7 +178,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def costs(
+def tunings(
     claim: Claim,
     arms: Sequence[str],
     cells: Mapping[str, Mapping[int, Result]],
@@ -270,7 +258,9 @@ def _development(found: Findings) -> list[Grid]:
 def rule(claim: Claim) -> str:
     """Return the rule for the verdict in a sentence."""
     asked = [f"`{one.better}` scores above `{one.than}` on {one.decides}" for one in claim.comparisons if one.decides]
-    return f"Reproduced if {' and '.join(asked)}: p < {_SIGNIFICANT} over tasks, and at every seed."
+    scored = [f"{' and '.join(asked)}: p < {_SIGNIFICANT} over tasks, and at every seed"] if asked else []
+    limits = ["each cost is within its limit at every seed"] if claim.limits else []
+    return f"Reproduced if {'; and if '.join([*scored, *limits])}."
 
 
 def head(claim: Claim, verdict: str, cells: str) -> tuple[str, ...]:
@@ -290,11 +280,17 @@ def section(found: Findings) -> str:
     parts = [
         *head(claim, found.verdict, f"{found.finished} of {found.wanted} cells"),
         *map(to_markdown, grids(found)),
+        *_limits(found),
         *paper_lines(claim),
         " ".join(filter(None, (_played(claim), _tuned(claim), _where(found)))),
         f"```bash\nrolecraft reproduce {claim.name}\n```",
     ]
     return "\n\n".join(parts)
+
+
+def _limits(found: Findings) -> list[str]:
+    limits = [f"- {told(one, found.cells, found.claim.seeds)}" for one in found.claim.limits]
+    return ["\n".join(["Limits of costs:", "", *limits])] if limits else []
 
 
 def _nothing_said(arm: Arm) -> str:
@@ -344,8 +340,8 @@ def _tuned(claim: Claim) -> str:
 def _where(found: Findings) -> str:
     """Return what the cells stand on: the bases with digests of their weights, and the machines."""
     results = [one for cells in found.cells.values() for one in cells.values()]
-    told = (one.configuration for one in results)
-    bases = sorted({f"{each['stages'][0]['model']['base']} (weights {each['weights']})" for each in told})
+    settings = (one.configuration for one in results)
+    bases = sorted({f"{each['stages'][0]['model']['base']} (weights {each['weights']})" for each in settings})
     cores, beside, torch = (
         "/".join(sorted({str(one.machine.get(key)) for one in results})) for key in ("cores", "side_by_side", "torch")
     )
@@ -372,6 +368,7 @@ def to_json(found: Findings) -> dict[str, Json]:
         "cells": {"finished": found.finished, "wanted": found.wanted},
         "arms": arms,
         "comparisons": [asdict(one) for one in found.contrasts],
+        "costs": {name: {seed: figures(one) for seed, one in cells.items()} for name, cells in found.cells.items()},
         "paper": asdict(found.claim.paper),
     }
 

@@ -15,7 +15,8 @@ from rolecraft.reproduce.board import Board
 from rolecraft.reproduce.cells import Played, Result
 from rolecraft.reproduce.claim import Claim, Comparison
 from rolecraft.reproduce.columns import unusual
-from rolecraft.reproduce.findings import Contrast, Grid
+from rolecraft.reproduce.findings import Contrast
+from rolecraft.reproduce.grid import Grid, to_markdown
 from rolecraft.reproduce.plays import Play, Record
 from rolecraft.scores import over_tasks
 from rolecraft.types import Json
@@ -133,7 +134,7 @@ def _played(record: Record, play: Play) -> Played:
 def grids(found: Standings) -> list[Grid]:
     """Return the tables: scores, the tunings if there are any, modes and comparisons with paired tests."""
     tuned = [arm for arm, told in found.claim.arms.items() if told.tuned]
-    costs = [findings.costs(found.claim, tuned, found.tunings, found.chosen)] if tuned else []
+    costs = [findings.tunings(found.claim, tuned, found.tunings, found.chosen)] if tuned else []
     pairs = [grid for grid in _mode_grids(found) if grid.rows]
     named = [findings.comparisons(found.contrasts)] if found.contrasts else []
     tried = [_tried(found)] if any(mode.strategy != "greedy" for mode in _modes(found.claim)) else []
@@ -252,7 +253,7 @@ def section(found: Standings) -> str:
     claim = found.claim
     parts = [
         *findings.head(claim, found.verdict, f"{found.finished} of {found.wanted} cells"),
-        *map(findings.to_markdown, grids(found)),
+        *map(to_markdown, grids(found)),
         *missing(found),
         *findings.paper_lines(claim),
         _played_how(found),
