@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from rolecraft import adapters, bases, catalog, curate, parts, store, team
 from rolecraft.errors import NotFound, SettingsError
+from rolecraft.on_policy import OnPolicySettings
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
 
@@ -158,13 +159,14 @@ class AdapterSettings:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything a training run is told."""
+    """Everything a training run is told; with `on_policy` its tasks are played while it learns, and not read."""
 
     model: ModelSettings
     team: TeamSettings
     data: DataSettings
     adapter: AdapterSettings
     training: TrainingSettings
+    on_policy: OnPolicySettings | None = None
 
 
 def find_recipe(name: str) -> Path:
@@ -223,7 +225,13 @@ def check_sections(data: Mapping[str, Any], where: str) -> None:
         open_benchmark(rows)
     else:
         read_rows(rows)
+    if (told_on_policy := _on_policy(data)) and told_on_policy.stage is None:
+        bases.find(bases.source(told_on_policy.teacher, _path(told_on_policy.teacher_adapter)))
     _adapter(data)  # the last: some adapters' settings need torch
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iterator[Trajectory]:
@@ -263,7 +271,12 @@ def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     Raises SettingsError for an unknown section or key, with the nearest name, and NotFound for an unknown adapter.
     """
     model, told, rows, training = _plain_sections(data, where)
-    return Recipe(model=model, team=told, data=rows, adapter=_adapter(data), training=training)
+    on_policy = _on_policy(data)
+    return Recipe(model=model, team=told, data=rows, adapter=_adapter(data), training=training, on_policy=on_policy)
+
+
+def _on_policy(data: Mapping[str, Any]) -> OnPolicySettings | None:
+    return from_dict(OnPolicySettings, data["on_policy"], "on_policy") if data.get("on_policy") else None
 
 
 def _plain_sections(
@@ -310,8 +323,9 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as the YAML sections that `read_recipe` reads back."""
     sections = {name: to_dict(getattr(recipe, name)) for name in ("model", "team", "data", "training")}
     adapter = {"name": str(recipe.adapter.name), **to_dict(recipe.adapter.settings)}
-    order = [section.name for section in fields(Recipe)]
-    return {name: {**sections, "adapter": adapter}[name] for name in order}
+    order = [section.name for section in fields(Recipe) if section.name != "on_policy"]
+    told = {name: {**sections, "adapter": adapter}[name] for name in order}
+    return told if recipe.on_policy is None else {**told, "on_policy": to_dict(recipe.on_policy)}
 
 
 def own_files(recipe: Recipe) -> list[str]:
@@ -338,9 +352,10 @@ def differences(recipe: Recipe, other: Recipe, ignored: Sequence[str] = ()) -> l
     """Return `section.key: one -> other` for each setting in which the two differ, without the `ignored` keys."""
     before, after = recipe_to_dict(recipe), recipe_to_dict(other)
     found = []
-    for section, values in before.items():
-        for key in dict.fromkeys([*values, *after[section]]):
-            one, two = values.get(key), after[section].get(key)
+    for section in dict.fromkeys([*before, *after]):
+        values, others = before.get(section, {}), after.get(section, {})
+        for key in dict.fromkeys([*values, *others]):
+            one, two = values.get(key), others.get(key)
             if one != two and f"{section}.{key}" not in ignored:
                 found.append(f"{section}.{key}: {one!r} -> {two!r}")
     return found

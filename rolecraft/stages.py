@@ -108,7 +108,8 @@ def require_order(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     Raises ContractError for an adapter whose roles are not those of its team, whichever stage it is of.
     """
     by_name = {stage.name: stage for stage in stages}
-    for stage in stages:
+    for place, stage in enumerate(stages):
+        _require_teacher(stage, {one.name: one for one in stages[:place]})
         told, made = stage.recipe.team, stage.recipe.adapter
         if gate := adapters.find(made.name).gate(made.settings):
             gate.check(team.find(told.preset, instructions=told.instructions))
@@ -122,6 +123,24 @@ def require_order(stages: Sequence[Stage]) -> tuple[Stage, ...]:
                 f"adapter, or let this one start from {BASE}"
             )
     return tuple(stages)
+
+
+def _require_teacher(stage: Stage, earlier: Mapping[str, Stage]) -> None:
+    """Raise SettingsError for a teacher that is no earlier stage, or one that cannot be merged."""
+    name = stage.recipe.on_policy.stage if stage.recipe.on_policy else None
+    if name is None:
+        return
+    if name not in earlier:
+        known = ", ".join(earlier) or "none"
+        raise SettingsError(
+            f"the teacher of stage {stage.name!r} is {name!r}, which is no earlier stage; there are {known}"
+        )
+    before = earlier[name].recipe.adapter
+    if adapters.find(before.name).gate(before.settings) is not None:
+        raise SettingsError(
+            f"the teacher of stage {stage.name!r} is {name!r}, whose adapter {str(before.name)!r} cannot be merged "
+            "into its base; give that stage another adapter, or name its folder in on_policy.teacher_adapter"
+        )
 
 
 def to_dict(stages: Sequence[Stage]) -> dict[str, Any]:

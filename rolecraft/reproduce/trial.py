@@ -129,6 +129,7 @@ def probe(recipe: Recipe, folder: Path) -> Tuning:
     data = recipe.data
     if data.benchmark:
         data = replace(data, size=_PROBED * recipe.training.per_device_train_batch_size)
+    recipe = stages.taught(recipe, lambda _: recipe.model.base)  # as fast as the stage that is not there yet
     training = replace(recipe.training, max_steps=_PROBED, logging_steps=_PROBED // 3, save_steps=0)
     recipe = replace(recipe, training=training, data=data)
     shutil.rmtree(folder, ignore_errors=True)
@@ -187,10 +188,14 @@ def _stage(told: Stage, place: Path, done: Mapping[str, _Stage]) -> _Stage:
     """Return a stage with the base that it starts from, which is made of those `done` if it is not there yet."""
     recipe = told.recipe
     if told.start is not None:
-        start = done[told.start]
-        settings = replace(recipe.model, base=start.recipe.model.base)
-        recipe = stages.on(recipe, stages.merge(start.adapter, settings, start.folder / stages.MERGED))
+        recipe = stages.on(recipe, _merged(done[told.start], recipe))
+    recipe = stages.taught(recipe, lambda name: _merged(done[name], told.recipe))
     return _Stage(recipe, place / told.name, recipe.training.max_steps)
+
+
+def _merged(done: _Stage, recipe: Recipe) -> str:
+    settings = replace(recipe.model, base=done.recipe.model.base)
+    return stages.merge(done.adapter, settings, done.folder / stages.MERGED)
 
 
 def _tune(stage: _Stage) -> None:

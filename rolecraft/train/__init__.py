@@ -38,7 +38,7 @@ from rolecraft.recipe import (
 )
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import card, data, memory, precision
+from rolecraft.train import card, data, distilling, memory, on_policy, precision
 from rolecraft.train.batches import Alike, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
@@ -70,6 +70,8 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
 
 
 def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
+    if recipe.on_policy is not None:
+        return _distil(recipe, output_dir, resume)
     recipe = precision.decide(recipe, output_dir, resume)
     if recipe.training.processes > 1 and not workers.is_worker():
         _resumable(recipe, output_dir, resume)
@@ -95,6 +97,23 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    return output_dir
+
+
+def _distil(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
+    """Distil on-policy: the tasks are played, and there are no examples to prepare."""
+    on_policy.check(recipe)
+    recipe = precision.decide(recipe, output_dir, resume)
+    checkpoint = _resumable(recipe, output_dir, resume)
+    Run(output_dir).write_settings(recipe_to_dict(recipe))
+    _say_where(checkpoint, remove_broken(output_dir), resume)
+    student, teacher, players = distilling.load(recipe)
+    work = _Work(recipe, student, players, student.gate, Data((), 0, 0, (), ""))
+    if checkpoint:
+        _require_fit(checkpoint.folder, student.model)
+    started = (checkpoint.folder, checkpoint.facts) if checkpoint else None
+    pair = on_policy.Work(recipe, student, teacher, players, output_dir, partial(_accompany, work, output_dir))
+    _move_up(distilling.distil(pair, started), output_dir)
     return output_dir
 
 
@@ -304,6 +323,11 @@ def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
     if loads := adapters.find(work.recipe.adapter.name).loads(trainer.model):
         (finished / adapters.ROUTER_LOAD).write_text(json.dumps(loads) + "\n", encoding="utf-8")
     (finished / "README.md").write_text(card.write(work.recipe, _facts(trainer, work, output_dir)), encoding="utf-8")
+    _move_up(finished, output_dir)
+
+
+def _move_up(finished: Path, output_dir: Path) -> None:
+    """Move what is finished to the top of the run folder, last the file that makes it an adapter."""
     for path in sorted(finished.iterdir(), key=lambda path: path.name in bases.MARKS):
         path.replace(output_dir / path.name)
     finished.rmdir()

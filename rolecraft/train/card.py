@@ -166,6 +166,11 @@ def _front_matter(recipe: Recipe, facts: Facts) -> dict[str, Any]:
 
 def _data(recipe: Recipe) -> str:
     data = recipe.data
+    if recipe.on_policy is not None:
+        return (
+            f"What the {recipe.on_policy.player} played of the benchmark `{data.benchmark}`, split `{data.split}`, "
+            f"seed {data.seed}, scored token by token by the teacher `{recipe.on_policy.teacher}`"
+        )
     if data.benchmark:
         return f"Reference solutions of the benchmark `{data.benchmark}`, split `{data.split}`, seed {data.seed}"
     if data.sources:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,14 @@ def on(recipe: Recipe, base: str) -> Recipe:
     return replace(recipe, model=replace(recipe.model, base=base))
 
 
+def taught(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
+    """Return the recipe with its teacher where it lies, if that is a stage; `place` tells it by the stage's name."""
+    told = recipe.on_policy
+    if told is None or told.stage is None:
+        return recipe
+    return replace(recipe, on_policy=replace(told, teacher=place(told.stage)))
+
+
 def _run(stage: Stage, run_dir: Path, left: Mapping[str, str], title: str) -> str:
     """Run a stage unless it is finished, and return the digest of what it left; `left` has those of the others."""
     folder = run_dir / stage.name
@@ -105,6 +113,7 @@ def _run(stage: Stage, run_dir: Path, left: Mapping[str, str], title: str) -> st
     print(f"{title}, starts from {stage.start or stage.recipe.model.base}", flush=True)
     _write(folder, _Record(inputs))
     recipe = on(stage.recipe, _start(stage, run_dir))
+    recipe = taught(recipe, lambda name: _merged(name, stage.recipe.model, run_dir))
     if (folder / "settings.yaml").exists():  # the base's place may have changed, nothing else has
         recipe = precision.decide(recipe, folder, resume=True)
         Run(folder).write_settings(recipe_to_dict(recipe))
@@ -118,10 +127,15 @@ def _start(stage: Stage, run_dir: Path) -> str:
     """Return the base that a stage starts from, made if it is not there yet."""
     if stage.start is None:
         return stage.recipe.model.base
-    before = run_dir / stage.start
+    return _merged(stage.start, stage.recipe.model, run_dir)
+
+
+def _merged(name: str, settings: ModelSettings, run_dir: Path) -> str:
+    """Return the base with what a finished stage left merged in, made if it is not there yet."""
+    before = run_dir / name
     told = contract.read(before)
     assert told is not None, before  # a finished stage has its papers
-    return merge(before, replace(stage.recipe.model, base=contract.base_of(told, before)), before / MERGED)
+    return merge(before, replace(settings, base=contract.base_of(told, before)), before / MERGED)
 
 
 def _require_new(stages: Sequence[Stage], output_dir: Path, resume: bool) -> None:
@@ -144,10 +158,18 @@ def _inputs(stage: Stage, left: Mapping[str, str]) -> dict[str, Any]:
     # its weights tell the base, wherever it lies
     base = settings["model"].pop("base")
     start = bases.digest(base) if stage.start is None else left[stage.start]
-    told: dict[str, Any] = json.loads(
-        json.dumps({"settings": settings, "start": start, "data": _digests(stage.recipe)})
-    )
+    inputs = {"settings": settings, "start": start, "data": _digests(stage.recipe), **_teacher(stage.recipe, left)}
+    told: dict[str, Any] = json.loads(json.dumps(inputs))
     return told
+
+
+def _teacher(recipe: Recipe, left: Mapping[str, str]) -> dict[str, str]:
+    """Return the digest of the teacher's weights, of a recipe that has one."""
+    told = recipe.on_policy
+    if told is None:
+        return {}
+    place = told.teacher_adapter or told.teacher
+    return {"teacher": bases.digest(place) if told.stage is None else left[told.stage]}
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:

@@ -283,6 +283,11 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         """Give the signals back."""
         self._restore()
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came, for a loop that is no Trainer's."""
+        return self._asked
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._anyone_asked(args, state.global_step):
             self.stopped = state.global_step < state.max_steps

@@ -1,0 +1,129 @@
+"""What a run that learns from play goes on from: the trained weights, the optimizer, the schedule, the dice and counts.
+
+Not covered: several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import get_scheduler
+
+from rolecraft.model import no_bar
+from rolecraft.recipe import TrainingSettings
+from rolecraft.train.checkpoints import folders, mark_whole
+
+Accompany = Callable[[Path, Path], None]
+"""Writes into the first folder what an adapter needs beside it; the second is where that will be."""
+_FILE = "policy.pt"
+BEST = "best"
+"""The folder of the best checkpoint by the validation tasks, beside the others."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """A policy while it is tuned: the step that is done, and what its next one depends on."""
+
+    model: Any
+    optimizer: Any
+    scheduler: Any
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+
+    def count(self, name: str, more: int) -> None:
+        """Add to a count that outlives the process."""
+        self.counts[name] = self.counts.get(name, 0) + more
+
+
+def begin(model: Any, training: TrainingSettings) -> Progress:
+    """Return a policy that has learned nothing yet."""
+    chosen = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(chosen, lr=training.learning_rate, weight_decay=training.weight_decay)
+    steps, warm = training.max_steps, training.warmup_steps
+    warmup = round(warm * steps) if warm < 1 else int(warm)
+    return Progress(model, optimizer, get_scheduler(training.lr_scheduler_type, optimizer, warmup, steps))
+
+
+def save(progress: Progress, run: Path, accompany: Accompany, facts: Mapping[str, Any], limit: int) -> Path:
+    """Write a whole checkpoint and what its adapter needs beside it, then remove those before the last `limit`."""
+    folder = run / f"checkpoint-{progress.step}"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_model(progress.model, folder, accompany)
+    torch.save(
+        {
+            "trained": {name: one.detach() for name, one in progress.trained.items()},
+            "optimizer": progress.optimizer.state_dict(),
+            "scheduler": progress.scheduler.state_dict(),
+            "dice": torch.get_rng_state(),
+            "best": progress.best,
+            "counts": progress.counts,
+        },
+        folder / _FILE,
+    )
+    mark_whole(folder, {**facts, "step": progress.step})
+    for old in folders(run)[:-limit]:
+        shutil.rmtree(old)
+    return folder
+
+
+def write_model(model: Any, folder: Path, accompany: Accompany, place: Path | None = None) -> None:
+    """Write the tuned part and what belongs beside it; `place` is where the folder will be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with no_bar():
+        model.save_pretrained(str(folder))
+    accompany(folder, place or folder)
+
+
+def restore(progress: Progress, folder: Path, step: int) -> None:
+    """Go on from a whole checkpoint, exactly."""
+    kept = torch.load(folder / _FILE, weights_only=True, map_location="cpu")
+    with torch.no_grad():
+        for name, one in progress.trained.items():
+            one.copy_(kept["trained"][name])
+    progress.optimizer.load_state_dict(kept["optimizer"])
+    progress.scheduler.load_state_dict(kept["scheduler"])
+    torch.set_rng_state(kept["dice"])
+    progress.step, progress.best, progress.counts = step, kept["best"], kept["counts"]
+
+
+def keep_best(progress: Progress, run: Path, score: float, accompany: Accompany) -> bool:
+    """Keep the policy as the best if no checkpoint before it scored as high; tell whether it did."""
+    if progress.best and score <= progress.best["score"]:
+        return False
+    progress.best = {"step": float(progress.step), "score": score}
+    unfinished = run / f"{BEST}.partial"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_model(progress.model, unfinished, accompany, run / BEST)
+    weights = {name: one.detach() for name, one in progress.trained.items()}
+    torch.save(weights, unfinished / _FILE)
+    (unfinished / "score.json").write_text(json.dumps(progress.best) + "\n", encoding="utf-8")
+    shutil.rmtree(run / BEST, ignore_errors=True)
+    unfinished.rename(run / BEST)
+    return True
+
+
+def take_best(progress: Progress, run: Path) -> None:
+    """Give the policy the weights of the best checkpoint, if there is one."""
+    if not progress.best:
+        return
+    kept = torch.load(run / BEST / _FILE, weights_only=True, map_location="cpu")
+    with torch.no_grad():
+        for name, one in progress.trained.items():
+            one.copy_(kept[name])
+
+
+def gradient_norm(parameters: Sequence[torch.nn.Parameter], most: float) -> float:
+    """Cut the gradient to the norm `most` (0: not at all), and return what it was."""
+    return float(torch.nn.utils.clip_grad_norm_(parameters, most if most > 0 else float("inf")))

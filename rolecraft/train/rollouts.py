@@ -1,0 +1,148 @@
+"""From played episodes to rows of exact tokens: what a reply was drawn from, and which tokens the player chose.
+
+Nothing is tokenised again: the ids are those that the engine read and wrote. A reply whose prompt extends a row joins
+it, so an episode of a team whose views only append is one row. Distillation and reinforcement train on these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from rolecraft.errors import DataError
+from rolecraft.gate import Gate
+from rolecraft.renderers import Renderer
+from rolecraft.team import Team
+from rolecraft.types import Trajectory, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence of an episode; all but `source` and `start` align, (T,).
+
+    `chosen` marks the tokens that the player chose: neither context nor what a grammar forced. `logprobs` are the
+    engine's, 0 on context; `steps` number the replies over the episode, -1 on context; `speakers` are None on context.
+    `start` is where the last reply's header begins.
+    """
+
+    ids: tuple[int, ...] = ()
+    chosen: tuple[bool, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    steps: tuple[int, ...] = ()
+    speakers: tuple[str | None, ...] = ()
+    start: int = 0
+    source: str = ""
+
+    def roles(self, gate: Gate | None) -> tuple[int, ...]:
+        """Return the tokens' role ids under a gate, none without one."""
+        return () if gate is None else gate.ids(self.speakers, str(self.speakers[-1]), self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows as padded tensors (B, T); `extra` are values of each token by name, cut like the targets by `of_targets`."""
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def of_targets(self, name: str) -> torch.Tensor:
+        """Return an extra's values (N,) at the tokens that are trained, in reading order."""
+        chosen_BT = self.weights > 0
+        chosen_BT[:, 0] = False  # nothing comes before it
+        return self.extra[name][chosen_BT]
+
+
+def rows(trajectory: Trajectory, team: Team, renderer: Renderer, *, packs: bool) -> list[Row]:
+    """Return the rows of an episode; with `packs` a reply joins the row that its prompt extends.
+
+    Raises DataError for an episode whose prompts are rendered otherwise than the engine read them.
+    """
+    found: list[Row] = []
+    for step, (turn, place) in enumerate(_placed(trajectory)):
+        role = team.role(turn.speaker)
+        tools = role.tools(trajectory.task.tools)
+        opening = renderer.opening(role.view(trajectory.messages[:place]), tools, turn.speaker)
+        if opening.ids != turn.prompt_ids:
+            raise DataError(
+                f"episode {trajectory.id!r}: the prompt of reply {step} is rendered otherwise than the engine read it; "
+                "play and train with the same renderer, team and tools"
+            )
+        before = found.pop() if packs and found and turn.prompt_ids[: len(found[-1].ids)] == found[-1].ids else Row()
+        extended = _context(before, turn.prompt_ids, opening.speakers)
+        start = len(turn.prompt_ids) - len(renderer.header(turn.speaker))
+        found.append(replace(_reply(extended, turn, step), start=start, source=trajectory.id))
+    return found
+
+
+def _placed(trajectory: Trajectory) -> Iterator[tuple[Turn, int]]:
+    """Yield each turn with the place of its message."""
+    messages, place = trajectory.messages, len(trajectory.task.messages)
+    for turn in trajectory.turns:
+        while place < len(messages) and messages[place] != turn.message:
+            place += 1
+        if place == len(messages):
+            raise DataError(f"episode {trajectory.id!r}: a reply is not among its messages; keep its record whole")
+        yield turn, place
+        place += 1
+
+
+def _context(row: Row, ids: Sequence[int], speakers: Sequence[str | None]) -> Row:
+    new = len(ids) - len(row.ids)
+    return Row(
+        tuple(ids),
+        row.chosen + (False,) * new,
+        row.logprobs + (0.0,) * new,
+        row.steps + (-1,) * new,
+        row.speakers + tuple(speakers[len(row.ids) :]),
+    )
+
+
+def _reply(row: Row, turn: Turn, step: int) -> Row:
+    count = len(turn.token_ids)
+    forced = turn.forced or (False,) * count
+    return Row(
+        row.ids + turn.token_ids,
+        row.chosen + tuple(not one for one in forced),
+        row.logprobs + turn.logprobs,
+        row.steps + (step,) * count,
+        row.speakers + (turn.speaker,) * count,
+    )
+
+
+def batch(
+    chosen: Sequence[Row],
+    pad_id: int,
+    values: dict[str, list[Sequence[float]]],
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Return rows as one batch, padded on the right, with `values` of each row's tokens by name.
+
+    A token's weight is 1 if the player chose it; replies of different rows have different numbers in extra `steps`.
+    """
+    width = max(len(row.ids) for row in chosen)
+    most = 1 + max(max(row.steps) for row in chosen)
+
+    def padded(lists: Sequence[Sequence[float]], fill: float, kind: torch.dtype) -> torch.Tensor:
+        return torch.tensor([[*one, *[fill] * (width - len(one))] for one in lists], dtype=kind, device=device)
+
+    steps = [[number + most * place for number in row.steps] for place, row in enumerate(chosen)]
+    extra = {name: padded(lists, 0.0, torch.float32) for name, lists in values.items()}
+    extra["steps"] = padded(steps, -1, torch.long)
+    extra["logprobs"] = padded([row.logprobs for row in chosen], 0.0, torch.float32)
+    return Batch(
+        padded([row.ids for row in chosen], pad_id, torch.long),
+        padded([row.chosen for row in chosen], 0.0, torch.float32),
+        extra,
+    )
+
+
+def roles_of(chosen: Sequence[Row], gate: Gate | None, device: torch.device | str = "cpu") -> torch.Tensor | None:
+    """Return the rows' role ids (B, T), -1 on padding; None without a gate."""
+    if gate is None:
+        return None
+    width = max(len(row.ids) for row in chosen)
+    told = [row.roles(gate) for row in chosen]
+    return torch.tensor([[*one, *[-1] * (width - len(one))] for one in told], device=device)
