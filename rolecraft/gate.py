@@ -73,6 +73,6 @@ class Gate:
             )
         if self.assignment == "stream" and not team.appends_only:
             raise ContractError(
-                f"the roles of team {team.name!r} see different texts, so their tokens cannot be one stream; "
+                f"the roles of team {team.name!r} see different texts or tools, so their tokens cannot be one stream; "
                 "set adapter.assignment to 'reencode' or 'activated'"
             )

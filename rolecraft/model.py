@@ -170,10 +170,14 @@ def save_tokenizer(loaded: Loaded, players: Team, folder: Path) -> None:
     """Save the tokenizer with a template that prompts the first of `players` as the renderer does."""
     tokenizer, renderer = copy.deepcopy(loaded.tokenizer), loaded.renderer
     first = players.role(players.first)
-    template = renderers.write_template(
-        renderer.format, first.name, first.instructions, tags_are_tokens=renderer.tags_are_tokens
+    tokenizer.chat_template = renderers.write_template(
+        renderer.format,
+        first.name,
+        first.instructions,
+        reminder=first.reminder,
+        told_tools=first.told_tools,
+        tags_are_tokens=renderer.tags_are_tokens,
     )
-    tokenizer.chat_template = template if first.told_tools else f"{{%- set tools = none -%}}\n{template}"
     if (name := contract.name_of(renderer)) != contract.OWN:
         tokenizer.init_kwargs["rolecraft_renderer"] = name
     if renderer.format.template:  # told instructions, the one that is saved would tell them twice

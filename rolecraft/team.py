@@ -54,7 +54,8 @@ class Role:
     Where replies are constrained, `choice` says whether its replies call tools, and `next_roles` by which words they
     may designate who speaks next, a calling role's being its name; a role that may designate some must. One that is
     not `told_tools` sees none of the task's tools, though it sees what they were asked and answered. With a `form` it
-    acts by that, and is told of the tools in its words.
+    acts by that, and is told of the tools in its words. `instructions` open what a role sees; a `reminder` is the last
+    of it, each time it speaks, and `{said}` in it stands for the message before, which it then sees only there.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Role:
     next_roles: tuple[str, ...] = ()
     told_tools: bool = True
     form: Form | None = None
+    reminder: str = ""
 
     @property
     def calls_tools(self) -> bool:
@@ -79,18 +81,28 @@ class Role:
 
         The instructions open the system message, and with a `form` the task's `tools` stand there too. A view that only
         ever appends lets the roles share one key-value cache (assignment `stream`); it does so as long as all roles of
-        a team carry the same instructions.
+        a team carry the same instructions, and no reminder, which is told anew each time.
         """
         told = self.instructions
         if self.form is not None:
             told = "\n\n".join(filter(None, (told, self.form.tell(tools) if self.told_tools else "")))
             messages = self.form.shown(messages)
+        seen = self._reminded(messages) if self.reminder else tuple(messages)
         if not told:
-            return tuple(messages)
-        if messages and messages[0].role == "system":
-            head = messages[0].edited(content=f"{told}\n\n{messages[0].content}".strip())
-            return (head, *messages[1:])
-        return (Message("system", told), *messages)
+            return seen
+        if seen and seen[0].role == "system":
+            head = seen[0].edited(content=f"{told}\n\n{seen[0].content}".strip())
+            return (head, *seen[1:])
+        return (Message("system", told), *seen)
+
+    def _reminded(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        if "{said}" not in self.reminder or not messages or messages[-1].role != "assistant":
+            return (*messages, Message("user", self.reminder.replace("{said}", "")))
+        return (*messages[:-1], Message("user", self.reminder.replace("{said}", messages[-1].content)))
+
+    def untold(self) -> Role:
+        """Return this role, told nothing but the conversation and its tools."""
+        return replace(self, instructions="", reminder="")
 
     def tools(self, tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
         """Return which of the task's tools this role is told of; it belongs to the view, and is shared as widely."""
@@ -129,7 +141,8 @@ class Team:
     @property
     def appends_only(self) -> bool:
         """Whether every view extends every earlier one, which sharing one key-value cache needs."""
-        return len({(role.instructions, role.told_tools) for role in self.roles}) == 1
+        alike = len({(role.instructions, role.told_tools) for role in self.roles}) == 1
+        return alike and not any(role.reminder for role in self.roles)
 
     def role(self, speaker: str) -> Role:
         """Return the role called `speaker`; raises NotFound naming the roles there are."""
@@ -147,7 +160,7 @@ def find(name: str | Path, *, instructions: bool = True) -> Team:
     team: Team = catalog.find("teams", name).TEAM
     if instructions:
         return team
-    return replace(team, roles=tuple(replace(role, instructions="") for role in team.roles))
+    return replace(team, roles=tuple(role.untold() for role in team.roles))
 
 
 def divided(messages: Sequence[Message], team: Team) -> tuple[Message, ...]:

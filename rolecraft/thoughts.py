@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rolecraft.importers import NO_TOOL_FITS
+from rolecraft.importers import GIVE_UP, NO_TOOL_FITS
 from rolecraft.types import Message, Trajectory
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -45,6 +45,8 @@ def _thought(messages: Sequence[Message], place: int, asks_for: Sequence[str] | 
         return f"{failed}I use {' and '.join(uses)}."
     if reply.content == NO_TOOL_FITS:
         return "No tool fits."
+    if reply.content == GIVE_UP:
+        return f"{failed}This leads nowhere."
     if asks_for is not None:
         return f"{' or '.join(asks_for) or 'A tool'} fits, but a required value is missing."
     if results:

@@ -175,6 +175,23 @@ def test_an_executor_that_calls_nothing_is_told_so():
     assert record.messages[3].content == "error: no call was written"
 
 
+def test_an_episode_that_its_team_gives_up_has_no_answer():
+    planner = "The sum of 2 and 3 is 5, which is no answer. Next: give up."
+    record = run(Scripted([says(planner)]), "alpha_umi")
+    assert (record.stop, len(record.turns)) == ("gave_up", 1)
+    concluded = run(Scripted([says("It is known. Next: conclusion."), says("5")]), "alpha_umi")
+    assert (concluded.stop, concluded.messages[-1].speaker) == ("answered", "summarizer")
+
+
+def test_each_role_is_asked_with_the_tools_and_the_last_word_that_are_its():
+    engine = Scripted([says("Add them. Next: caller."), call(2, 3), says("Done. Next: conclusion."), says("5")])
+    asyncio.run(agent.episode(opener()(), team.find("alpha_umi"), engine))
+    told = [(prompt.speaker, bool(prompt.tools), prompt.messages[-1].role) for prompt in engine.asked]
+    assert told == [(who, who != "summarizer", "user") for who in ("planner", "caller", "planner", "summarizer")]
+    assert "Add them. Next: caller." in engine.asked[1].messages[-1].content
+    assert [message.role for message in engine.asked[1].messages] == ["system", "user", "user"]
+
+
 def test_the_same_call_again_and_again_ends_the_episode():
     record = run(Scripted([call(2, 3)]), settings=agent.Settings(max_repeats=2, max_turns=50))
     assert record.stop == "repeated_call"

@@ -226,7 +226,7 @@ def test_a_format_whose_calls_have_no_fixed_beginning_is_refused(nano_tokenizer)
         write(Renderer(form, nano_tokenizer), Wanted(TOOLS), Limits())
 
 
-@pytest.mark.parametrize("role", ["a b", "x.y", ""])
+@pytest.mark.parametrize("role", ["a  b", " a", "x.y", ""])
 def test_a_role_that_cannot_be_named_is_refused(nano_tokenizer, role):
     with pytest.raises(DataError, match="cannot be named as the next one"):
         write(renderers.find(nano_tokenizer), Wanted(next_roles=(role,)), Limits())

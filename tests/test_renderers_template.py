@@ -36,6 +36,25 @@ def test_the_saved_template_prompts_as_the_renderer_does(name: str, speaker: str
         assert ours == theirs(tokenizer, messages, as_json(tools), prompt=prompt)
 
 
+@pytest.mark.parametrize("name", catalog.names("renderers"))
+@pytest.mark.parametrize("told_tools", [True, False])
+def test_the_saved_template_reminds_and_leaves_tools_out_as_the_view_does(name: str, told_tools: bool) -> None:
+    renderer, tokenizer = renderer_and_tokenizer(name)
+    role = Role("planner", "Plan.", told_tools=told_tools, reminder="What's next?\nSay so.")
+    tokenizer.chat_template = write_template(
+        renderer.format,
+        role.name,
+        role.instructions,
+        reminder=role.reminder,
+        told_tools=told_tools,
+        tags_are_tokens=renderer.tags_are_tokens,
+    )
+    for messages, tools in conversations(dataclasses.replace(ANY, format=name)):
+        if messages[-1].role != "assistant":
+            ours = renderer.prompt(role.view(messages), role.tools(tools), role.name)
+            assert ours == theirs(tokenizer, messages, as_json(tools), prompt=True)
+
+
 def theirs(tokenizer, messages, tools, *, prompt: bool) -> tuple[int, ...]:
     text = tokenizer.apply_chat_template(
         [row(message) for message in messages], tools=tools or None, tokenize=False, add_generation_prompt=prompt

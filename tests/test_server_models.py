@@ -50,6 +50,15 @@ def test_the_cast_follows_from_who_may_end_an_episode(chosen, single_role, cast)
     assert (one.thinking_role, one.calling_role, one.answering_role) == cast
 
 
+def test_a_team_that_gives_up_tells_the_client_so():
+    umi = offer(team.find("alpha_umi"))
+    assert (umi.thinking_role, umi.calling_role, umi.answering_role) == ("planner", "caller", "summarizer")
+    assert umi.speaker_after(Message("assistant", "Next: give up.", speaker="planner"), "auto") == "summarizer"
+    assert umi.speaker_after(Message("assistant", "It cannot be done.", speaker="summarizer"), "auto") is None
+    assert umi.constraints("planner", "none") == ("none", ("conclusion", "give up"))
+    assert umi.constraints("planner", "required") == ("none", ("caller",))
+
+
 @pytest.mark.parametrize(
     ("message", "choice", "speaker"),
     [

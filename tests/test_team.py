@@ -4,7 +4,8 @@ import pytest
 
 from rolecraft import team
 from rolecraft.errors import NotFound
-from rolecraft.types import Message, ToolCall
+from rolecraft.team import Role
+from rolecraft.types import Message, ToolCall, ToolSpec
 
 CALL = (ToolCall("add", {"x": 1}),)
 
@@ -75,6 +76,45 @@ def test_a_misspelt_team_is_told_the_nearest():
 
 def test_without_instructions_the_roles_are_told_nothing():
     assert all(not role.instructions for role in team.find("mor", instructions=False).roles)
+
+
+@pytest.mark.parametrize(
+    ("text", "speaker", "given_up"),
+    [
+        ("I look. Next: caller.", "caller", False),
+        ("It is 3. next : Conclusion", "summarizer", False),
+        ("No tool fits. Next: give up.", None, True),
+        ("No tool fits. Next: give_up", None, True),
+        ("I think.", "caller", False),
+        ("", "caller", False),
+        ("Next: summarizer.", "caller", False),
+        ("Next: caller. And then: Next: conclusion.", "caller", False),
+    ],
+)
+def test_a_planner_designates_first_and_a_missing_marker_counts_as_caller(text, speaker, given_up):
+    umi, message = team.find("alpha_umi"), Message("assistant", text, speaker="planner")
+    assert (umi.next_speaker(message), umi.gives_up(message)) == (speaker, given_up)
+
+
+def test_a_lone_assistant_that_gives_up_is_a_planner_that_does():
+    messages = (Message("assistant", "<think>It fails.</think>I give up.", weight=0.5),)
+    (found,) = team.divided(messages, team.find("alpha_umi"))
+    assert (found.speaker, found.content, found.weight) == ("planner", "It fails. Next: give up.", 0.5)
+
+
+def test_what_roles_are_reminded_of_is_the_last_they_see_and_stands_in_for_what_it_quotes():
+    role = Role("caller", "Call.", reminder="The thought: {said} Go.")
+    asked, thought = Message("user", "2+3?"), Message("assistant", "Add {x}.", speaker="planner")
+    assert [m.content for m in role.view((asked, thought))] == ["Call.", "2+3?", "The thought: Add {x}. Go."]
+    assert [m.content for m in role.view((asked,))] == ["Call.", "2+3?", "The thought:  Go."]
+    assert role.untold().view((asked, thought)) == (asked, thought)
+    assert not team.Team("t", (role,), "caller", lambda m: None).appends_only
+
+
+def test_a_role_that_is_told_of_no_tools_shares_no_stream():
+    roles = (Role("a"), Role("b", told_tools=False))
+    assert not team.Team("t", roles, "a", lambda m: None).appends_only
+    assert roles[1].tools((ToolSpec("f", "f"),)) == ()
 
 
 def test_a_lone_assistants_messages_are_divided_among_the_roles():

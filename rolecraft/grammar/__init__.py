@@ -69,8 +69,10 @@ def write(
     """
     chosen = _chosen(wanted)
     for role in wanted.next_roles:
-        if not re.fullmatch(r"\w+", role):
-            raise DataError(f"role {role!r} cannot be named as the next one; use letters, digits and '_'")
+        if not re.fullmatch(r"\w+( \w+)*", role):
+            raise DataError(
+                f"role {role!r} cannot be named as the next one; use letters, digits, '_' and a space between"
+            )
     writer = ReplyWriter(renderer, limits, lead)
     if wanted.next_roles:
         reply = writer.thought(wanted.next_roles)

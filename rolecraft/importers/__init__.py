@@ -14,10 +14,10 @@ To add an importer, write `importers/x.py` with
 - `tools(path)`, if the source lists tools that no row needs: distractors.
 - `LEFT_OUT`, if the source annotates what was said: the keys whose values no trajectory has.
 
-A row without calls whose tools do not fit answers `NO_TOOL_FITS`. What a benchmark or a split wants to know of a row is
-in its task's reference: `services`, the names of what it is about, and `steps`, each reply that may be asked for: where
-it stands (`at`), its `calls`, none for a question or a refusal, its `services`, and for which tools a question asks
-(`asks_for`).
+A row without calls whose tools do not fit answers `NO_TOOL_FITS`, one that ends without an answer `GIVE_UP`. What a
+benchmark or a split wants to know of a row is in its task's reference: `services`, the names of what it is about, and
+`steps`, each reply that may be asked for: where it stands (`at`), its `calls`, none for a question or a refusal, its
+`services`, and for which tools a question asks (`asks_for`).
 
 No text of a row is lost: each string in it, or what it says as JSON, is in the trajectory, but for the format's own
 words for roles. Calls have ids `call_0`, `call_1`, ... where the format has none, and each tool message names the call
@@ -32,10 +32,13 @@ from typing import Protocol
 
 from rolecraft.types import Json, Trajectory
 
-__all__ = ["NO_TOOL_FITS", "Importer"]
+__all__ = ["GIVE_UP", "NO_TOOL_FITS", "Importer"]
 
 NO_TOOL_FITS = "No function fits."
 """What is answered where none of the tools can help."""
+
+GIVE_UP = "I give up."
+"""What is answered where the way that was taken led nowhere; a team that can give up does so instead."""
 
 
 class Importer(Protocol):

@@ -90,16 +90,26 @@ _TYPES = {"integer": "int", "number": "float", "boolean": "bool", "array": "list
 
 
 def write_template(
-    format: Format, speaker: str = "assistant", instructions: str = "", *, tags_are_tokens: bool = True
+    format: Format,
+    speaker: str = "assistant",
+    instructions: str = "",
+    *,
+    reminder: str = "",
+    told_tools: bool = True,
+    tags_are_tokens: bool = True,
 ) -> str:
     """Return the template of `format`; a prompt ends where `speaker` writes, who is told `instructions`.
 
-    The instructions open the system text, as `team.Role.view` has them. Where the call tags are no tokens, an argument
-    that quotes one is escaped.
+    The instructions open the system text, and a reminder ends a prompt, as `team.Role.view` has them; who is not
+    `told_tools` is told of none. Where the call tags are no tokens, an argument that quotes one is escaped.
     """
+    parts = [] if told_tools else ["{%- set tools = none -%}\n"]
+    if reminder:
+        last = f"[{{'role': 'user', 'content': {_quoted(reminder)}}}]"
+        parts.append(_if("add_generation_prompt", f"{{%- set messages = messages + {last} -%}}") + "\n")
     if format.template:
-        return _own(format, format.template, instructions)
-    parts = [
+        return "".join([*parts, "{{- '' }}" if parts else "", _own(format, format.template, instructions)])
+    parts += [
         _tools(format),
         _calls(format.calls, () if tags_are_tokens else format.calls.tags),
         _system_text(format, instructions),
