@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "repeats",
         "step",
         "agent",
+        "first_thought",
         "voting",
         "strategies",
         "remote",
@@ -58,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine",
     ),
     ("workers", "train", "rl"),
-    ("scores", "evaluate", "report", "server", "doctor", "tryout", "nano", "reproduce"),
+    ("scores", "evaluate", "collect", "report", "server", "doctor", "tryout", "nano", "reproduce"),
     ("commands",),
     ("cli",),
 )

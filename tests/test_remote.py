@@ -79,7 +79,7 @@ def test_told_in_the_prompt_not_to_call_a_model_is_told_so_in_words_and_its_text
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"prefix": "I think"}, "begin a reply with 'I think'"),
+        ({"prefix": "I think"}, "begun for it \\('I think'\\)"),
         ({"next_roles": ("executor",)}, "name one of"),
         ({"cache_scopes": ("alice",)}, "bound what it keeps"),
         ({"choice": "required", "tools": ()}, "there are no tools"),

@@ -76,9 +76,9 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
 def open(task: Task) -> Environment:
     """Open the task for one episode; raises DataError for a task of others, NotFound without the data."""
     told = task.reference
-    if not {"answer", "split", "search", "top_k"} <= told.keys():
+    if not {"answer", "split", "search", "top_k", "question"} <= told.keys():
         raise DataError(f"task {task.id!r} has no answer, split, search and top_k; only tasks of hotpotqa open here")
-    one = task.id if told["search"] == "question" else ""
+    one = told["question"] if told["search"] == "question" else ""
     tools = (_search(_public.folder("hotpotqa", _SOURCE), told["split"], one, told["top_k"]),) if task.tools else ()
     return Environment(task, Toolbox(tools), judge)
 
@@ -158,6 +158,7 @@ def _task(question: _Question, split: str, settings: Settings) -> Task:
         "split": split,
         "search": settings.search,
         "top_k": settings.top_k,
+        "question": question.id,
         "supporting": list(question.supporting),
     }
     asked = "\n\n".join(filter(None, (question.question, settings.form)))

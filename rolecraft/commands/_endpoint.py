@@ -74,7 +74,9 @@ def resolve(options: argparse.Namespace) -> tuple[remote.Settings, team.Team]:
         seconds=options.engine_seconds,
         cache=options.answer_cache,
     )
-    wishes = remote.Wishes(options.model, options.engine_tools)
+    wishes = remote.Wishes(
+        options.model, options.engine_tools, continues=getattr(options, "first_thought_prefix", False)
+    )
     found = remote.resolve(settings, wishes, team.find(name).speakers, read_key(options))
     return found, team.find(name, instructions=not (options.bare or found.knows_roles))
 

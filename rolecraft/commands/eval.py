@@ -6,12 +6,11 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rolecraft.commands import _asking, _endpoint, _overrides, _playing
+from rolecraft.commands import _asking, _endpoint, _playing, _tasks
 from rolecraft.commands._numbers import count, whole
 
 if TYPE_CHECKING:
@@ -23,15 +22,10 @@ if TYPE_CHECKING:
 
 GROUP = "measuring and showing"
 
-_ROWS = (".jsonl", ".json")
-_BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
-    text = "the name of a benchmark, its .py file, or a .jsonl file of tasks of your own (default: toolworld)"
-    parser.add_argument("benchmark", nargs="?", default="toolworld", help=text)
-    _overrides.add(parser, "KEY=VALUE", "set an option of the benchmark", beside="benchmark", listing=_listing)
+    _tasks.add_benchmark(parser)
     text = "which of its splits to play, several as a+b (default: those that it reports, else test, else all)"
     parser.add_argument("--split", help=text)
     text = "solved tasks shown before each question, where the benchmark has some to show (default: 0)"
@@ -67,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     player, players = _playing.player_and_team(options)
     _playing.settle_weights(player, options)
     extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
-    benchmark, own = _chosen(options)
+    benchmark, own = _tasks.chosen(options)
     split = options.split or evaluate.splits(benchmark)
     output = options.output or Path("runs") / f"eval-{Path(options.benchmark).stem}-{split}-{options.seed}"
     what = evaluate.Settings(
@@ -120,37 +114,3 @@ def _runs(folder: Path, split: str) -> dict[str, Run]:
 
     names = split.split("+")
     return {name: Run(folder / name if len(names) > 1 else folder) for name in names}
-
-
-def _chosen(options: argparse.Namespace) -> tuple[str | Path, dict[str, Any]]:
-    """Return the benchmark, and, of tasks of the user's own, its options; raises SettingsError for tools of others."""
-    from rolecraft.catalog import find, given
-    from rolecraft.errors import SettingsError
-
-    if Path(options.benchmark).suffix not in _ROWS:
-        if options.tools or options.system:
-            raise SettingsError(
-                f"{options.benchmark!r} has its own tools and conversations; --tools and --system are for a .jsonl "
-                "file of your own tasks"
-            )
-        return given(options.benchmark), {}
-    tools = tuple(map(given, options.tools))
-    return "tasks", {
-        "path": Path(options.benchmark),
-        "tools": tools,
-        "tool_seconds": options.tool_seconds,
-        "tool_chars": options.tool_chars,
-        "system": options.system,
-        "unsafe": options.unsafe,
-        "digest": find("benchmarks", "tasks").digest(tools),
-    }
-
-
-def _listing(words: Sequence[str]) -> str:
-    """Return the options of the benchmark that the words name, else of the default one."""
-    for name in (*(word for word in words if not word.startswith("-")), "toolworld"):
-        members = (_BENCHMARKS / f"{name}.py", _BENCHMARKS / name / "__init__.py")
-        for path in (Path(name),) if name.endswith(".py") else members:
-            if path.is_file():
-                return _overrides.settings_in(path, f"options of {name}")
-    return ""

@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from rolecraft import agent, catalog, loader
+from rolecraft import agent, catalog, first_thought, loader
 from rolecraft.errors import EngineError
 from rolecraft.settings import from_dict
 from rolecraft.strategies import Chosen
@@ -45,11 +45,13 @@ class Players:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
     strategy: Chosen | None = None
+    first_thought: bool = False
 
-    def episodes(self, chosen: Sequence[Task], engine: Engine) -> AsyncIterator[Trajectory]:
+    def episodes(self, chosen: Iterable[Task], engine: Engine) -> AsyncIterator[Trajectory]:
         """Yield each task's episode as it ends."""
         open_world = self._open_world()
         openers = (partial(open_world, task) for task in chosen)
+        player = agent.greedily if self.strategy is None else self.strategy.player()
         return agent.play(
             openers,
             self.team,
@@ -58,7 +60,7 @@ class Players:
             concurrency=self.concurrency,
             seed=self.seed,
             explain=self.explain,
-            player=agent.greedily if self.strategy is None else self.strategy.player(),
+            player=first_thought.prefixed(player) if self.first_thought else player,
         )
 
     def _open_world(self) -> Callable[[Task], Environment]:
@@ -70,15 +72,15 @@ class Players:
         return open_world
 
 
-def play(players: Players, chosen: Sequence[Task], open_engine: EngineOpener, keep: Keep, workers: int = 1) -> None:
+def play(players: Players, chosen: Iterable[Task], open_engine: EngineOpener, keep: Keep, workers: int = 1) -> None:
     """Give every task's episode to `keep`; raises EngineError for a worker that failed or died."""
     if workers > 1:
-        _play_in_workers(players, chosen, open_engine, keep, workers)
+        _play_in_workers(players, list(chosen), open_engine, keep, workers)
     else:
         asyncio.run(_play(players, chosen, open_engine, keep))
 
 
-async def _play(players: Players, chosen: Sequence[Task], open_engine: EngineOpener, keep: Keep) -> None:
+async def _play(players: Players, chosen: Iterable[Task], open_engine: EngineOpener, keep: Keep) -> None:
     with open_engine() as engine:
         async for episode in players.episodes(chosen, engine):
             keep(episode)

@@ -13,6 +13,16 @@ from rolecraft.errors import DataError
 from rolecraft.store import atomic
 from rolecraft.types import Json
 
+_ASKED = ".asked"
+
+
+def take_lost(folder: Path) -> int:
+    """Return how many requests were asked and never answered, as the kill of a process leaves them, and forget them."""
+    marks = list(folder.glob(f"*/*{_ASKED}"))
+    for mark in marks:
+        mark.unlink(missing_ok=True)
+    return len(marks)
+
 
 class AnswerCache:
     """A folder of answers; a damaged one is asked for again."""
@@ -27,10 +37,20 @@ class AnswerCache:
         except (OSError, UnicodeDecodeError, DataError):
             return None
 
+    def begin(self, url: str, body: Json) -> None:
+        """Note that a request is asked now; one that is never answered is a `lost` one."""
+        mark = self._mark(url, body)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
     def put(self, url: str, body: Json, answer: Json) -> None:
         """Keep an answer."""
         with atomic(self._path(url, body)) as unfinished:
             unfinished.write_text(wire.dumps(answer), encoding="utf-8")
+        self._mark(url, body).unlink(missing_ok=True)
+
+    def _mark(self, url: str, body: Json) -> Path:
+        return self._path(url, body).with_suffix(_ASKED)
 
     def _path(self, url: str, body: Json) -> Path:
         digest = hashlib.sha256(wire.dumps([url, body]).encode()).hexdigest()

@@ -101,6 +101,8 @@ class RemoteEngine:
         if self._cache and (known := self._cache.get(self.settings.url, body)) is not None:
             with suppress(DataError):
                 return completions(known, prompt, form)
+        if self._cache:
+            self._cache.begin(self.settings.url, body)
         began = time.monotonic()
 
         def read(answer: Json) -> tuple[Json, tuple[Completion, ...]]:

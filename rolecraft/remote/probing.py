@@ -8,12 +8,13 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from rolecraft.errors import DataError, EngineError, NotFound, SettingsError
 from rolecraft.remote.refusals import Misread, Refused
 from rolecraft.remote.replies import completions, read_logprobs
-from rolecraft.remote.requests import request_body
+from rolecraft.remote.requests import CONTINUE, request_body
 from rolecraft.remote.settings import Settings, ToolsForm
 from rolecraft.remote.transport import Transport
 from rolecraft.types import Json, Message, Prompt, Sampling, ToolSpec
@@ -25,10 +26,14 @@ _TOOL = ToolSpec("noop", "does nothing", {"type": "object", "properties": {}})
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the user says of who plays: `NAME` or `ROLE=NAME` each, and how tools are told of (`auto`: find out)."""
+    """What the user says of who plays: `NAME` or `ROLE=NAME` each, and how tools are told of (`auto`: find out).
+
+    `continues`: replies will be begun for the endpoint, which is found out to go on with them, or refused.
+    """
 
     models: Sequence[str] = ()
     tools: ToolsForm | Literal["auto"] = "auto"
+    continues: bool = False
 
 
 def resolve(settings: Settings, wishes: Wishes, roles: Sequence[str], key: str | None = None) -> Settings:
@@ -98,6 +103,9 @@ async def _resolve(
             models=_models(settings.url, listed, named, roles, ours),
             dialect="rolecraft" if ours else "openai",
         )
+        if wishes.continues:
+            await _require_continuing(transport, found, roles[0])
+            found = dataclasses.replace(found, continues=True)
         if wishes.tools != "auto":
             return dataclasses.replace(found, tools=wishes.tools)
         return found if ours else dataclasses.replace(found, tools=await _tools_form(transport, found, roles[0]))
@@ -178,6 +186,31 @@ async def _tools_form(transport: Transport, settings: Settings, role: str) -> To
         raise
     dropped = 0 < told <= await _prompt_tokens(transport, settings, without)
     return "prompt" if dropped else "native"
+
+
+async def _require_continuing(transport: Transport, settings: Settings, role: str) -> None:
+    """Raise EngineError for an endpoint that does not go on with a reply that is begun for it.
+
+    One that does reads a prompt that ends in the reply, and so fewer tokens than one that closes it and begins another.
+    """
+    begun = dataclasses.replace(_hello(role, ()), prefix="Hello. Hello. Hello.")
+    able = dataclasses.replace(settings, continues=True)
+    body = request_body(begun, able)
+    without = {key: value for key, value in body.items() if key not in CONTINUE}
+    read = partial(completions, prompt=begun, form="native")
+    try:
+        (one,), (other,) = await transport.post(body, read), await transport.post(without, read)
+    except (Refused, Misread) as error:
+        raise _cannot_continue(settings, f"it answers: {str(error)[:200]}") from error
+    if not 0 < one.turn.usage.prompt < other.turn.usage.prompt:
+        raise _cannot_continue(settings, "it reads as many tokens with continue_final_message as without")
+
+
+def _cannot_continue(settings: Settings, why: str) -> EngineError:
+    return EngineError(
+        f"the endpoint at {settings.url} does not go on with a reply that is begun for it ({why}); leave out "
+        "--first-thought-prefix, or use a local base, or a server that takes continue_final_message, as vLLM does"
+    )
 
 
 def _hello(role: str, tools: tuple[ToolSpec, ...]) -> Prompt:

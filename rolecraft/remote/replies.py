@@ -72,6 +72,8 @@ def read_message(said: Mapping[str, Json], form: ToolsForm, prompt: Prompt, fini
     leniently if the prompt asks for that.
     """
     message = dataclasses.replace(_message(said), speaker=prompt.speaker)
+    if prompt.prefix and not message.content.startswith(prompt.prefix):  # servers tell what they added
+        message = dataclasses.replace(message, content=prompt.prefix + message.content)
     if not prompt.tools or prompt.choice == "none" or message.tool_calls or message.unparsed is not None:
         return message
     text = message.content

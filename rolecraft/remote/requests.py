@@ -13,6 +13,9 @@ from rolecraft.types import Json, Message, Prompt
 
 _SEED_BITS = 31  # what every server takes
 
+CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
+"""Has a server go on with the last message, which is an assistant's, instead of writing another."""
+
 
 def told_format() -> Format:
     """Return the format in which tools are told of, and calls written, where they stand in the prompt."""
@@ -39,6 +42,7 @@ def request_body(prompt: Prompt, settings: Settings) -> dict[str, Json]:
         limit: sampling.max_tokens,
         **{key: value for key, value, asked in optional if asked},
         **(_tools(prompt) if settings.tools == "native" else {}),
+        **(CONTINUE if prompt.prefix else {}),
     }
 
 
@@ -48,7 +52,11 @@ def _check(prompt: Prompt, settings: Settings) -> None:
         raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
     held = prompt.choice not in ("auto", "none") or not prompt.parallel
     cannot = (
-        (prompt.prefix, f"begin a reply with {prompt.prefix!r}", "leave prefix empty"),
+        (
+            prompt.prefix and not settings.continues,
+            f"go on with a reply that is begun for it ({prompt.prefix[:40]!r}), as it takes no continue_final_message",
+            "leave the first-thought prefix out",
+        ),
         (prompt.next_roles, f"hold a reply to name one of {prompt.next_roles!r} next", "leave out --constrain"),
         (prompt.cache_scopes != ("",), "bound what it keeps of other prompts", "leave cache_scopes as they are"),
         (
@@ -78,8 +86,10 @@ def _tools(prompt: Prompt) -> dict[str, Json]:
 
 
 def _as_sent(prompt: Prompt, settings: Settings) -> list[Json]:
+    begun = [{"role": "assistant", "content": prompt.prefix}] if prompt.prefix else []
     if settings.dialect == "rolecraft" and settings.tools == "native":
-        return [wire.message_to_json(_for_our_server(message)) for message in prompt.messages]
+        own = [wire.message_to_json(_for_our_server(message)) for message in prompt.messages]
+        return [*own, *begun]
     if settings.tools == "native":
         listed = [_plain(message) for message in prompt.messages]
     else:
@@ -91,7 +101,7 @@ def _as_sent(prompt: Prompt, settings: Settings) -> list[Json]:
         listed.append({"role": "user", "content": f"Write the {prompt.speaker}'s message now, and nothing else."})
     if settings.tools == "prompt" and prompt.tools and prompt.choice == "none":
         listed.append({"role": "user", "content": "Call no tool now; answer in words."})
-    return _merged(listed)
+    return [*_merged(listed), *begun]
 
 
 def _for_our_server(message: Message) -> Message:

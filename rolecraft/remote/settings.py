@@ -43,6 +43,7 @@ class Settings:
     seconds: float = 120.0
     max_bytes: int = 8 << 20
     cache: Path | None = None
+    continues: bool = False
     logprobs: bool = False
 
     def __post_init__(self) -> None:

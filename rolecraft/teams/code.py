@@ -13,11 +13,12 @@ from rolecraft.team import Form, Role, Team
 from rolecraft.types import Message, ToolSpec
 
 _TEXT = (
-    "Solve the task step by step. In each step write a thought of a sentence or two, then one block of Python:\n"
-    "```python\n...\n```\n"
+    "Solve the task in steps. A step is a thought of a sentence or two and one block of Python, and nothing else:\n\n"
+    "There are three boxes of twelve pens, less five that were sold.\n"
+    "```python\npens = 3 * 12 - 5\nprint(pens)\n```\n\n"
     "The block is run, and you are told what it prints and the value of its last line; variables stay from step to "
-    "step. Let Python do all arithmetic. Once you know the answer, call final_answer(value) in a block, which ends the "
-    "task."
+    "step. Let Python do all arithmetic. Once you know the answer, call final_answer with it in a block, such as "
+    "final_answer(pens), which ends the task."
 )
 
 
