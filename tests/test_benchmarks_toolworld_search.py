@@ -82,8 +82,8 @@ def test_the_reach_of_each_split():
     numbers = {
         split: [int(n) for task in drawn(split) for n in re.findall(r"\d+", asked(task))] for split in EVERYWHERE
     }
-    assert max(numbers["train"] + numbers["test"] + numbers["hops"]) < 100
-    assert max(numbers["numbers"]) > 9_000
+    assert max(numbers["train"] + numbers["test"] + numbers["hops"]) < 10
+    assert max(numbers["numbers"]) > 90
     assert {hops_of(task) for task in drawn("hops")} == {4, 5}
 
 
@@ -127,8 +127,9 @@ async def scores(policy: str, split: str) -> float:
 
 
 @pytest.mark.parametrize("policy", policies.POLICIES)
-def test_no_trivial_policy_gets_anything(policy):
-    assert asyncio.run(scores(policy, "test")) <= 0.02
+def test_no_trivial_policy_gets_more_than_luck_with_small_numbers(policy):
+    assert asyncio.run(scores(policy, "test")) <= 0.1
+    assert asyncio.run(scores(policy, "numbers")) <= 0.02
 
 
 def test_a_fact_that_was_not_looked_up_is_no_right_solution():

@@ -17,17 +17,20 @@ from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far a question reaches: its hops, and the bounds of the numbers in it; `factors` are those of products."""
+    """How far a question reaches: its hops, and the bounds of the numbers in it; `factors` are those of products.
+
+    Near, numbers have one digit: a model of a million parameters learns such sums by heart, and no others.
+    """
 
     hops: tuple[int, int] = (1, 3)
-    numbers: tuple[int, int] = (12, 99)
-    factors: tuple[int, int] = (2, 9)
+    numbers: tuple[int, int] = (3, 9)
+    factors: tuple[int, int] = (2, 3)
 
 
 NEAR = Reach()
 FAR: Mapping[str, Reach] = {
     "hops": replace(NEAR, hops=(4, 5)),
-    "numbers": replace(NEAR, numbers=(1_000, 9_999), factors=(12, 99)),
+    "numbers": replace(NEAR, numbers=(10, 99), factors=(4, 9)),
 }
 """The reach of training and of the splits that test words; and of those that test the reach itself."""
 
@@ -92,7 +95,7 @@ def draw(random: Random, words: Vocabulary, reach: Reach, numbers: int) -> Chain
     """Return a world and a chain in it that ends in so many numbers of one entity.
 
     Every entity has every relation and every topic, so that a hop left out gives a wrong number and not nothing. A
-    relation leads each entity to another and no two to the same one; no two numbers are equal.
+    relation leads each entity to another and no two to the same one; a topic has different numbers.
     """
     hops = random.randint(*reach.hops)
     names = vocabulary.entities(random, words, max(random.randint(*_ENTITIES), hops + 2))
@@ -100,8 +103,8 @@ def draw(random: Random, words: Vocabulary, reach: Reach, numbers: int) -> Chain
     topics = random.sample(words.topics, 2)
     leads = _relations(names, relations, _shifts(random, len(names), len(relations)))
     low, high = reach.numbers
-    values = iter(random.sample(range(low, high + 1), len(names) * len(topics)))
-    has = {(topic, name): str(next(values)) for topic in topics for name in names}
+    values = {topic: random.sample(range(low, high + 1), len(names)) for topic in topics}
+    has = {(topic, name): str(values[topic][place]) for topic in topics for place, name in enumerate(names)}
     at, taken = names[0], list[Fact]()
     for relation in relations[: hops - 1]:
         taken.append(Fact(relation, at, leads[relation, at]))

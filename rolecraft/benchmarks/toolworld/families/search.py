@@ -1,7 +1,7 @@
 """Questions of one to three hops over passages that must be searched, and a sum with what was found.
 
 The agent searches and hands the sum to a calculator. Without tools the question comes with the passages that the
-agent's own searches return, in random order, and the sum is worked out in writing: the same questions and the same
+agent's own searches return, in random order, and the sum is done in writing: the same questions and the same
 facts for both, as Agent Distillation (arXiv 2505.17612) compares an agent with a chain of thought that has retrieved
 passages.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from rolecraft.benchmarks.toolworld import asking, facts, supply, working
+from rolecraft.benchmarks.toolworld import asking, facts, supply
 from rolecraft.benchmarks.toolworld.draft import HAVE_RESULT, Draft, Needed, Step
 from rolecraft.benchmarks.toolworld.facts import Chain, Reach
 from rolecraft.benchmarks.toolworld.families import Options
@@ -45,7 +45,8 @@ def draw(random: Random, words: Vocabulary, options: Options) -> Draft:
     shown = _shown(search, chain)
     random.shuffle(shown)
     told = " ".join(fact.told for fact in chain.steps)
-    return replace(plain, system="\n".join(("Passages:", *shown)), closing=f"{told} {working.write(problem)}")
+    sum_done = f"I need {problem.expression}={problem.value}."
+    return replace(plain, system="\n".join(("Passages:", *shown)), closing=f"{told} {sum_done}")
 
 
 def _posed(random: Random, words: Vocabulary, reach: Reach, sign: str, chain: Chain) -> Problem:
@@ -55,9 +56,11 @@ def _posed(random: Random, words: Vocabulary, reach: Reach, sign: str, chain: Ch
         second = int(chain.found[1].value)
         question = asking.ask(random, facts.BOTH, {**values, "second": chain.topics[1]}, words.sentences)
         return _problem(question, first, "+", second)
-    bounds = {"+": reach.numbers, "-": (reach.numbers[0] // 2, first - 1), "*": reach.factors}[sign]
-    number = random.randint(*bounds)
-    number -= sign == "-" and 2 * number == first  # or the question would say the answer
+    if sign == "-":
+        left = [number for number in range(1, first) if 2 * number != first]  # or the question would say the answer
+        number = random.choice(left)
+    else:
+        number = random.randint(*(reach.numbers if sign == "+" else reach.factors))
     posed = {"+": facts.PLUS, "-": facts.MINUS, "*": facts.TIMES}[sign]
     question = asking.ask(random, posed, {**values, "number": str(number)}, words.sentences)
     return _problem(question, first, sign, number)
