@@ -22,6 +22,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "teams",
         "gate",
         "memory",
+        "lessons",
+        "reflection",
         "repeats",
         "step",
         "agent",

@@ -71,12 +71,15 @@ async def answer(
     console: Console,
 ) -> Trajectory:
     """Play one episode on the user's tools, showing each message as it comes, and at the end why there is no answer."""
-    from rolecraft import agent
+    from rolecraft import agent, reflection
     from rolecraft.renderers import why_unparsed
     from rolecraft.types import Environment, Task, Verdict
 
     chosen = _playing.strategy(options)
-    environment = Environment(Task("chat", messages, box.specs), box, lambda record: Verdict(0.0, "nobody judged it"))
+    task = Task("chat", messages, box.specs)
+    if memory := getattr(options, "memory", None):
+        task = reflection.reminded([task], memory, any_family=True)[0]
+    environment = Environment(task, box, lambda record: Verdict(0.0, "nobody judged it"))
     record = await agent.episode(
         environment,
         players,

@@ -111,6 +111,12 @@ def add_strategy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", metavar="NAME[,KEY=VALUE...]", help=text)
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Add the option that tells each task what earlier ones taught."""
+    text = "tell each task the lessons that fit it, of a file that `rolecraft memory learn` wrote; none is added"
+    parser.add_argument("--memory", type=Path, metavar="FILE", help=text)
+
+
 def strategy(options: argparse.Namespace) -> strategies.Chosen | None:
     """Return how episodes are played, None where each reply is taken as it comes; raises as `strategies.parse`."""
     if options.strategy is None:

@@ -46,6 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_first_call(parser)
     _playing.add_repeats(parser)
     _playing.add_strategy(parser)
+    _playing.add_memory(parser)
     _endpoint.add_engine(parser)
     _endpoint.keep_defaults(parser)
 
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace) -> None:
         workers=options.workers,
         options={**own, **extra},
         strategy=_playing.strategy(options),
+        memory=options.memory,
         model=_playing.identity(player, options),
         command=shlex.join(["rolecraft", *sys.argv[1:]]),
     )

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from rolecraft import agent, catalog, wire
+from rolecraft import agent, catalog, reflection, wire
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.evaluate.playing import EngineOpener, Explain, Players, play
 from rolecraft.scores import Scores, score, spent
@@ -31,10 +31,11 @@ class Settings:
     """What is played: a benchmark's split at a seed, its own `options`, and how many tasks and episodes at once.
 
     `name` is the row of the score table that the run fills, such as the model's. `shots` is how many solved tasks
-    stand before each question, for baselines. `strategy` is how each episode is played (None: reply by reply). Each of
-    `workers` processes plays `concurrency` episodes at once. `model` tells what plays (see `bases.identity`), `command`
-    how to repeat it; both are recorded with the run. Of each task `samples` episodes are played, each with a seed of
-    its own (None: one, by the task's own id). `first_thought`: see `first_thought.py`.
+    stand before each question, for baselines. `strategy` is how each episode is played (None: reply by reply). `memory`
+    is a file of lessons, of which each task is told those that fit it; none is added. Each of `workers` processes plays
+    `concurrency` episodes at once. `model` tells what plays (see `bases.identity`), `command` how to repeat it; both
+    are recorded with the run. Of each task `samples` episodes are played, each with a seed of its own (None: one, by
+    the task's own id). `first_thought`: see `first_thought.py`.
     """
 
     name: str = "model"
@@ -47,6 +48,7 @@ class Settings:
     workers: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     strategy: Chosen | None = None
+    memory: Path | None = None
     samples: int | None = None
     first_thought: bool | None = None
     model: str = ""
@@ -63,6 +65,8 @@ def tasks(settings: Settings, team: Team) -> tuple[Task, ...]:
     if settings.shots and not hasattr(benchmark, "few_shot"):
         raise SettingsError(f"{settings.benchmark!r} has no examples to show (few_shot); use shots 0")
     shown = tuple(benchmark.few_shot(found, team.name, settings.shots)) if settings.shots else found
+    if settings.memory is not None:
+        shown = reflection.reminded(shown, settings.memory)
     if settings.samples is None:
         return shown
     return tuple(replace(task, id=f"{task.id}#{sample + 1}") for sample in range(settings.samples) for task in shown)

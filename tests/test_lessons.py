@@ -1,0 +1,146 @@
+"""Lessons are appended or merged, bounded, scoped, found by words, and never hold an answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rolecraft import lessons
+from rolecraft.errors import DataError, SettingsError
+from rolecraft.lessons import Lesson, Lessons, Settings
+from rolecraft.types import Message, Task
+
+COLUMN = Lesson("sql", "reflection", "update of a price", "Look at the columns before you update a table.", ("t1",))
+ORDER = Lesson("sql", "strategy", "the largest value", "Sort by the value as a number and take one row.", ("t2",))
+
+
+@pytest.fixture
+def memory(tmp_path: Path):
+    with Lessons(tmp_path / "memory.db") as found:
+        yield found
+
+
+def test_what_is_added_is_there_when_it_is_opened_again(tmp_path):
+    with Lessons(tmp_path / "m.db") as memory:
+        assert [memory.add(COLUMN), memory.add(ORDER)] == ["added", "added"]
+    with Lessons(tmp_path / "m.db", frozen=True) as again:
+        assert [replace(one, id=0) for one in again.all()] == [COLUMN, ORDER]
+
+
+def test_a_lesson_that_says_the_same_is_counted_and_the_first_ones_words_stay(memory):
+    memory.add(COLUMN)
+    assert (
+        memory.add(replace(COLUMN, text="look at the Columns before you update a  table!", tasks=("t9",))) == "merged"
+    )
+    (one,) = memory.all()
+    assert (one.text, one.seen, one.tasks) == (COLUMN.text, 2, ("t1", "t9"))
+    assert memory.add(replace(COLUMN, kind="strategy")) == "added"
+    assert memory.add(replace(COLUMN, family="other")) == "added"
+
+
+def test_a_lesson_that_holds_an_answer_of_its_task_is_refused(memory):
+    leaking = replace(COLUMN, text="The answer is New York, 12.")
+    assert memory.add(leaking, answers=["new york"]) == "refused"
+    assert memory.add(leaking, answers=["12"]) == "refused"
+    assert memory.add(replace(COLUMN, situation="the price of 12"), answers=["12"]) == "refused"
+    assert memory.add(leaking, answers=["1", "York City", ""]) == "added"
+    assert memory.add(replace(COLUMN, text=" ... ")) == "refused"
+
+
+def test_a_family_is_bounded_and_the_least_useful_goes(tmp_path):
+    with Lessons(tmp_path / "m.db", Settings(most=3)) as memory:
+        texts = ["alpha one", "beta two", "gamma three"]
+        for text in texts:
+            memory.add(replace(COLUMN, text=text))
+        memory.count_help([next(memory.all())])
+        memory.add(replace(COLUMN, text="beta two"))
+        memory.add(replace(COLUMN, text="delta four"))
+        memory.add(replace(COLUMN, family="other", text="epsilon five"))
+        assert [one.text for one in memory.all("sql")] == ["alpha one", "beta two", "delta four"]
+        assert len(list(memory.all())) == 4
+
+
+def test_a_giant_is_cut_at_a_word(memory):
+    memory.add(replace(COLUMN, text="word " * 5000))
+    (one,) = memory.all()
+    assert len(one.text) < 620
+    assert one.text.endswith("word ...")
+
+
+def test_those_that_share_words_come_first_and_then_those_that_helped(memory):
+    for one in (COLUMN, ORDER, replace(ORDER, text="Count with COUNT.", situation="how many")):
+        memory.add(one)
+    assert memory.find("sql", "which is the largest value?")[0].text == ORDER.text
+    memory.count_help(memory.find("sql", "how many rows")[:1])
+    assert memory.find("sql", "zzz")[0].text == "Count with COUNT."
+    assert memory.find("other", "value") == ()
+
+
+def test_a_task_is_not_told_what_it_taught_itself(memory):
+    memory.add(COLUMN)
+    assert memory.find("sql", "update a price", without="t1") == ()
+    assert len(memory.find("sql", "update a price", without="t2")) == 1
+
+
+@pytest.mark.parametrize("opening", [(), (Message("system", "Be brief."),)])
+def test_lessons_are_told_in_the_system_message_and_the_task_stays_the_same(opening):
+    task = Task("t", (*opening, Message("user", "Which is the largest?")), (), {"answers": ["Q"]})
+    found = lessons.told(task, [COLUMN, ORDER])
+    assert (found.id, found.reference, found.messages[-1]) == (task.id, task.reference, task.messages[-1])
+    assert found.messages[0].content.endswith(f"taught:\n- {COLUMN.text}\n- {ORDER.text}")
+    assert found.messages[0].content.startswith("Be brief." if opening else "What earlier")
+    assert lessons.told(task, []) is task
+
+
+def test_a_frozen_memory_takes_nothing_and_must_be_there(tmp_path):
+    with pytest.raises(DataError, match="memory learn"):
+        Lessons(tmp_path / "absent.db", frozen=True)
+    Lessons(tmp_path / "m.db").close()
+    with Lessons(tmp_path / "m.db", frozen=True) as memory, pytest.raises(SettingsError, match="frozen"):
+        memory.add(COLUMN)
+
+
+def test_a_file_that_is_no_memory_is_told(tmp_path):
+    (tmp_path / "x.db").write_text("hello, I am no database at all" * 99)
+    with pytest.raises(DataError, match=r"x\.db.*no memory"):
+        Lessons(tmp_path / "x.db")
+
+
+def test_a_row_of_a_file_is_a_lesson_again_and_a_bad_one_is_told():
+    row = json.loads(json.dumps(lessons.to_json(COLUMN)))
+    assert lessons.from_json(row, "here") == COLUMN
+    for wrong in ({}, {**row, "kind": "joke"}, {**row, "seen": -1}, {**row, "tasks": [3]}, [1]):
+        with pytest.raises(DataError, match="rows, line 3"):
+            lessons.from_json(wrong, "rows, line 3")
+
+
+def test_clearing_forgets_a_family_or_all(memory):
+    memory.add(COLUMN)
+    memory.add(replace(COLUMN, family="other"))
+    assert (memory.clear("sql"), memory.clear()) == (1, 1)
+
+
+_ADDER = """
+import sys
+from pathlib import Path
+from rolecraft.lessons import Lesson, Lessons
+with Lessons(Path(sys.argv[1])) as memory:
+    for number in range(20):
+        memory.add(Lesson("f", "reflection", "s", f"{sys.argv[2]} says number{number} of things"))
+        memory.add(Lesson("f", "reflection", "s", "what both of them say"))
+"""
+
+
+def test_two_processes_that_add_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "m.db"
+    running = [subprocess.Popen([sys.executable, "-c", _ADDER, str(path), name]) for name in ("one", "two")]
+    assert [process.wait(120) for process in running] == [0, 0]
+    with Lessons(path) as memory:
+        found = list(memory.all())
+    assert len(found) == 41
+    assert next(one.seen for one in found if one.text == "what both of them say") == 40

@@ -1,0 +1,122 @@
+"""A failed episode becomes a lesson without its answer; a task is told those of its family, and not its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rolecraft import reflection, store
+from rolecraft.benchmarks import Scripted
+from rolecraft.cli import main
+from rolecraft.lessons import Lesson, Lessons
+from rolecraft.types import Message, Task, ToolCall, Trajectory, Verdict
+
+ADVICE = "Look at the table's columns before you ask for one."
+
+
+def episode(name: str, score: float = 0.0, **reference: Any) -> Trajectory:
+    known = {"family": "sql", "answers": ["Quil"], "calls": [{"name": "sql", "arguments": {}}], **reference}
+    task = Task(name, (Message("user", f"Who has the largest debt, {name}?"),), (), known)
+    call = Message("assistant", tool_calls=(ToolCall("sql", {"query": "SELECT x"}, id="c"),), speaker="assistant")
+    told = Message("tool", "error: no such column: x", tool_call_id="c", failed=True)
+    said = Message("assistant", "Norve.", speaker="assistant")
+    verdict = Verdict(score, "the answer lacks 'Quil'" if score < 1 else "")
+    return Trajectory(name, task, (*task.messages, call, told, said), stop="answered", verdict=verdict)
+
+
+def learned(path: Path, says: Any, *episodes: Trajectory) -> list[tuple[str, str]]:
+    async def all_of_them() -> list[tuple[str, str]]:
+        engine = Scripted(lambda prompt: Message("assistant", says(prompt) if callable(says) else says))
+        with Lessons(path) as memory:
+            return [found async for found in reflection.learn(episodes, engine, memory, concurrency=2)]
+
+    return asyncio.run(all_of_them())
+
+
+def test_only_failed_episodes_are_asked_about_and_each_once(tmp_path):
+    path = tmp_path / "m.db"
+    first = learned(path, ADVICE, episode("a"), episode("b", 1.0), episode("c"))
+    assert first == [("added", ADVICE), ("merged", ADVICE)]
+    assert learned(path, ADVICE, episode("a"), episode("c")) == []
+
+
+def test_a_model_is_told_what_happened_and_never_the_reason_that_holds_the_answer():
+    asked = "\n".join(message.content for message in reflection.ask(episode("a")).messages)
+    assert "no such column" in asked
+    assert 'sql({"query": "SELECT x"})' in asked
+    assert "Quil" not in asked
+    assert reflection.ask(episode("a")).choice == "none"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [{"answers": ["Quil"]}, {"answers": [], "label": ["Quil"]}, {"answers": [], "contains": [["x", "quil"]]}],
+)
+def test_a_lesson_that_gives_the_answer_away_is_refused(tmp_path, reference):
+    said = "Say that it is Quil, whatever the table says."
+    assert learned(tmp_path / "m.db", said, episode("a", **reference)) == [("refused", said)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Here is the lesson:\n\n- **Look first at the columns.**\nMore.", "Look first at the columns."),
+        ("Check the names of columns.", "Check the names of columns."),
+        ("Ok.", ""),
+        ("", ""),
+    ],
+)
+def test_the_first_sentences_are_what_is_kept(text, kept):
+    assert reflection.first_sentences(text) == kept
+
+
+def test_tasks_are_reminded_of_their_family_and_not_of_themselves(tmp_path):
+    learned(tmp_path / "m.db", ADVICE, episode("a"))
+    tasks = [episode("a").task, episode("b").task, episode("c", family="other").task]
+    found = reflection.reminded(tasks, tmp_path / "m.db")
+    assert [ADVICE in task.messages[0].content for task in found] == [False, True, False]
+    assert ADVICE in reflection.reminded(tasks[2:], tmp_path / "m.db", any_family=True)[0].messages[0].content
+
+
+def test_the_verb_shows_exports_adds_and_clears(tmp_path, capsys):
+    path, rows = tmp_path / "m.db", tmp_path / "rows.jsonl"
+    with Lessons(path) as memory:
+        memory.add(Lesson("sql", "reflection", "s", ADVICE, ("a",)))
+    main(["memory", "export", str(path), str(rows)])
+    assert json.loads(rows.read_text())["text"] == ADVICE
+    main(["memory", "show", str(path)])
+    main(["memory", "clear", str(path)])
+    main(["memory", "add", str(path), str(rows)])
+    told = capsys.readouterr().out
+    assert "1 lessons forgotten" in told
+    assert "{'added': 1}" in told
+    rows.write_text("{")
+    assert main(["memory", "add", str(path), str(rows)]) == 2
+    assert "rows.jsonl, line 1" in capsys.readouterr().err
+
+
+def test_the_verb_learns_from_a_run_of_training_tasks_and_from_no_other(tmp_path, capsys):
+    for split, code in (("test", 2), ("train", 0)):
+        run = store.Run(tmp_path / split)
+        run.append(episode("a"))
+        run.write_settings({"evaluation": {"benchmark": "toolworld", "split": split}})
+        command = ["memory", "learn", str(tmp_path / "m.db"), str(run.path), "--max-tokens", "8"]
+        assert (main(command) or 0) == code
+    told = capsys.readouterr()
+    assert "split 'test', which measures" in told.err
+    assert "1 failed episodes asked about" in told.out
+
+
+def test_an_evaluation_tells_its_tasks_what_a_memory_has(tmp_path, capsys):
+    with Lessons(tmp_path / "m.db") as memory:
+        memory.add(Lesson("hop", "strategy", "", ADVICE))
+    common = ["eval", "toolworld", "families=[hop]", "--limit", "2", "--max-tokens", "2", "--max-turns", "1"]
+    main([*common, "--memory", str(tmp_path / "m.db"), "--output", str(tmp_path / "run")])
+    found = list(store.Run(tmp_path / "run").trajectories())
+    assert [ADVICE in record.messages[0].content for record in found] == [True, True]
+    assert main([*common, "--output", str(tmp_path / "run")]) == 2
+    assert "memory" in capsys.readouterr().err
