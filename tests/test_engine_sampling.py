@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolecraft.engine.sampling import Draw, likeliest, sample
+from rolecraft.engine.sampling import Draw, _open, likeliest, sample
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
 
@@ -103,3 +103,33 @@ def test_tokens_that_mean_the_same_are_drawn_as_one_and_as_often_as_they_are_lik
     likely = float(logits.softmax(-1)[0, 0])
     drawn = [sample(logits, [Draw(1.0, point=i / 400)], allowed, {0: (3, meant)})[0][0] for i in range(400)]
     assert drawn.count(0) / 400 == pytest.approx(likely, abs=0.01)
+
+
+def kept_by_sorting_all(chances_V, top_p, top_k):
+    sorted_V, order_V = chances_V.sort(descending=True, stable=True)
+    beyond_V = (sorted_V.cumsum(-1) - sorted_V >= top_p) & (top_p < 1)
+    if top_k:
+        beyond_V[top_k:] = True
+    beyond_V[0] = False
+    return sorted(order_V[~beyond_V].tolist())
+
+
+@pytest.mark.parametrize("uncut", [True, False])
+@pytest.mark.parametrize("vocabulary", [5, 64, 65, 500])
+@pytest.mark.parametrize("sharpness", [0.0, 0.1, 3.0, 30.0])
+def test_what_is_drawn_from_is_what_sorting_the_whole_vocabulary_leaves(vocabulary, sharpness, uncut):
+    generator = torch.Generator().manual_seed(vocabulary)
+    cuts = [(0.8, 0), (0.99, 0), (1.0, 3), (0.5, 70), (1e-9, 0), *([(1.0, 0)] if uncut else [])]
+    logits_BV = (sharpness * torch.randn(len(cuts), vocabulary, generator=generator)).round(
+        decimals=1
+    )  # many are equal
+    chances_BV = logits_BV.double().softmax(-1)
+    draws = [Draw(1.0, top_p, top_k) for top_p, top_k in cuts]
+    top_p_B1 = torch.tensor([[top_p] for top_p, _ in cuts], dtype=torch.float64)
+    ids_BK, chances_BK = _open(chances_BV, draws, top_p_B1)
+    if ids_BK is None:
+        ids_BK = torch.arange(vocabulary).expand(len(cuts), -1)
+    for row, (top_p, top_k) in enumerate(cuts):
+        expected = kept_by_sorting_all(chances_BV[row], top_p, top_k)
+        assert ids_BK[row][chances_BK[row] > 0].tolist() == expected
+        assert torch.equal(chances_BK[row][chances_BK[row] > 0], chances_BV[row][expected])

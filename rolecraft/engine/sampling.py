@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+_FEW = 64
+"""So many of the likeliest tokens are sorted at first, where a draw is cut to some of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -90,29 +93,46 @@ def _sample_warm(logits_BV: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor
         return torch.tensor(values, dtype=torch.float64, device=logits_BV.device)[:, None]
 
     chances_BV = (logits_BV / column([draw.temperature for draw in draws])).softmax(-1)
-    chances_BV = _cut(chances_BV, draws, column([draw.top_p for draw in draws]), column([draw.min_p for draw in draws]))
-    steps_BV = chances_BV.cumsum(-1)
-    whole_B1 = steps_BV[:, -1:]
+    ids_BK, chances_BK = _open(chances_BV, draws, column([draw.top_p for draw in draws]))
+    if any(draw.min_p for draw in draws):
+        least_B1 = column([draw.min_p for draw in draws]) * chances_BV.amax(-1, keepdim=True)
+        chances_BK = chances_BK.masked_fill(chances_BK < least_B1, 0.0)
+    steps_BK = chances_BK.cumsum(-1)
+    whole_B1 = steps_BK[:, -1:]
     point_B1 = column([draw.point for draw in draws])
     below_B1 = torch.minimum(point_B1 * whole_B1, whole_B1.nextafter(torch.zeros_like(whole_B1)))  # it may round up
-    ids_B1 = torch.searchsorted(steps_BV, below_B1, right=True)
-    return ids_B1[:, 0].clamp(max=logits_BV.shape[-1] - 1)
+    places_B1 = torch.searchsorted(steps_BK, below_B1, right=True).clamp(max=steps_BK.shape[-1] - 1)
+    return places_B1[:, 0] if ids_BK is None else ids_BK.gather(-1, places_B1)[:, 0]
 
 
-def _cut(
-    chances_BV: torch.Tensor, draws: Sequence[Draw], top_p_B1: torch.Tensor, min_p_B1: torch.Tensor
-) -> torch.Tensor:
-    """Return the chances, 0 for tokens that `top_k`, `top_p` or `min_p` leave out; the likeliest always stays."""
-    whole = chances_BV
-    if any(draw.top_p < 1 or draw.top_k for draw in draws):
-        sorted_BV, order_BV = whole.sort(dim=-1, descending=True, stable=True)
-        likelier_BV = sorted_BV.cumsum(-1) - sorted_BV
-        beyond_BV = (likelier_BV >= top_p_B1) & (top_p_B1 < 1)  # what is likelier makes up top_p without it
-        for b, draw in enumerate(draws):
-            if draw.top_k:
-                beyond_BV[b, draw.top_k :] = True
-        beyond_BV[:, 0] = False
-        chances_BV = whole.masked_fill(beyond_BV.scatter(-1, order_BV, beyond_BV), 0.0)
-    if any(draw.min_p for draw in draws):
-        chances_BV = chances_BV.masked_fill(whole < min_p_B1 * whole.amax(-1, keepdim=True), 0.0)
-    return chances_BV
+def _open(
+    chances_BV: torch.Tensor, draws: Sequence[Draw], top_p_B1: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Return the ids of the tokens to draw from, ascending (None: all), and their chances.
+
+    A chance is 0 where `top_k` or `top_p` leaves a token out; the likeliest always stays. Where every row is cut, its
+    tokens are mostly among the few likeliest, and to sort and add up these is much faster than a whole vocabulary.
+    """
+    if all(draw.top_p == 1 and not draw.top_k for draw in draws):
+        return None, chances_BV
+    if chances_BV.shape[-1] > _FEW and all(draw.top_p < 1 or draw.top_k for draw in draws):
+        ids_BK = chances_BV.topk(_FEW).indices.sort(-1).values
+        chances_BK = chances_BV.gather(-1, ids_BK)
+        kept_BK = _kept(chances_BK, draws, top_p_B1)
+        least_B1 = chances_BK.masked_fill(~kept_BK, 1.0).amin(-1, keepdim=True)
+        # Tokens as likely as the last of the few may lie beyond them.
+        if bool((least_B1 > chances_BK.amin(-1, keepdim=True)).all()):
+            return ids_BK, chances_BK.masked_fill(~kept_BK, 0.0)
+    return None, chances_BV.masked_fill(~_kept(chances_BV, draws, top_p_B1), 0.0)
+
+
+def _kept(chances_BK: torch.Tensor, draws: Sequence[Draw], top_p_B1: torch.Tensor) -> torch.Tensor:
+    """Return which tokens `top_k` and `top_p` leave; of equal chances the first stays."""
+    sorted_BK, order_BK = chances_BK.sort(dim=-1, descending=True, stable=True)
+    likelier_BK = sorted_BK.cumsum(-1) - sorted_BK
+    beyond_BK = (likelier_BK >= top_p_B1) & (top_p_B1 < 1)  # what is likelier makes up top_p without it
+    for b, draw in enumerate(draws):
+        if draw.top_k:
+            beyond_BK[b, draw.top_k :] = True
+    beyond_BK[:, 0] = False
+    return torch.zeros_like(beyond_BK).scatter(-1, order_BK, ~beyond_BK)
