@@ -226,7 +226,10 @@ def check_sections(data: Mapping[str, Any], where: str) -> None:
     else:
         read_rows(rows)
     if (told_on_policy := _on_policy(data)) and told_on_policy.stage is None:
-        bases.find(bases.source(told_on_policy.teacher, _path(told_on_policy.teacher_adapter)))
+        tuned = _path(told_on_policy.teacher_adapter)
+        if tuned is not None:
+            bases.require_adapter(tuned)
+        bases.find(bases.source(told_on_policy.teacher, tuned))
     _adapter(data)  # the last: some adapters' settings need torch
 
 

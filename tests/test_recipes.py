@@ -40,7 +40,11 @@ def test_a_recipe_trains_two_steps(path, tmp_path, nano_tokenizer):
     plain = replace(recipe.data, sources=(), without=())
     data = replace(plain, size=14) if plain.benchmark else replace(plain, path=openai_file(tmp_path))
     data = replace(data, max_length=2000)  # the tokenizer made for tests cuts words smaller than a real one
-    logged = two_steps(replace(recipe, data=data), small_base(tmp_path, nano_tokenizer), tmp_path / "run")
+    base = small_base(tmp_path, nano_tokenizer)
+    if told := recipe.on_policy:
+        pair = replace(told, teacher=base, teacher_adapter=None, rollouts=4, max_turns=2, max_tokens=8, validation=2)
+        recipe = replace(recipe, on_policy=replace(pair, depth_start=1))
+    logged = two_steps(replace(recipe, data=data), base, tmp_path / "run")
     assert [entry["step"] for entry in logged] == [1, 2]
     assert bases.is_adapter(tmp_path / "run")
 
