@@ -85,6 +85,14 @@ def _fenced(text: str, *, cut: bool) -> Iterator[str]:
         yield text[opened[2] :].strip("\n")
 
 
+def begins(text: str) -> int:
+    """Return where the last block of a reply begins, its fence included; 0 where there is none."""
+    code = find(text)
+    inside = -1 if code is None else text.rfind(code)
+    fences = [fence.start() for fence in _FENCE.finditer(text, 0, max(0, inside))]
+    return fences[-1] if fences else 0
+
+
 def why_unread(text: str) -> str:
     """Return why a reply has no code, as its model is told."""
     if re.search(r'"(name|arguments)"\s*:', text):

@@ -15,6 +15,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from rolecraft import apart
+from rolecraft.apart import ALIKE, Shares
 from rolecraft.errors import DataError
 from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer, Tokenizer, why_unparsed
@@ -73,13 +75,13 @@ class _Sequence:
         self,
         ids: Sequence[int],
         speakers: Sequence[str | None],
-        weight: float = 0.0,
+        weights: Sequence[float] = (),
         forced: Sequence[bool] = (),
     ) -> None:
-        forced = forced or (False,) * len(ids)
+        forced, weights = forced or (False,) * len(ids), weights or (0.0,) * len(ids)
         self.ids += tuple(ids)
         self.speakers += tuple(speakers)
-        self.weights += tuple(0.0 if left_out else weight for left_out in forced)
+        self.weights += tuple(0.0 if left_out else one for one, left_out in zip(weights, forced, strict=True))
         self.forced += tuple(forced)
 
 
@@ -115,13 +117,18 @@ def build_all(
     gate: Gate | None = None,
     *,
     train_forced: bool = True,
+    shares: Shares = ALIKE,
 ) -> Built:
-    """Return the examples of all `trajectories`, and the number of replies they leave out; see `build`."""
+    """Return the examples of all `trajectories`, and the number of replies they leave out; see `build`.
+
+    `shares` weigh the thoughts and the actions of replies, beside the messages' own weights.
+    """
     examples: list[Example] = []
     dropped = 0
     for trajectory in trajectories:
         forced = {} if train_forced else _forced(trajectory)
-        sequences, cut = _sequences(trajectory, team, renderer, on_long, forced, packs=gate is None or gate.packs)
+        packs = gate is None or gate.packs
+        sequences, cut = _sequences(trajectory, team, renderer, on_long, forced, packs=packs, shares=shares)
         dropped += cut
         for sequence in sequences:
             kept = _fit(sequence, trajectory.id, max_length, on_long)
@@ -163,6 +170,7 @@ def _sequences(
     forced: Mapping[int, tuple[bool, ...]],
     *,
     packs: bool,
+    shares: Shares,
 ) -> tuple[list[_Sequence], int]:
     """Return the packed replies of a trajectory, and how many were left out because they were cut."""
     sequences: list[_Sequence] = []
@@ -191,7 +199,8 @@ def _sequences(
         start = len(sequence.ids)
         sequence.extend(opening.ids[start:], opening.speakers[start:])
         weight = 1.0 if message.weight is None else message.weight
-        sequence.extend(ids, (speaker,) * len(ids), weight, forced.get(place, ()))
+        weights = [weight * share for share in apart.weights(message, ids, role, renderer, shares)]
+        sequence.extend(ids, (speaker,) * len(ids), weights, forced.get(place, ()))
         sequence.ends.append(len(sequence.ids))
     return sequences, cut
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from rolecraft import adapters, bases, catalog, curate, parts, store, team
+from rolecraft.apart import Shares
 from rolecraft.errors import NotFound, SettingsError
 from rolecraft.on_policy import OnPolicySettings
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
@@ -44,12 +45,19 @@ class TeamSettings:
 
     `divide`: replies of a lone assistant, in data that knows no roles, are divided among the team's roles by its rule.
     `thoughts`: before that, each gets the thought that it lacks (`rule`: see thoughts), or stays without (`none`).
+    Tokens of a reply's thought count `thought_weight` in the loss, those of its action `action_weight` (see apart).
     """
 
     preset: str | Path = "single"
     instructions: bool = True
     divide: bool = False
     thoughts: Literal["none", "rule"] = "none"
+    thought_weight: float = 1.0
+    action_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse weights that train half a reply."""
+        Shares(self.thought_weight, self.action_weight)
 
 
 @dataclass(frozen=True, slots=True)

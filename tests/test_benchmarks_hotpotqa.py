@@ -85,3 +85,14 @@ def test_a_search_for_the_supporting_pages_finds_them():
         record = hotpotqa.reference(task, "single")
         observation = next(message.content for message in record.messages if message.role == "tool")
         assert any(title in observation for title in task.reference["supporting"])
+
+
+@needs("hotpotqa")
+@pytest.mark.usefixtures("public")
+def test_paragraphs_can_be_given_in_place_of_the_tool():
+    (plain,), (given,) = (hotpotqa.tasks(hotpotqa.Settings(size=1, given=n), "test", 0) for n in (0, 2))
+    assert given.tools == ()
+    assert given.messages[0].content.endswith(plain.messages[0].content)
+    assert given.messages[0].content.count("\n") > plain.messages[0].content.count("\n")
+    with pytest.raises(SettingsError, match="name what it finds"):
+        hotpotqa.Settings(search="none", given=2)

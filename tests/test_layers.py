@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "voting",
         "strategies",
         "remote",
+        "apart",
         "examples",
         "grammar",
         "augment",

@@ -44,17 +44,23 @@ _CLOSED = frozenset(("yes", "no", "noanswer"))
 class Settings:
     """How many questions are asked, what `search` looks through, and how many paragraphs it answers.
 
-    `form` is said after each question.
+    Where paragraphs are `given`, there is no tool: so many that a search for the question itself finds are told before
+    it, the baseline of Agent Distillation that reasons over what is retrieved. `form` is said after each question.
     """
 
     size: int = 100
     search: Paragraphs = "question"
     top_k: int = 3
-    form: str = "Answer with a name, a date, a number, yes or no, and nothing else."
+    given: int = 0
+    form: str = "End with 'Answer:' and a name, a date, a number, yes or no, and nothing else."
 
     def __post_init__(self) -> None:
         """Raise SettingsError for what asks or finds nothing."""
         require_choice(self.search, get_args(Paragraphs), "search")
+        if self.given < 0 or (self.given and self.search == "none"):
+            raise SettingsError(
+                f"hotpotqa gives {self.given!r} paragraphs of search={self.search!r}; name what it finds"
+            )
         if self.size < 1 or self.top_k < 1:
             raise SettingsError(f"hotpotqa needs size and top_k of at least 1; got {self.size!r} and {self.top_k!r}")
 
@@ -70,7 +76,7 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
         )
     found = _questions(_public.folder("hotpotqa", _SOURCE), split)
     chosen = _public.drawn(found, lambda question: question.id, seed)[: settings.size]
-    return tuple(_task(question, split, settings) for question in chosen)
+    return tuple(_task(question, split, settings, _given(question, split, settings)) for question in chosen)
 
 
 def open(task: Task) -> Environment:
@@ -151,7 +157,16 @@ def _questions(folder: Path, split: str) -> tuple[_Question, ...]:
     return tuple(store.read_rows(folder / _FILES[split], read))
 
 
-def _task(question: _Question, split: str, settings: Settings) -> Task:
+def _given(question: _Question, split: str, settings: Settings) -> str:
+    """Return the paragraphs that are told before the question, "" where none are."""
+    if not settings.given:
+        return ""
+    one = question.id if settings.search == "question" else ""
+    found = _search(_public.folder("hotpotqa", _SOURCE), split, one, settings.given)
+    return found.call({"query": question.question})
+
+
+def _task(question: _Question, split: str, settings: Settings, given: str) -> Task:
     known = {
         "family": question.kind,
         "answer": question.answer,
@@ -161,8 +176,9 @@ def _task(question: _Question, split: str, settings: Settings) -> Task:
         "question": question.id,
         "supporting": list(question.supporting),
     }
-    asked = "\n\n".join(filter(None, (question.question, settings.form)))
-    return Task(question.id, (Message("user", asked),), () if settings.search == "none" else (_spec(),), known)
+    asked = "\n\n".join(filter(None, (given, question.question, settings.form)))
+    told = () if settings.search == "none" or settings.given else (_spec(),)
+    return Task(question.id, (Message("user", asked),), told, known)
 
 
 @lru_cache(maxsize=256)

@@ -32,7 +32,14 @@ def _next(message: Message) -> str | None:
 
 
 FORM = Form(
-    _tell, codeblocks.read, codeblocks.why_unread, codeblocks.shown, codeblocks.written, bridge.opened, bridge.record
+    tell=_tell,
+    read=codeblocks.read,
+    explain=codeblocks.why_unread,
+    shown=codeblocks.shown,
+    written=codeblocks.written,
+    opened=bridge.opened,
+    record=bridge.record,
+    begins=codeblocks.begins,
 )
 
 TEAM = Team("code", (Role("assistant", _TEXT, form=FORM),), "assistant", _next)

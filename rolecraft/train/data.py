@@ -13,6 +13,7 @@ import torch
 from transformers import TrainingArguments
 
 from rolecraft import examples, parts, store, team, thoughts
+from rolecraft.apart import Shares
 from rolecraft.errors import DataError
 from rolecraft.examples import Built, Example
 from rolecraft.gate import Gate
@@ -78,7 +79,7 @@ def prepare(
             trajectory = thoughts.written(trajectory)
         if recipe.team.divide:
             trajectory = replace(trajectory, messages=team.divided(trajectory.messages, players))
-        return replace(_outcome(trajectory, players, renderer, data, gate), told=_told(trajectory))
+        return replace(_outcome(trajectory, players, renderer, recipe, gate), told=_told(trajectory))
 
     outcomes = list(_shared(trajectories, outcome, data.on_bad_row == "stop", arguments))
     refused = [one.refused for one in outcomes if one.refused]
@@ -97,11 +98,10 @@ def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Tr
     return tuple(rows) if part is None else tuple(row for row in rows if parts.belongs(row, part))
 
 
-def _outcome(
-    trajectory: Trajectory, players: Team, renderer: Renderer, data: DataSettings, gate: Gate | None
-) -> _Outcome:
+def _outcome(trajectory: Trajectory, players: Team, renderer: Renderer, recipe: Recipe, gate: Gate | None) -> _Outcome:
+    data, shares = recipe.data, Shares(recipe.team.thought_weight, recipe.team.action_weight)
     try:
-        built = examples.build_all((trajectory,), players, renderer, data.max_length, data.on_long, gate)
+        built = examples.build_all((trajectory,), players, renderer, data.max_length, data.on_long, gate, shares=shares)
         if built.examples:
             examples.audit(built.examples, renderer, players, data.max_length)
     except DataError as error:
