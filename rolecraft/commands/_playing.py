@@ -106,7 +106,7 @@ def add_strategy(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how an episode is played."""
     text = (
         "how each episode is played, with settings as in self_consistent,n=8,temperature=0.4: greedy, self_consistent, "
-        "best_of_n, depth_first or a .py file of your own (default: greedy)"
+        "best_of_n, depth_first, checked or a .py file of your own (default: greedy)"
     )
     parser.add_argument("--strategy", metavar="NAME[,KEY=VALUE...]", help=text)
 

@@ -1,0 +1,137 @@
+"""The checker sends back what is wrong before it runs, nothing of it happens, and the last action counts as it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from several import BROKEN, Counter, calls, play, says
+
+from rolecraft.errors import NotForkable, SettingsError
+from rolecraft.tools import ToolFailure
+
+
+class Picky(Counter):
+    """A counter that changes its number and then fails for what is above 5."""
+
+    def call(self, arguments):
+        answer = super().call(arguments)
+        if arguments.get("by", 1) > 5:
+            raise ToolFailure("too much at once")
+        return answer
+
+    def fork(self):
+        return Picky(self.value, self.log, self.copies)
+
+
+def contents(record):
+    return [message.content for message in record.messages]
+
+
+@pytest.mark.parametrize("checker", ["rules", "dry_run"])
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (("sub", {}), "no tool 'sub'"),
+        (("add", {"by": "two"}), "by"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_sent_back_and_not_run(checker, wrong, why):
+    tool = Counter()
+    record, engine, _ = play(
+        "checked", [[calls(wrong)], [calls(("add", {"by": 2}))], [says("2")]], tool, checker=checker
+    )
+    assert contents(record)[-1] == "2"
+    assert [call.arguments for message in record.messages for call in message.tool_calls] == [{"by": 2}]
+    assert why in engine.asked[1].messages[-1].content
+    assert engine.asked[1].messages[-1] in record.messages
+    assert record.final_state == {"add": 2}
+    assert (record.trials.tried, record.trials.failed, record.trials.model_calls) == (3, 1, 1)
+
+
+def test_a_call_that_fails_when_tried_out_has_changed_nothing():
+    script = [[calls(("add", {"by": 9}))], [calls(("add", {"by": 2}))], [says("done")]]
+    record, engine, environment = play("checked", script, tool := Picky())
+    assert record.final_state == {"add": 2}
+    assert tool.log == [9, 2]
+    assert "too much at once" in engine.asked[1].messages[-1].content
+    assert "add" in engine.asked[1].messages[-1].content
+    environment.toolbox.close()
+    assert all(copy.closed for copy in tool.copies)
+
+
+def test_what_was_tried_out_and_accepted_runs_once():
+    tool = Counter()
+    play("checked", [[calls(("add", {"by": 2}))], [says("2")]], tool)
+    assert tool.log == [2]
+
+
+def test_after_the_retries_the_last_action_counts_as_it_is():
+    script = [[calls(("add", {"by": 9}))], [calls(("add", {"by": 8}))], [says("x")]]
+    record, engine, _ = play("checked", script, Picky(), retries=1)
+    assert record.final_state == {"add": 8}
+    assert any(message.failed and "too much" in message.content for message in record.messages)
+    assert len(engine.asked) == 3
+
+
+def test_a_call_made_again_is_sent_back():
+    again = [calls(("add", {"by": 2}))]
+    record, engine, _ = play("checked", [again, again, [says("2")]], Counter(), checker="rules")
+    assert record.final_state == {"add": 2}
+    assert "made before" in engine.asked[2].messages[-1].content
+
+
+def test_text_and_what_cannot_be_read_go_their_usual_way():
+    record, engine, _ = play("checked", [[BROKEN], [says("fine")]], Counter())
+    assert contents(record)[-1] == "fine"
+    assert len(engine.asked) == 2
+    assert record.messages[2].failed
+
+
+@pytest.mark.parametrize(("yes", "ran"), [(0.9, True), (0.2, False)])
+def test_a_ranking_checker_goes_by_the_probability_of_yes(yes, ran):
+    tool = Counter()
+
+    def answer(prompt):
+        if prompt.schema:
+            assert "add({" in prompt.messages[-1].content
+            return [says('"yes"', math.log(yes))]
+        done = prompt.messages[-1].role == "tool" or "not run" in prompt.messages[-1].content
+        return [says("ok")] if done else [calls(("add", {"by": 2}))]
+
+    record, _, _ = play("checked", [answer], tool, checker="ranking")
+    assert bool(tool.log) == ran
+    assert record.stop == "answered"
+    assert record.trials.model_calls == 1 + (not ran)
+
+
+def test_where_no_is_said_its_probability_is_taken_from_yes():
+    tool = Counter()
+
+    def answer(prompt):
+        if prompt.schema:
+            return [says('"no"', math.log(0.4))]
+        return [says("ok")] if prompt.messages[-1].role == "tool" else [calls(("add", {"by": 2}))]
+
+    play("checked", [answer], tool, checker="ranking", threshold=0.55)
+    assert tool.log == [2]
+
+
+def test_a_tool_without_copies_is_refused_by_name_before_anything_is_asked():
+    class Alone(Counter):
+        def fork(self):
+            raise NotForkable("add has no copy")
+
+        forkable = False
+
+    script = [[calls(("add", {}))], [says("x")]]
+    with pytest.raises(NotForkable, match="add"):
+        play("checked", list(script), Alone())
+    record, _, _ = play("checked", list(script), Alone(), checker="rules")
+    assert record.final_state == {"add": 1}
+
+
+@pytest.mark.parametrize("wrong", [{"retries": 0}, {"threshold": -1.0}, {"checker": "vibes"}])
+def test_settings_that_check_nothing_are_refused(wrong):
+    with pytest.raises(SettingsError):
+        play("checked", [[says("x")]], **wrong)
