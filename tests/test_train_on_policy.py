@@ -11,19 +11,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import claims
 import pytest
 import tiny
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from rolecraft import model, objectives
 from rolecraft.engine import LocalEngine
 from rolecraft.errors import DataError, Interrupted, SettingsError
-from rolecraft.recipe import Recipe, read_recipe
+from rolecraft.recipe import Recipe, read_recipe, recipe_to_dict
+from rolecraft.reproduce import cells, trial
 from rolecraft.store import Run
-from rolecraft.train import distilling, on_policy, policy_state, train
+from rolecraft.train import distilling, on_policy, policy_state, stages, train
 from rolecraft.train.checkpoints import last_checkpoint
 from rolecraft.train.tally import Tally
+
+SHORT = {"rollouts": 4, "max_turns": 2, "max_tokens": 10}
+"""A step on four short episodes."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -44,7 +50,7 @@ def recipe_of(**changes) -> Recipe:
             "save_total_limit": 9,
             "seed": 0,
         },
-        "on_policy": {"teacher": "nano", "rollouts": 4, "max_turns": 2, "max_tokens": 10},
+        "on_policy": {"teacher": "nano", **SHORT},
     }
     for section, values in changes.items():
         told[section] = {**told[section], **values}
@@ -119,9 +125,15 @@ def test_a_teacher_that_is_the_student_teaches_nothing(tmp_path):
     assert entry["grad_norm"] < 1e-4
 
 
-@pytest.mark.parametrize("estimate", ["full", "sampled"])
-@pytest.mark.parametrize("divergence", ["reverse", "forward"])
-@pytest.mark.parametrize("player", ["student", "teacher"])
+@pytest.mark.parametrize(
+    ("player", "divergence", "estimate"),
+    [
+        ("student", "reverse", "full"),
+        ("student", "reverse", "sampled"),
+        ("teacher", "forward", "full"),
+        ("teacher", "forward", "sampled"),
+    ],
+)
 def test_every_kind_of_distillation_runs_and_moves_the_student(tmp_path, teaches, player, divergence, estimate):
     kind = {"player": player, "divergence": divergence, "estimate": estimate, "gate": 1.0}
     told = recipe_of(on_policy={**teaches, **kind}, training={"max_steps": 2}, model={"renderer": "nano"})
@@ -304,3 +316,52 @@ def test_other_tasks_than_the_checkpoint_s_are_refused(tmp_path, finished, monke
     folder, facts = last_checkpoint(finished)
     with pytest.raises(DataError, match="the tasks are not those"):
         on_policy.run(work, (folder, facts), None)
+
+
+STAGED = {
+    "teacher": {"training": {"max_steps": 2}, "data": {"size": 8, "seed": 0}},
+    "taught": {"start": "base", "data": {"seed": 1}, "on_policy": {"teacher": "stages.teacher", **SHORT}},
+}
+
+
+def write_staged(path: Path, **changes) -> Path:
+    told = recipe_to_dict(recipe_of())
+    del told["on_policy"]
+    told["stages"] = {name: {**stage, **changes.get(name, {})} for name, stage in STAGED.items()}
+    path.write_text(yaml.safe_dump(told, sort_keys=False))
+    return path
+
+
+def test_a_stage_may_teach_the_one_after_it_and_another_teacher_teaches_anew(tmp_path, capsys):
+    path = write_staged(tmp_path / "recipe.yaml")
+    run = stages.launch(path, tmp_path / "run")
+    taught = Run(run / "taught").settings()["on_policy"]["teacher"]
+    assert taught == str(run / "teacher" / stages.MERGED)
+    assert all(entry["gap"] > 0 for entry in Run(run / "taught").metrics())
+    stages.launch(path, run, resume=True)
+    assert capsys.readouterr().out.count("nothing that went into it has changed") == 2
+    stages.launch(path, run, flags=["stages.teacher.training.max_steps=3"], resume=True)
+    assert "'taught': runs again, for other teacher" in capsys.readouterr().out
+
+
+def test_a_teacher_that_is_no_earlier_stage_is_refused(tmp_path):
+    wrong = {**STAGED["taught"]["on_policy"], "teacher": "stages.later"}
+    with pytest.raises(SettingsError, match="'later', which is no earlier stage; there are teacher"):
+        stages.launch(write_staged(tmp_path / "recipe.yaml", taught={"on_policy": wrong}), tmp_path / "run")
+
+
+def test_a_mixture_of_roles_is_no_teacher_by_its_stage(tmp_path):
+    roles = {**STAGED["teacher"], "adapter": {"name": "mor", "r": 4}}
+    with pytest.raises(SettingsError, match="cannot be merged into its base"):
+        stages.launch(write_staged(tmp_path / "recipe.yaml", teacher=roles), tmp_path / "run")
+
+
+def test_a_claim_s_cell_may_be_taught_by_an_earlier_stage(tmp_path):
+    arms = {"small": {"stages": {"teacher": {}, "taught": STAGED["taught"]}}, "large": {}}
+    cell = cells.final_cell(claims.make(tmp_path, arms=arms), "small", 0, "w", {})
+    result = trial.run(cell, tmp_path / "runs", tmp_path / "results")
+    assert result.tuning.steps == 4
+    assert result.tuning.logged["gap"] > 0
+    assert "stages.teacher" in json.dumps(result.configuration)
+    assert str(tmp_path) not in (tmp_path / "results" / f"{cell.name}.json").read_text()
+    assert trial.probe(cell.stages[-1].recipe, tmp_path / "probe").seconds > 0
