@@ -45,6 +45,7 @@ class TeamSettings:
 
     `divide`: replies of a lone assistant, in data that knows no roles, are divided among the team's roles by its rule.
     `thoughts`: before that, each gets the thought that it lacks (`rule`: see thoughts), or stays without (`none`).
+    `roles` are those whose replies are trained (none named: all); what the others say is context.
     Tokens of a reply's thought count `thought_weight` in the loss, those of its action `action_weight` (see apart).
     """
 
@@ -52,6 +53,7 @@ class TeamSettings:
     instructions: bool = True
     divide: bool = False
     thoughts: Literal["none", "rule"] = "none"
+    roles: tuple[str, ...] = ()
     thought_weight: float = 1.0
     action_weight: float = 1.0
 
@@ -71,8 +73,9 @@ class DataSettings:
     `sources`, rows are drawn in such groups.
     `max_length` is the longest example in tokens, and at most the model's context; `on_long` says what becomes of a
     longer one: stop there, skip it, or cut it after the last reply that fits. `part` `1/2` is the first of two parts,
-    divided by what rows ask: stages that get different parts share no request. The rest is the benchmark's: which
-    `split` and `seed`, how many tasks (`size`; None: its own default), and any other of its settings in `options`.
+    divided by what rows ask: stages that get different parts share no request. `validation` is the share of rows that
+    is held out, so divided too, and measured while training (see training.eval_steps). The rest is the benchmark's:
+    which `split` and `seed`, how many tasks (`size`; None: its own default), and any other settings in `options`.
     """
 
     path: str | None = None
@@ -90,6 +93,7 @@ class DataSettings:
     without: tuple[str, ...] = ()
     group: int = 1
     part: str | None = None
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a recipe whose data cannot be meant."""
@@ -105,6 +109,8 @@ class DataSettings:
             raise SettingsError(f"data.size is {self.size}; give the number of tasks, at least 1")
         if self.part is not None:
             parts.read(self.part)
+        if not 0 <= self.validation <= 0.5:
+            raise SettingsError(f"data.validation is {self.validation}; give the share to hold out, 0 to 0.5")
         if self.group < 1:
             raise SettingsError(f"data.group is {self.group}; give the rows that share a prefix, 1 for none")
 
@@ -116,7 +122,9 @@ class TrainingSettings:
     `warmup_steps` below 1 is a share of all steps. `max_steps` above 0 overrules `num_train_epochs`. `save_steps` 0
     saves at the end only. `bf16` is autocast to bfloat16; `auto` does it where this machine is faster by it.
     `processes` are data-parallel workers on this machine; one optimisation step takes
-    `per_device_train_batch_size * gradient_accumulation_steps * processes` examples.
+    `per_device_train_batch_size * gradient_accumulation_steps * processes` examples. Every `eval_steps` the rows
+    held out (data.validation) are measured role by role, and each role ends with the weights that were best on them;
+    after `early_stopping_patience` measures without a gain a role stops (0: never).
     """
 
     learning_rate: float = 2e-4
@@ -136,6 +144,8 @@ class TrainingSettings:
     seed: int = 42
     report_to: str | tuple[str, ...] = "none"
     processes: int = 1
+    eval_steps: int = 0
+    early_stopping_patience: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,12 +159,16 @@ class TrainingSettings:
             "processes": 1,
             "warmup_steps": 0,
             "learning_rate": 0,
+            "eval_steps": 0,
+            "early_stopping_patience": 0,
         }
         for name, bound in least.items():
             if not getattr(self, name) >= bound:  # not a number is not at least anything
                 raise SettingsError(f"training.{name} is {getattr(self, name)!r}; it must be at least {bound}")
         if self.max_steps <= 0 and self.num_train_epochs <= 0:
             raise SettingsError("training: set max_steps or num_train_epochs above 0; as it stands nothing is trained")
+        if self.early_stopping_patience and not self.eval_steps:
+            raise SettingsError("training.early_stopping_patience counts measures; set training.eval_steps too")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +241,9 @@ def check(path: Path, flags: Sequence[str] = ()) -> None:
 def check_sections(data: Mapping[str, Any], where: str) -> None:
     """Raise what `check` does for the sections of a recipe."""
     model, told, rows, _ = _plain_sections(data, where)
-    team.find(told.preset)
+    players = team.find(told.preset)
+    for role in told.roles:
+        players.role(role)
     bases.find(model.base)
     if rows.benchmark:
         open_benchmark(rows)
@@ -308,6 +324,11 @@ def _plain_sections(
             )
     rows = from_dict(DataSettings, data.get("data"), "data")
     training = from_dict(TrainingSettings, data.get("training"), "training")
+    if bool(rows.validation) != bool(training.eval_steps):
+        raise SettingsError(
+            f"data.validation is {rows.validation} and training.eval_steps {training.eval_steps}; rows are held out to "
+            "be measured: set both, or neither"
+        )
     batch = training.per_device_train_batch_size
     if rows.group > batch:
         raise SettingsError(

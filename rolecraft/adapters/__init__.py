@@ -56,6 +56,10 @@ class Adapter(Protocol):
         """Return for each layer and role the share of the role's tokens that chose each routed LoRA, if any are."""
         ...
 
+    def parts(self, model: Any) -> Mapping[str, Sequence[torch.Tensor]]:
+        """Return the trained numbers that each role has for itself, as views; nothing where roles share them."""
+        ...
+
     def merge(self, model: Any) -> Any:
         """Return the base with the adapter's weights added in; raises ContractError where that cannot be done."""
         ...

@@ -32,3 +32,8 @@ def measure(model: Any) -> Mapping[str, float]:
 def loads(model: Any) -> Mapping[str, Mapping[str, Sequence[float]]]:
     """Return nothing: nothing is routed."""
     return {}
+
+
+def parts(model: Any) -> Mapping[str, Sequence[torch.Tensor]]:
+    """Return nothing: every role has all that is trained."""
+    return {}

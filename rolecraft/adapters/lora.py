@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rolecraft import matching
-from rolecraft.adapters._roleless import gate, inputs, loads, measure, penalty
+from rolecraft.adapters._roleless import gate, inputs, loads, measure, parts, penalty
 from rolecraft.errors import SettingsError
 
-__all__ = ["Settings", "attach", "gate", "inputs", "loads", "measure", "merge", "penalty"]
+__all__ = ["Settings", "attach", "gate", "inputs", "loads", "measure", "merge", "parts", "penalty"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,11 @@ from rolecraft.recipe import (
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train import card, data, distilling, memory, on_policy, precision
-from rolecraft.train.batches import Alike, Cut, Schedule
+from rolecraft.train.batches import Alike, Batch, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
 from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckpoints, arguments_for
+from rolecraft.train.validation import Validation, measure
 
 __all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe", "train"]
 
@@ -234,8 +235,11 @@ def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint
         raise DataError(f"the data is not what {checkpoint.folder} was trained on; restore it, or begin anew elsewhere")
     with StopOnSignal() as signals:
         trainer = _trainer(work, arguments, output_dir, signals)
+        validation = next((one for one in trainer.callback_handler.callbacks if isinstance(one, Validation)), None)
         if checkpoint:
             _require_fit(checkpoint.folder, trainer.model)
+            if validation:
+                validation.load(checkpoint.folder)
         if checkpoint and checkpoint.facts["step"] >= checkpoint.facts["of"]:
             trainer.load_weights(checkpoint.folder)
             trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
@@ -263,9 +267,12 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
     _choose_attention(loaded.model, recipe, arguments, max(lengths))
     transformers.set_seed(training.seed)
     tuned = adapter.attach(loaded.model, recipe.adapter.settings)
-    beside = partial(_accompany, work, output_dir)
+    validation = (
+        Validation(training.eval_steps, training.early_stopping_patience, output_dir) if work.data.held else None
+    )
+    beside = partial(_accompany, work, output_dir, validation)
     whole = WholeCheckpoints(training.save_total_limit, beside, {"data": work.data.fingerprint})
-    return RoleTrainer(
+    trainer = RoleTrainer(
         tuned,
         arguments,
         Rows(work.data.examples, work.team.speakers, loaded.tokenizer.pad_token_id or 0, loaded.context),
@@ -274,6 +281,23 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
         work.team.speakers,
         [signals, whole, _Display(Run(output_dir))],
     )
+    if validation:
+        _watch(validation, trainer, work)
+    return trainer
+
+
+def _watch(validation: Validation, trainer: RoleTrainer, work: _Work) -> None:
+    """Let the held-out rows be measured, and each role's own weights be kept at their best."""
+    held, trained = work.data.held, work.recipe.training
+    rows = Rows(held, work.team.speakers, work.loaded.tokenizer.pad_token_id or 0, work.loaded.context)
+    step = trained.per_device_train_batch_size
+    order = sorted(range(len(held)), key=lambda row: len(held[row].ids))
+    batches = [Batch(tuple(order[start : start + step]), 1.0) for start in range(0, len(order), step)]
+    own = adapters.find(work.recipe.adapter.name).parts(trainer.model)
+    numbers = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    roles = work.recipe.team.roles or work.team.speakers
+    validation.watch(roles, own, numbers, partial(measure, trainer, rows, work.team.speakers, batches))
+    trainer.add_callback(validation)
 
 
 def _cut(recipe: Recipe) -> Cut:
@@ -303,8 +327,10 @@ def _cannot_share(recipe: Recipe) -> str:
     )
 
 
-def _accompany(work: _Work, run: Path, folder: Path, place: Path | None = None) -> None:
+def _accompany(work: _Work, run: Path, validation: Validation | None, folder: Path, place: Path | None = None) -> None:
     """Put beside an adapter what it takes to load and check it anywhere; `place` is where the folder will be."""
+    if validation:
+        validation.save(folder)
     model.save_tokenizer(work.loaded, work.team, folder)
     told = work.recipe.team
     made = model.make_contract(work.loaded, team=str(told.preset), instructions=told.instructions, gate=work.gate)
@@ -318,7 +344,7 @@ def _save(trainer: RoleTrainer, work: _Work, output_dir: Path) -> None:
     trainer.save_model(str(finished))
     if not trainer.is_world_process_zero():
         return
-    _accompany(work, output_dir, finished, output_dir)
+    _accompany(work, output_dir, None, finished, output_dir)
     trainer.state.save_to_json(str(finished / "trainer_state.json"))
     if loads := adapters.find(work.recipe.adapter.name).loads(trainer.model):
         (finished / adapters.ROUTER_LOAD).write_text(json.dumps(loads) + "\n", encoding="utf-8")

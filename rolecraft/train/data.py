@@ -31,7 +31,7 @@ class Data:
     """The examples, of how many trajectories, how many replies they leave out, and why rows were refused.
 
     By the fingerprint a resumed run knows its data again. `told` is equal for examples that tell the same tools and
-    begin with the same system text.
+    begin with the same system text. `held` are the examples of the rows that are held out for validation.
     """
 
     examples: tuple[Example, ...]
@@ -40,15 +40,17 @@ class Data:
     refused: tuple[str, ...]
     fingerprint: str
     told: tuple[str, ...] = ()
+    held: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What one trajectory gives: examples, or the reason why it must not be trained."""
+    """What one trajectory gives: examples, or the reason why it must not be trained; `held` ones are only measured."""
 
     built: Built
     refused: str = ""
     told: str = ""
+    held: bool = False
 
 
 def play_references(recipe: Recipe, folder: Path, arguments: TrainingArguments) -> None:
@@ -79,23 +81,43 @@ def prepare(
             trajectory = thoughts.written(trajectory)
         if recipe.team.divide:
             trajectory = replace(trajectory, messages=team.divided(trajectory.messages, players))
-        return replace(_outcome(trajectory, players, renderer, recipe, gate), told=_told(trajectory))
+        if recipe.team.roles:
+            trajectory = _of_roles(trajectory, recipe.team.roles)
+        held = parts.place(trajectory, "validation") < data.validation
+        return replace(_outcome(trajectory, players, renderer, recipe, gate), told=_told(trajectory), held=held)
 
     outcomes = list(_shared(trajectories, outcome, data.on_bad_row == "stop", arguments))
     refused = [one.refused for one in outcomes if one.refused]
     if refused and data.on_bad_row == "stop":
         raise DataError(f"{refused[0]}; or leave such rows out (--on-bad-row skip)")
-    rows = tuple(itertools.chain.from_iterable(one.built.examples for one in outcomes))
+    rows, held = (
+        tuple(itertools.chain.from_iterable(one.built.examples for one in outcomes if one.held == side))
+        for side in (False, True)
+    )
     examples.audit(rows[:1], renderer, players, data.max_length)  # refuses to train nothing at all
+    if data.validation and not held:
+        raise DataError(f"data.validation {data.validation} of {len(trajectories)} rows holds none out; raise it")
     dropped = sum(one.built.dropped for one in outcomes)
-    told = tuple(one.told for one in outcomes for _ in one.built.examples)
-    return Data(rows, len(trajectories), dropped, (*bad_rows.notes, *refused), _fingerprint(rows), told)
+    told = tuple(one.told for one in outcomes if not one.held for _ in one.built.examples)
+    notes = (*bad_rows.notes, *refused)
+    return Data(rows, len(trajectories), dropped, notes, _fingerprint((*rows, *held)), told, held)
 
 
 def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
     rows = store.read_trajectories(folder / REFERENCES) if data.benchmark else read_rows(data, bad_rows)
     part = data.part
     return tuple(rows) if part is None else tuple(row for row in rows if parts.belongs(row, part))
+
+
+def _of_roles(trajectory: Trajectory, roles: Sequence[str]) -> Trajectory:
+    """Return the trajectory with the replies of other roles as context only."""
+    messages = (
+        message.edited(weight=0.0)
+        if message.role == "assistant" and (message.speaker or "assistant") not in roles
+        else message
+        for message in trajectory.messages
+    )
+    return replace(trajectory, messages=tuple(messages))
 
 
 def _outcome(trajectory: Trajectory, players: Team, renderer: Renderer, recipe: Recipe, gate: Gate | None) -> _Outcome:

@@ -1,6 +1,6 @@
 """transformers' Trainer with our loss and our batches, whole checkpoints, and a stop that can be resumed.
 
-Not covered: evaluation while training, and padding-free batches.
+Not covered: when held-out rows are measured (`validation`), and padding-free batches.
 """
 
 from __future__ import annotations
@@ -197,6 +197,15 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
 
         The adapter's penalty is added for each batch, and averaged over the step's.
         """
+        losses_N, weights_N, speakers_N, outputs = self.token_losses(model, inputs)
+        self._tally += objectives.sums_by_speaker(losses_N, speakers_N, len(self._speaker_names))
+        self._tokens += inputs["tokens"]
+        penalty = self._adapter.penalty(self.model) / self.args.gradient_accumulation_steps
+        loss = objectives.weighted_sum(losses_N, weights_N) * self.args.world_size + penalty
+        return (loss, outputs) if return_outputs else loss
+
+    def token_losses(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
+        """Return the losses, weights and speakers of the trained tokens (N,), and the model's output."""
         ids_BT, speakers_BT = inputs["ids_BT"], inputs["speakers_BT"]
         keep_BT, targets_N, weights_N = objectives.next_token_targets(ids_BT, inputs["weights_BT"])
         call = dict(inputs.get("call", {}))
@@ -206,11 +215,7 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
             outputs = model(input_ids=ids_BT, use_cache=False, **call)
         losses_N = objectives.token_losses(objectives.pick_logits(outputs.logits, keep_BT), targets_N)
         speakers_N = speakers_BT[:, 1:][keep_BT[:, :-1]]
-        self._tally += objectives.sums_by_speaker(losses_N, speakers_N, len(self._speaker_names))
-        self._tokens += inputs["tokens"]
-        penalty = self._adapter.penalty(self.model) / self.args.gradient_accumulation_steps
-        loss = objectives.weighted_sum(losses_N, weights_N) * self.args.world_size + penalty
-        return (loss, outputs) if return_outputs else loss
+        return losses_N, weights_N, speakers_N, outputs
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Return the batch's floating-point operations; transformers' own counts all parameters again in every step."""
@@ -385,7 +390,7 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
         if name in ours:
             raise SettingsError(f"training.extra has {name!r}; write it as training.{name}")
         if name in _OURS or name.startswith("eval_"):
-            reason = _OURS.get(name) or "there is no evaluation while training: use rolecraft eval"
+            reason = _OURS.get(name) or "use training.eval_steps, or rolecraft eval"
             raise SettingsError(f"training.extra cannot set {name!r}: {reason}")
         if name not in known:
             near = difflib.get_close_matches(str(name), sorted(known | ours), n=1, cutoff=0.5)

@@ -8,7 +8,7 @@ tokens of the base alone; and `role_times`, how often each token counts in the b
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ __all__ = [
     "measure",
     "merge",
     "mixing",
+    "parts",
     "penalty",
 ]
 
@@ -161,6 +162,24 @@ def loads(model: Any) -> dict[str, dict[str, list[float]]]:
             if end - first > 1 and seen_E[first]:
                 shares = [chosen_E[i] / seen_E[i] for i in range(first, end - 1)]
                 found.setdefault(path, {})[role] = shares
+    return found
+
+
+def parts(model: Any) -> Mapping[str, Sequence[torch.Tensor]]:
+    """Return each role's rows of A, B and the router, as views; nothing unless the role computes all that it sees.
+
+    Under the other assignments a role's loss depends on what others made of the tokens before.
+    """
+    config, name = _active(model), _name(model)
+    if config.assignment != "reencode" or config.modules_to_save:
+        return {}
+    edges, found = config.mixture().edges, dict[str, list[torch.Tensor]]()
+    for layer in layers(model).values():
+        kept = layer.weights(name)
+        for role, first, end in zip(config.speakers, edges, edges[1:], strict=False):
+            low, high = first * config.r, end * config.r
+            router = [] if kept.router is None else [kept.router[first:end]]
+            found.setdefault(role, []).extend([kept.A[low:high], kept.B[low:high], *router])
     return found
 
 
