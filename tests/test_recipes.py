@@ -10,10 +10,11 @@ import pytest
 import tiny
 import yaml
 
-from rolecraft import bases, store
+from rolecraft import bases, stages, store
 from rolecraft.importers import openai
-from rolecraft.recipe import Recipe, load_recipe
+from rolecraft.recipe import DataSettings, Recipe, load_recipe
 from rolecraft.train import find_recipe, train
+from rolecraft.train.stages import run as run_stages
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 GLAIVE = Path(__file__).parents[2] / "shared/evaldata/glaive_demo/glaive_toolcall_en_demo.json"
@@ -34,12 +35,33 @@ def two_steps(recipe: Recipe, base: str, run: Path) -> list[dict]:
     return store.Run(run).metrics()
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+STAGED = [path for path in sorted(FOLDER.glob("*.yaml")) if stages.are_in(path)]
+
+
+def small_data(recipe: Recipe, tmp_path: Path) -> DataSettings:
+    """Return the recipe's data, few of them; the tokenizer made for tests cuts words smaller than a real one."""
+    plain = replace(recipe.data, sources=(), without=(), validation=0.0)
+    data = replace(plain, size=14) if plain.benchmark else replace(plain, path=openai_file(tmp_path))
+    return replace(data, max_length=2000)
+
+
+@pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
+def test_each_stage_of_a_recipe_trains_two_steps(path, tmp_path, nano_tokenizer):
+    base, found = small_base(tmp_path, nano_tokenizer), []
+    for stage in stages.load(path):
+        one = replace(stage.recipe.training, max_steps=2, logging_steps=1, eval_steps=0, early_stopping_patience=0)
+        data, told = small_data(stage.recipe, tmp_path), replace(stage.recipe.model, base=base)
+        found.append(replace(stage, recipe=replace(stage.recipe, model=told, data=data, training=one)))
+    run_stages(found, tmp_path / "run")
+    for stage in found:
+        assert [entry["step"] for entry in store.Run(tmp_path / "run" / stage.name).metrics()] == [1, 2]
+    assert bases.is_adapter(tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", sorted({*FOLDER.glob("*.yaml")} - {*STAGED}), ids=lambda path: path.stem)
 def test_a_recipe_trains_two_steps(path, tmp_path, nano_tokenizer):
     recipe = load_recipe(path)
-    plain = replace(recipe.data, sources=(), without=())
-    data = replace(plain, size=14) if plain.benchmark else replace(plain, path=openai_file(tmp_path))
-    data = replace(data, max_length=2000)  # the tokenizer made for tests cuts words smaller than a real one
+    data = small_data(recipe, tmp_path)
     base = small_base(tmp_path, nano_tokenizer)
     if told := recipe.on_policy:
         pair = replace(told, teacher=base, teacher_adapter=None, rollouts=4, max_turns=2, max_tokens=8, validation=2)

@@ -44,7 +44,8 @@ def test_a_row_that_only_fills_up_a_step_counts_nothing():
 
 def test_training_settings_have_transformers_names():
     names = {field.name for field in fields(TrainingArguments)}
-    assert {field.name for field in fields(TrainingSettings)} - names == {"processes", "extra"}
+    callbacks = {"early_stopping_patience"}  # of its EarlyStoppingCallback
+    assert {field.name for field in fields(TrainingSettings)} - names == {"processes", "extra", *callbacks}
 
 
 def test_other_arguments_of_transformers_go_through(tmp_path):
@@ -56,7 +57,8 @@ def test_other_arguments_of_transformers_go_through(tmp_path):
     [
         ({"adam_beta3": 0.9}, "Did you mean 'adam_beta"),
         ({"learning_rate": 1.0}, "write it as training.learning_rate"),
-        ({"eval_steps": 5}, "use rolecraft eval"),
+        ({"eval_strategy": "steps"}, "use rolecraft eval"),
+        ({"eval_steps": 5}, "write it as training.eval_steps"),
         ({"label_smoothing_factor": 0.1}, "cannot set 'label_smoothing_factor'"),
         ({"output_dir": "x"}, "cannot set 'output_dir'"),
     ],

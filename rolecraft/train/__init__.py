@@ -8,10 +8,9 @@ from __future__ import annotations
 import gc
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import peft
 import torch
 import transformers
 from peft import PeftModel
-from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from rolecraft import adapters, attention, bases, contract, examples, fit, model, store, team, workers
 from rolecraft.errors import DataError, Interrupted, SettingsError
@@ -42,6 +41,7 @@ from rolecraft.train import card, data, distilling, memory, on_policy, precision
 from rolecraft.train.batches import Alike, Batch, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
+from rolecraft.train.display import Display
 from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckpoints, arguments_for
 from rolecraft.train.validation import Validation, measure
 
@@ -113,7 +113,7 @@ def _distil(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     if checkpoint:
         _require_fit(checkpoint.folder, student.model)
     started = (checkpoint.folder, checkpoint.facts) if checkpoint else None
-    pair = on_policy.Work(recipe, student, teacher, players, output_dir, partial(_accompany, work, output_dir))
+    pair = on_policy.Work(recipe, student, teacher, players, output_dir, partial(_accompany, work, output_dir, None))
     _move_up(distilling.distil(pair, started), output_dir)
     return output_dir
 
@@ -279,7 +279,7 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
         Schedule(lengths, weights, _cut(recipe), training.seed, arguments.process_index, alike),
         adapter,
         work.team.speakers,
-        [signals, whole, _Display(Run(output_dir))],
+        [signals, whole, Display(Run(output_dir))],
     )
     if validation:
         _watch(validation, trainer, work)
@@ -379,33 +379,3 @@ def _facts(trainer: RoleTrainer, work: _Work, output_dir: Path) -> card.Facts:
         losses={key.removeprefix("loss/"): value for key, value in last.items() if key.startswith("loss")},
         versions={"peft": peft.__version__, "torch": str(torch.__version__), "transformers": transformers.__version__},
     )
-
-
-class _Display(TrainerCallback):  # type: ignore[misc]
-    """Prints a line for each log, and adds it to `metrics.jsonl`; the last step is always logged."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Drop what was logged after the checkpoint that this run goes on from: those steps are done again."""
-        logged = self._run.metrics() if state.is_world_process_zero else []
-        if logged:
-            kept = [entry for entry in logged if entry["step"] <= state.global_step]
-            store.write_jsonl(self._run.path / "metrics.jsonl", kept)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
-            return
-        self._run.log({"step": state.global_step, **logs})
-        speakers = ", ".join(f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("loss/"))
-        left = timedelta(seconds=round(logs["seconds_left"]))
-        print(
-            f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.2f}  loss {logs['loss']:.4f} "
-            f"({speakers})  lr {logs['learning_rate']:.2e}  {logs['tokens_per_second']:,.0f} tokens/s  {left} left",
-            flush=True,
-        )

@@ -390,7 +390,7 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
         if name in ours:
             raise SettingsError(f"training.extra has {name!r}; write it as training.{name}")
         if name in _OURS or name.startswith("eval_"):
-            reason = _OURS.get(name) or "use training.eval_steps, or rolecraft eval"
+            reason = _OURS.get(name) or "use training.eval_steps while it trains, or use rolecraft eval"
             raise SettingsError(f"training.extra cannot set {name!r}: {reason}")
         if name not in known:
             near = difflib.get_close_matches(str(name), sorted(known | ours), n=1, cutoff=0.5)
