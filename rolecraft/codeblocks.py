@@ -26,6 +26,9 @@ CODE = ToolSpec(
 ENDING = "final_answer"
 """The function that ends a task with the answer it is given."""
 
+STOPS = ("\n```\n\n", "\n```output", "\nObservation:")
+"""What stands after a block: small models go on with what it might have printed, which nobody needs."""
+
 _LABELS = frozenset(("", "python", "python3", "py", "tool_code", "code"))
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
 _CALL = re.compile(r"\s*(?:\w+\s*=\s*)?(?:print\()?([A-Za-z_]\w*)\(")
@@ -52,7 +55,11 @@ def read(message: Message, tools: Sequence[ToolSpec], *, cut: bool = False) -> M
     code = find(message.content, [tool.name for tool in tools], cut=cut)
     if code is None:
         return replace(message, content="", unparsed=message.content)
-    return replace(message, tool_calls=(ToolCall(CODE.name, {"code": code}),))
+    read = replace(message, tool_calls=(ToolCall(CODE.name, {"code": code}),))
+    ended = _ended(message.content, cut=cut)
+    if ended == message.content or (message.ids is not None and not cut):
+        return read
+    return read.edited(content=ended)
 
 
 def find(text: str, functions: Sequence[str] = (), *, cut: bool = False) -> str | None:
@@ -68,6 +75,17 @@ def find(text: str, functions: Sequence[str] = (), *, cut: bool = False) -> str 
     call = _CALL.match(whole)
     bare = call is not None and call[1] in (*functions, ENDING, "print") and whole.endswith(")") and not cut
     return whole if bare else None
+
+
+def _ended(text: str, *, cut: bool) -> str:
+    """Return a reply without what was cut after its last block, or with the fence that ended it as a stop string."""
+    opened, end = "", 0
+    for fence in _FENCE.finditer(text):
+        closes = bool(opened) and fence[1].startswith(opened) and not fence[2]
+        opened, end = ("", fence.end()) if closes else (opened or fence[1], end)
+    if cut:
+        return text[:end] if end else text
+    return f"{text}\n{opened}" if opened else text
 
 
 def _fenced(text: str, *, cut: bool) -> Iterator[str]:
@@ -99,9 +117,10 @@ def why_unread(text: str) -> str:
         return "calls are written in Python, not as JSON: write f(x=1) in a block that begins with ```python"
     if _FENCE.search(text):
         return (
-            "the code block is not closed, or not marked as Python; write ```python, the code, and ``` alone in a line"
+            "the code block is not closed, or not marked as Python; write one short thought, ```python, the code, and "
+            "``` alone in a line"
         )
-    return f"the reply has no code; write a block that begins with ```python, and call {ENDING}(...) in it to answer"
+    return f"the reply has no code. To answer, write\n```python\n{ENDING}(...)\n```"
 
 
 def shown(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -229,7 +229,8 @@ def _prompt(episode: Episode, position: Position, sampling: Sampling) -> Prompt:
     assert position.speaker is not None
     settings, task, turn = episode.settings, episode.task, len(position.turns)
     role = episode.team.role(position.speaker)
-    drawn = replace(sampling, seed=episode.seed + turn)
+    stops = sampling.stop if role.form is None else (*sampling.stop, *role.form.stops)
+    drawn = replace(sampling, seed=episode.seed + turn, stop=stops)
     lenient = role.calls_tools and role.form is None and not settings.strict_calls
     view = role.view(position.messages, task.tools)
     prompt = Prompt(view, role.tools(task.tools), role.name, sampling=drawn, lenient=lenient)
@@ -273,10 +274,12 @@ def _with_usage_of(again: Completion, before: Completion) -> Completion:
 
 
 def _read(reply: Reply, form: Form, tools: Sequence[ToolSpec]) -> Reply:
-    """Return a reply with the call that its text makes in the role's own form."""
+    """Return a reply with the call that its text makes in the role's own form; one that has it was not cut early."""
     completion = reply.completion
-    message = form.read(completion.message, tools, cut=completion.turn.stop == "length")
-    return replace(reply, completion=Completion(message, replace(completion.turn, message=message)))
+    stop = completion.turn.stop
+    message = form.read(completion.message, tools, cut=stop == "length")
+    turn = replace(completion.turn, message=message, stop="end" if message.tool_calls else stop)
+    return replace(reply, completion=Completion(message, turn))
 
 
 def _constrained(prompt: Prompt, role: Role, team: Team, tools: Sequence[ToolSpec]) -> Prompt:

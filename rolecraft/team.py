@@ -36,7 +36,7 @@ class Form:
     `tell` is what it is told of the tools; `read` finds the call in a reply, of which there is at most one, and
     `explain` says why there is none. A conversation is `shown` to it, and a reply `written` to be trained on, as text.
     `opened` gives a world in which its calls run, and `record` what the record has of a reply whose call was run.
-    `begins` tells where in a reply's text the action begins, which a thought stands before.
+    `begins` tells where in a reply's text the action begins, which a thought stands before. `stops` end a reply.
     """
 
     tell: Callable[[Sequence[ToolSpec]], str]
@@ -47,6 +47,7 @@ class Form:
     opened: Callable[[Environment], AbstractAsyncContextManager[Environment]]
     record: Callable[[Message, ToolCall, Observation], tuple[Message, ...]]
     begins: Callable[[str], int]
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def test_the_tool_is_a_setting_and_the_question_says_how_to_answer():
     assert without.tools == ()
     assert with_tool.messages == without.messages
     assert with_tool.messages[0].content.endswith("Give the final number in \\boxed{}.")
-    assert gsm8k.tasks(gsm8k.Settings(form=""), "test", 0)[0].messages[0].content in ("Two of 3?", "How many?")
+    assert gsm8k.tasks(gsm8k.Settings(form=None), "test", 0)[0].messages[0].content in ("Two of 3?", "How many?")
 
 
 @pytest.mark.usefixtures("own")

@@ -86,6 +86,20 @@ def test_a_reply_becomes_a_call_and_keeps_its_text():
     assert (read.content, read.ids) == (reply.content, (1, 2))
 
 
+def test_a_reply_that_was_ended_at_its_fence_gets_it_back():
+    read = codeblocks.read(Message("assistant", "So.\n```python\nx = 1"), ())
+    assert read.content == "So.\n```python\nx = 1\n```"
+    bare = Message("assistant", "final_answer(3)")
+    assert codeblocks.read(bare, ()).content == bare.content
+
+
+def test_what_was_cut_after_a_block_is_left_out():
+    said = "So.\n```python\nx\n```"
+    read = codeblocks.read(Message("assistant", f"{said}\nIt is proba", ids=(1, 2)), (), cut=True)
+    assert (read.content, read.ids) == (said, None)
+    assert read.tool_calls[0].arguments == {"code": "x"}
+
+
 def test_a_reply_without_a_block_is_unparsed_and_told_why():
     read = codeblocks.read(Message("assistant", "It is 3."), (STOCK,))
     assert (read.content, read.unparsed, read.tool_calls) == ("", "It is 3.", ())

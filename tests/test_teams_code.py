@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rolecraft import agent, catalog, examples, renderers, team, wire
+from rolecraft import agent, catalog, codeblocks, examples, renderers, team, wire
 from rolecraft.benchmarks import Scripted
 from rolecraft.sandbox import layers
 from rolecraft.tools import Toolbox, find
-from rolecraft.types import Environment, Message, Prompt, Task, Trajectory, Verdict
+from rolecraft.types import Completion, Environment, Message, Prompt, Task, Trajectory, Turn, Verdict
 
 pytestmark = pytest.mark.skipif(not layers()["seccomp"], reason="no system-call filter on this machine")
 SHOP = Path(__file__).parents[1] / "examples" / "shop" / "tools.py"
@@ -139,3 +139,20 @@ class Each:
 
 def one(prompt: Prompt) -> Prompt:
     return replace(prompt, sampling=replace(prompt.sampling, n=1))
+
+
+def test_a_reply_is_ended_after_its_block_and_may_be_cut_there():
+    _, asked = play(LOOK, ANSWER)
+    assert asked[0].sampling.stop == codeblocks.STOPS
+
+    class Cut:
+        async def complete(self, prompt):
+            said = sum(message.role == "assistant" for message in prompt.messages)
+            message = Message("assistant", ANSWER if said else f"{LOOK}\nI think that it is")
+            return (Completion(message, Turn(message, prompt.speaker, stop="end" if said else "length")),)
+
+    box = Toolbox(find(SHOP))
+    environment = Environment(Task("t", (QUESTION,), box.specs), box, lambda record: Verdict(1.0))
+    record = asyncio.run(agent.episode(environment, team.find("code"), Cut()))
+    assert record.messages[-1].content == "24"
+    assert record.messages[1].content == LOOK

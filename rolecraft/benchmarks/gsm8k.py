@@ -34,12 +34,12 @@ class Settings:
     """How many problems are asked; of more, a sample that the seed decides, the same anywhere.
 
     `python`: the task has the tool `python`. `form` is said after each problem, as the paper's prompts do (Agent
-    Distillation's released prompts ask for a boxed number as well).
+    Distillation's released prompts ask for a boxed number as well); None says nothing.
     """
 
     size: int = 200
     python: bool = True
-    form: str = "Give the final number in \\boxed{}."
+    form: str | None = "Give the final number in \\boxed{}."
 
     def __post_init__(self) -> None:
         """Raise SettingsError for a size that asks nothing."""

@@ -40,6 +40,7 @@ FORM = Form(
     opened=bridge.opened,
     record=bridge.record,
     begins=codeblocks.begins,
+    stops=codeblocks.STOPS,
 )
 
 TEAM = Team("code", (Role("assistant", _TEXT, form=FORM),), "assistant", _next)
