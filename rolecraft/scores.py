@@ -131,18 +131,18 @@ def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Sco
     families: dict[str, list[float]] = {}
     for trajectory, value in zip(played, values, strict=True):
         families.setdefault(family(trajectory), []).append(value)
-    whole = _aggregate(values)
+    whole = mean(values)
     return Scores(
         score=whole.score,
         n=whole.n,
         interval=whole.interval,
         seed=seed,
-        families={name: _aggregate(families[name]) for name in sorted(families)},
+        families={name: mean(families[name]) for name in sorted(families)},
         cost=_cost(played),
         stops=dict(sorted(Counter(t.stop for t in played).items())),
         failures=_failures(played),
         lenient=(lenient := sum(map(strict.is_lenient, played))),
-        strict=_aggregate([_strict_score(t) for t in played]) if lenient else None,
+        strict=mean([_strict_score(t) for t in played]) if lenient else None,
         calling=calling(played),
         tried=_tried([t.trials for t in played if t.trials is not None]),
     )
@@ -215,7 +215,7 @@ def over_tasks(outcomes: Sequence[Sequence[float]]) -> Score:
 
     `n` is the number of tasks: the same tasks at several seeds are no further tasks.
     """
-    return _aggregate([math.fsum(task) / len(task) for task in zip(*outcomes, strict=True)])
+    return mean([math.fsum(task) / len(task) for task in zip(*outcomes, strict=True)])
 
 
 def _score_of(trajectory: Trajectory) -> float:
@@ -233,7 +233,8 @@ def _strict_score(trajectory: Trajectory) -> float:
     return trajectory.verdict.parts.get(strict.PART, trajectory.verdict.score)
 
 
-def _aggregate(values: Sequence[float]) -> Score:
+def mean(values: Sequence[float]) -> Score:
+    """Return the mean of verdicts in 0..1, one a task, with its 95 % interval."""
     binary = all(value in (0.0, 1.0) for value in values)
     interval = wilson(round(sum(values)), len(values)) if binary else bootstrap(values)
     return Score(math.fsum(values) / len(values), len(values), interval)

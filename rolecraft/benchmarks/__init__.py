@@ -7,6 +7,9 @@ scores then stand beside a model's, `REPORTED`: the splits that are played where
 if its tasks are rows of a data set, the splits of which a training must know neither services nor tools; `Settings`
 then has a `size`.
 
+One whose tasks open in the middle of an episode exports `in_roles(tasks, team)`, which returns them with what was said
+before in the roles of the team that plays.
+
 One whose worlds need more than the task, such as a user's own tools, also exports `opener(settings)`, which returns
 what opens a task; `open` then opens those that need nothing else.
 

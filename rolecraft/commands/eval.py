@@ -88,8 +88,11 @@ def run(options: argparse.Namespace) -> None:
     if any(len(found.families) > 1 for found in scores.values()):
         console.print(evaluate.family_table(scores))
     console.print(evaluate.calling_table({name: run.trajectories() for name, run in runs.items()}))
-    if parts := evaluate.parts_table({name: run.trajectories() for name, run in runs.items()}):
+    steps = evaluate.static_table({name: run.trajectories() for name, run in runs.items()})
+    if parts := steps or evaluate.parts_table({name: run.trajectories() for name, run in runs.items()}):
         console.print(parts)
+    for run in runs.values() if steps else ():
+        evaluate.write_static(run.path / "static.json", run.trajectories())
     console.print(evaluate.failure_table(scores))
     for name, found in scores.items():
         if note := evaluate.lenient_note(found):
@@ -101,6 +104,8 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"trajectories: {output}; look at them with: rolecraft report {output}")
     if options.json:
         plain = {name: evaluate.scores_json(found) for name, found in scores.items()}
+        for name, run in runs.items() if steps else ():
+            plain[name]["static"] = evaluate.static_json(run.trajectories())
         print(json.dumps(plain if "+" in split else plain[split]))
 
 

@@ -1,7 +1,4 @@
-"""Plays a benchmark with a team, resumably and in several processes if wanted, and scores what came of it.
-
-Not covered: static evaluation against annotated replies.
-"""
+"""Plays a benchmark with a team, resumably and in several processes if wanted, and scores what came of it."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from rolecraft import team as teams
 from rolecraft.benchmarks import Scripted
 from rolecraft.evaluate.batches import Settings, begin, play_all, players_of, tasks
 from rolecraft.evaluate.playing import EngineOpener, Explain
+from rolecraft.evaluate.static import static_json, static_table, write_static
 from rolecraft.evaluate.tables import (
     calling_table,
     comparison,
@@ -50,8 +48,11 @@ __all__ = [
     "score_table",
     "scores_json",
     "splits",
+    "static_json",
+    "static_table",
     "tasks",
     "trials_note",
+    "write_static",
     "write_summary",
 ]
 

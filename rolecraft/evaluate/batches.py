@@ -62,6 +62,8 @@ def tasks(settings: Settings, team: Team) -> tuple[Task, ...]:
     found: tuple[Task, ...] = tuple(benchmark.tasks(options, settings.split, settings.seed))[: settings.limit]
     if not found:
         raise DataError(f"{settings.benchmark!r} has no tasks in split {settings.split!r}; raise its size or the limit")
+    if hasattr(benchmark, "in_roles"):
+        found = tuple(benchmark.in_roles(found, team))
     if settings.shots and not hasattr(benchmark, "few_shot"):
         raise SettingsError(f"{settings.benchmark!r} has no examples to show (few_shot); use shots 0")
     shown = tuple(benchmark.few_shot(found, team.name, settings.shots)) if settings.shots else found
