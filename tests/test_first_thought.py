@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import tiny
 from endpoint import Answer, endpoint, error, said
 
-from rolecraft import agent, first_thought, remote, team
+from rolecraft import agent, examples, first_thought, remote, team
 from rolecraft.benchmarks import Scripted
+from rolecraft.engine import LocalEngine, Settings
 from rolecraft.errors import EngineError
 from rolecraft.tools import Toolbox
-from rolecraft.types import Environment, Message, Prompt, Task, Verdict
+from rolecraft.types import Environment, Message, Prompt, Sampling, Task, Trajectory, Verdict
 
 QUESTION = Message("user", "What is 2 + 3?")
 CHAIN = "First I add two and three.\n\nThat is five.\n\nThe answer is 5."
@@ -69,6 +71,22 @@ def test_the_teacher_reasons_about_the_task_without_tools_and_is_counted():
 )
 def test_the_first_step_is_words(text, step):
     assert first_thought.first_step(text) == step
+
+
+def test_this_engine_goes_on_from_the_prefix_and_all_of_it_is_trained(hermes_tokenizer):
+    loaded = tiny.loaded(hermes_tokenizer, max_position_embeddings=1024)
+    players = team.find("code")
+    with LocalEngine(loaded, Settings(max_requests=1)) as engine:
+        begun = first_thought.Begun(engine, STEP)
+        view = players.role("assistant").view((QUESTION,), ())
+        (completion,) = asyncio.run(begun.complete(Prompt(view, sampling=Sampling(max_tokens=8))))
+    reply = completion.message.edited(content=f"{completion.message.content}\n```python\nx\n```")
+    assert completion.message.content.startswith(STEP.strip())
+    assert loaded.renderer.text(completion.turn.prompt_ids).endswith(STEP)
+    record = Trajectory("t", Task("t", (QUESTION,)), (QUESTION, reply))
+    (example,) = examples.build(record, players, loaded.renderer)
+    trained = [i for i, weight in zip(example.ids, example.weights, strict=True) if weight]
+    assert loaded.renderer.text(trained).startswith(STEP.strip())
 
 
 def goes_on(request: dict) -> Answer:

@@ -8,6 +8,7 @@ import json
 import pytest
 from endpoint import Answer, asked, endpoint, error, said, streamed, within
 
+from rolecraft import remote
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.remote import RemoteEngine, Settings
 from rolecraft.remote.replies import completions
@@ -456,3 +457,15 @@ def test_tokens_of_several_replies_are_counted_once_and_log_probabilities_read()
 def test_log_probabilities_are_asked_for_where_they_are_wanted():
     assert "logprobs" not in body_of(prompt())
     assert body_of(prompt(), logprobs=True)["logprobs"] is True
+
+
+def test_requests_that_were_never_answered_are_counted_once(tmp_path):
+    def script(request):
+        return error(400, "no") if request["messages"][-1]["content"] == "bad" else said("ok")
+
+    with asked(script, cache=tmp_path, retries=0) as (engine, _):
+        reply(engine, Prompt((Message("user", "good"),)))
+        with pytest.raises(EngineError):
+            reply(engine, Prompt((Message("user", "bad"),)))
+    assert remote.take_lost(tmp_path) == 1
+    assert remote.take_lost(tmp_path) == 0
