@@ -186,9 +186,8 @@ def test_prompts_of_other_scopes_share_nothing_and_do_not_wait_for_each_other(en
 def test_samples_share_one_prompt_and_differ(engine, loaded):
     prompt = tiny.prompt("debt of Plalples " * 5, temperature=1.0, n=6, max_tokens=15)
     completions = asyncio.run(engine.complete(prompt))
-    assert (
-        sum(one.turn.usage.prompt - one.turn.usage.cached for one in completions)
-        == len(completions[0].turn.prompt_ids) + 5
+    assert sum(one.turn.usage.prompt - one.turn.usage.cached for one in completions) == len(
+        completions[0].turn.prompt_ids
     )
     assert len({one.turn.token_ids for one in completions}) == 6
     again = asyncio.run(engine.complete(prompt))
@@ -196,6 +195,43 @@ def test_samples_share_one_prompt_and_differ(engine, loaded):
     for completion in completions:
         expected = _logprobs(loaded.model, completion)
         torch.testing.assert_close(torch.tensor(completion.turn.logprobs), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_samples_that_write_the_same_are_computed_once(loaded):
+    with LocalEngine(loaded, Settings(max_requests=4)) as engine:
+        made = asyncio.run(engine.complete(tiny.prompt("debt of Plalples", n=4, max_tokens=9)))
+        rows = [tokens for tokens in engine._runner.cache.tokens if tokens]
+    assert len({one.turn.token_ids for one in made}) == len(rows) == 1
+    assert made[0].turn.token_ids == _greedy(loaded.model, made[0].turn.prompt_ids, 9)
+
+
+def test_samples_that_part_wait_for_rows_where_there_are_fewer(loaded):
+    prompt = tiny.prompt("debt of Plalples " * 3, temperature=1.0, n=7, max_tokens=15)
+    with LocalEngine(loaded, Settings(max_requests=7)) as engine:
+        expected = asyncio.run(engine.complete(prompt))
+    with LocalEngine(loaded, Settings(max_requests=2)) as engine:
+        made = asyncio.run(engine.complete(prompt))
+    assert [one.turn.token_ids for one in made] == [one.turn.token_ids for one in expected]
+    for completion in made:
+        found = torch.tensor(completion.turn.logprobs)
+        torch.testing.assert_close(found, _logprobs(loaded.model, completion), atol=1e-4, rtol=1e-4)
+
+
+def test_a_reply_goes_on_when_the_one_it_shares_its_row_with_is_given_up(loaded):
+    prompt = tiny.prompt("debt of Plalples " * 3, max_tokens=120)
+
+    async def ask(engine):
+        first, second = (asyncio.ensure_future(engine.complete(prompt)) for _ in range(2))
+        while not engine._scheduler._decoding:
+            await asyncio.sleep(0.001)
+        first.cancel()
+        return await second
+
+    with LocalEngine(loaded, Settings(max_requests=2)) as engine:
+        (made,) = asyncio.run(ask(engine))
+    written = made.turn.token_ids
+    assert len(written) > 20  # it may end before the most that it may have
+    assert written == _greedy(loaded.model, made.turn.prompt_ids, len(written))
 
 
 def test_a_long_prompt_is_computed_in_parts(loaded):

@@ -89,6 +89,7 @@ class Request:
     stop: StopReason | None = None
     told: int = 0
     doubt: Doubt = field(default_factory=Doubt)
+    twins: list[Request] = field(default_factory=list)
     roles: tuple[int, ...] = ()
 
     def give(self, ids: Sequence[int], roles: Sequence[int]) -> None:
@@ -109,6 +110,19 @@ class Request:
     def sharing(self, others: Iterable[Request]) -> Iterator[tuple[int, list[int]]]:
         """Yield the rows and prompts of those whose computation this one may use."""
         return ((other.row, other.prompt) for other in others if other.scopes[0] in self.scopes)
+
+    def may_join(self, other: Request) -> bool:
+        """Whether this reply, of which nothing is written, may be a twin of `other`, whose prompt is being computed.
+
+        A grammar may write tokens of its own, so replies that are held to one stay apart.
+        """
+        apart = self.matcher or other.matcher or self.ids or other.ids
+        return not apart and self.prompt == other.prompt and self.scopes[0] == other.scopes[0]
+
+    def with_twins(self) -> list[Request]:
+        """Return all the replies that this one's row is computed for, itself first, and let its twins go."""
+        twins, self.twins = self.twins, []
+        return [self, *twins]
 
     def uncomputed(self, computed: int) -> list[int]:
         """Return the KV cache's tokens after the first `computed`, but for a last one that nothing follows."""

@@ -120,7 +120,8 @@ class Scheduler:
             done.set_result(None)
 
     def _fail_all(self, reason: str) -> None:
-        for request in (*self._waiting, *self._prefilling, *self._decoding):
+        leaders = (*self._waiting, *self._prefilling, *self._decoding)
+        for request in (one for leader in leaders for one in leader.with_twins()):
             with suppress(InvalidStateError):  # cancelled meanwhile
                 request.future.set_exception(EngineError(reason))
         self._waiting, self._prefilling, self._decoding = [], [], []
@@ -129,23 +130,50 @@ class Scheduler:
     def _step(self) -> None:
         """Drop cancelled requests and admit waiting ones; prefill some of the prompts, and decode a token of each."""
         for requests in (self._waiting, self._prefilling, self._decoding):
-            for request in [one for one in requests if one.future.cancelled()]:
-                requests.remove(request)
-                if request.row >= 0:
-                    self._runner.cache.free(request.row)
+            for place, request in reversed(list(enumerate(requests))):
+                if not any(one.future.cancelled() for one in (request, *request.twins)):
+                    continue
+                going = [one for one in request.with_twins() if not one.future.cancelled()]
+                requests[place : place + 1] = [self._lead(request.row, going)] if going else []
+                if not going:
+                    self._free(request)
         self._waiting = [request for request in self._waiting if not self._admit(request)]
         if self._prefilling:
             self._prefill()
         if self._decoding:
             self._decode()
 
+    def _lead(self, row: int, requests: list[Request]) -> Request:
+        """Let the first of some replies that have written the same have the row, and the others be its twins."""
+        leader, *twins = requests
+        for twin in twins:
+            twin.row = -1
+        leader.row, leader.twins = row, twins
+        return leader
+
+    def _free(self, request: Request) -> None:
+        if request.row >= 0:
+            self._runner.cache.free(request.row)
+
     def _admit(self, request: Request) -> bool:
-        """Give a request a row, with what any row has cached of its prompt; False if it has to wait."""
+        """Give a request a row, with what any row has cached of its prompt; False if it has to wait.
+
+        One whose very prompt is being computed needs none before its reply is another one.
+        """
         cache = self._runner.cache
+        if (other := next((one for one in self._prefilling if request.may_join(one)), None)) is not None:
+            request.cached = len(request.prompt)
+            other.twins.append(request)
+            return True
         taken = {other.row for other in (*self._prefilling, *self._decoding)}
         if len(taken) == self._settings.max_requests:
             return False
-        # Prompts that begin alike (n samples, episodes with the same tools) let the first one compute the beginning.
+        if request.ids and request.matcher is None:  # it was another's twin: all but its last token is there
+            request.row, _ = cache.allocate(request.uncomputed(0), taken, request.scopes)
+            alone = len(request.uncomputed(self._computed(request))) == 1
+            (self._decoding if alone else self._prefilling).append(request)
+            return True
+        # Prompts that begin alike (episodes with the same tools) let the first one compute the beginning.
         _, soon = longest_prefix(request.prompt, request.sharing(self._prefilling))
         if soon >= _WORTH_WAITING and soon >= cache.find_prefix(request.prompt, request.scopes)[1] + _WORTH_WAITING:
             return False
@@ -157,7 +185,7 @@ class Scheduler:
         """Compute prompt tokens of some requests; those whose prompt is then complete get their first token."""
         chosen = sorted(self._prefill_batch(), key=lambda pair: pair[0].row)
         complete, logits_BV = self._compute(chosen)
-        going = self._sample(complete, logits_BV)
+        going = self._draw(complete, logits_BV)
         self._prefilling = [request for request in self._prefilling if request not in complete]
         self._decoding += going
 
@@ -206,12 +234,12 @@ class Scheduler:
             runs, singles = [pair for pair in batch if len(pair[1]) > 1], [pair for pair in batch if len(pair[1]) == 1]
         else:
             runs, singles = (batch, []) if max(widths) > 1 else ([], batch)
-        going = self._sample(*self._compute(runs)) if runs else []
+        going = self._draw(*self._compute(runs)) if runs else []
         if singles:
             logits_BV = self._runner.decode([(request.row, new[0]) for request, new in singles])
             for b, (request, _) in enumerate(singles):
                 request.record_logprobs(logits_BV[b : b + 1])
-            going += self._sample([request for request, _ in singles], logits_BV)
+            going += self._draw([request for request, _ in singles], logits_BV)
         self._decoding = going
 
     def _compact(self) -> None:
@@ -232,6 +260,30 @@ class Scheduler:
                 by_row[hole].row = last.row
             last.row = hole
         self._decoding.sort(key=lambda request: request.row)
+
+    def _draw(self, leaders: list[Request], logits_BV: torch.Tensor) -> list[Request]:
+        """Sample a token for each request and its twins; return those that go on and have a row."""
+        rows = [(request.row, request.with_twins()) for request in leaders]
+        if all(len(together) == 1 for _, together in rows):
+            return self._sample(leaders, logits_BV)
+        places = [b for b, (_, together) in enumerate(rows) for _ in together]
+        going = {id(one) for one in self._sample([one for _, twins in rows for one in twins], logits_BV[places])}
+        return [
+            one for row, together in rows for one in self._parted(row, [one for one in together if id(one) in going])
+        ]
+
+    def _parted(self, row: int, together: list[Request]) -> list[Request]:
+        """Give rows of their own to those of a row's replies that have drawn another token; return all with a row."""
+        groups: dict[int, list[Request]] = {}
+        for request in together:
+            groups.setdefault(request.ids[-1], []).append(request)
+        if not groups:
+            return []
+        first, *others = groups.values()
+        found = [self._lead(row, first)]
+        # They are admitted before the next step, as far as there are rows.
+        self._waiting[:0] = [self._lead(-1, group) for group in others]
+        return found
 
     def _sample(self, requests: list[Request], logits_BV: torch.Tensor) -> list[Request]:
         """Sample a token for each request, and append those that it forces; return the requests that go on."""
@@ -287,12 +339,12 @@ class Scheduler:
 
     def _fail(self, request: Request, error: EngineError) -> None:
         """End a request that its grammar cannot go on with; the others do."""
-        self._runner.cache.free(request.row)
+        self._free(request)
         with suppress(InvalidStateError):  # cancelled meanwhile
             request.future.set_exception(error)
 
     def _finish(self, request: Request, *, doubted: bool = False) -> None:
         assert request.stop is not None
-        self._runner.cache.free(request.row)
+        self._free(request)
         with suppress(InvalidStateError):  # cancelled meanwhile
             request.future.set_result(request.output(request.stop, doubted=doubted))
