@@ -50,6 +50,31 @@ def test_an_arm_without_a_number_of_steps_is_refused(tmp_path):
         cells.stages(claims.make(tmp_path, settings={"training": {"max_steps": -1}}), "small")
 
 
+def test_an_arm_that_would_stop_early_is_refused(tmp_path):
+    training = {"max_steps": 4, "eval_steps": 2, "early_stopping_patience": 1}
+    settings = {"training": training, "data": {"validation": 0.1}}
+    with pytest.raises(SettingsError, match=r"arm 'small'.*do all of their steps"):
+        cells.stages(claims.make(tmp_path, settings=settings), "small")
+
+
+def test_stages_by_name_may_start_from_the_base_and_are_then_other_cells(tmp_path):
+    def named(start: str | None) -> cells.Cell:
+        last = {} if start is None else {"start": start}
+        stages = {"one": {"adapter": {"r": 8}}, "two": {}, "three": last}
+        return final(claims.make(tmp_path, arms={"small": {"stages": stages}, "large": {}}))
+
+    assert [stage.start for stage in named(None).stages] == [None, "one", "two"]
+    digests = {start: cells.digest(named(start)) for start in (None, "two", "one", "base")}
+    assert digests[None] == digests["two"]
+    assert len(set(digests.values())) == 3
+
+
+def test_names_of_stages_do_not_make_other_cells(tmp_path):
+    listed = claims.make(tmp_path, arms={"small": {"stages": [{"adapter": {"r": 8}}, {}]}, "large": {}})
+    named = claims.make(tmp_path, arms={"small": {"stages": {"a": {"adapter": {"r": 8}}, "b": {}}}, "large": {}})
+    assert cells.digest(final(listed)) == cells.digest(final(named))
+
+
 def test_every_point_of_the_grid_is_a_cell_with_its_share_of_the_steps(tmp_path):
     read = claims.make(tmp_path, arms=SEARCH, settings={"training": {"max_steps": 100}}, budget={"search_share": 0.3})
     found = cells.search_cells(read, "small", "w")

@@ -201,6 +201,10 @@ def _recipe(sections: Sections) -> Recipe:
     recipe = read_recipe(sections)
     if recipe.training.max_steps < 1:
         raise SettingsError("training.max_steps is not set; a claim's arms are tuned for a number of steps")
+    if recipe.training.early_stopping_patience:
+        raise SettingsError(
+            "training.early_stopping_patience is set; a claim's arms do all of their steps: leave it out"
+        )
     return recipe
 
 

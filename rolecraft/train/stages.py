@@ -65,6 +65,7 @@ def run(stages: Sequence[Stage], output_dir: Path, resume: bool = False) -> Path
         for number, stage in enumerate(stages, start=1):
             left[stage.name] = _run(stage, output_dir, left, f"stage {number} of {len(stages)}, {stage.name!r}")
         _present(output_dir / stages[-1].name, output_dir)
+        print(f"what the last stage left is in {output_dir} too: play it from there")
     return output_dir
 
 
@@ -114,10 +115,11 @@ def _run(stage: Stage, run_dir: Path, left: Mapping[str, str], title: str) -> st
     _write(folder, _Record(inputs))
     recipe = on(stage.recipe, _start(stage, run_dir))
     recipe = taught(recipe, lambda name: _merged(name, stage.recipe.model, run_dir))
-    if (folder / "settings.yaml").exists():  # the base's place may have changed, nothing else has
+    begun = (folder / "settings.yaml").exists()
+    if begun:  # the base's place may have changed, nothing else has
         recipe = precision.decide(recipe, folder, resume=True)
         Run(folder).write_settings(recipe_to_dict(recipe))
-    train(recipe, folder, resume=True)
+    train(recipe, folder, resume=begun)
     output = _digest_of(folder)
     _write(folder, _Record(inputs, output))
     return output
