@@ -166,7 +166,10 @@ def callable_names(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
 
 
 def signatures(tools: Sequence[ToolSpec]) -> str:
-    """Return the functions as Python declares them, each with its docstring; the one that ends a task is the last."""
+    """Return the functions with their signatures and docstrings; the one that ends a task is the last.
+
+    They are not written as definitions: small models define once more what is.
+    """
     told = {"type": "object", "properties": {"answer": {}}, "required": ["answer"]}
     ending = ToolSpec(ENDING, "end the task with this answer", told)
     return "\n\n".join(_declared(tool) for tool in (*callable_names(tools), ending)).replace("answer: object", "answer")
@@ -183,14 +186,16 @@ def _declared(tool: ToolSpec) -> str:
         if isinstance(schema, Mapping) and schema.get("description")
     ]
     text = "\n    ".join(" ".join(line.split()) for line in (tool.description, *lines) if line)
-    return f'def {tool.name}({told}):\n    """{text}"""'
+    return f"{tool.name}({told})\n    {text}"
 
 
 def _parameter(name: str, schema: Json, required: bool) -> str:
     kind = _annotation(schema)
     if required:
         return f"{name}: {kind}"
-    return f"{name}: {kind} = {schema['default']!r}" if "default" in schema else f"{name}: {kind} | None = None"
+    if isinstance(schema, Mapping) and "default" in schema:
+        return f"{name}: {kind} = {schema['default']!r}"
+    return f"{name}: {kind} = None" if "None" in kind else f"{name}: {kind} | None = None"
 
 
 def _annotation(schema: Json) -> str:

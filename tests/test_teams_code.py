@@ -55,8 +55,8 @@ def test_an_episode_ends_with_the_value_of_its_answer():
 def test_it_is_told_the_functions_and_no_tools():
     _, (first, second) = play(LOOK, ANSWER)
     assert first.tools == second.tools == ()
-    assert "def stock(item: str):" in first.messages[0].content
-    assert "def final_answer(answer):" in first.messages[0].content
+    assert "stock(item: str)\n" in first.messages[0].content
+    assert "final_answer(answer)\n" in first.messages[0].content
     assert [message.content for message in second.messages[1:]] == [QUESTION.content, LOOK, "12"]
     assert all(not message.tool_calls for message in second.messages)
 
