@@ -2,27 +2,31 @@
 
 The code may ask anything over its session's pipe, in any order and as often as it likes, whether through the functions
 or by hand; here each request is read as data, held to its size, its tool and the limits of a step, and answered with
-data. Nothing that a tool answers is executed on either side. Not covered: what `sandbox` does not cover, and what a
-tool does with arguments that fit its schema. A fork runs the earlier steps again, their calls answered as before.
+data. Nothing that a tool answers is executed on either side. A fork runs the earlier steps again, their calls answered
+as before; where that goes otherwise, its first step is told that their variables are lost. Not covered: what `sandbox`
+does not cover, and what a tool does with arguments that fit its schema.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rolecraft import wire
 from rolecraft.codeblocks import CODE, ENDING, callable_names
-from rolecraft.errors import DataError, NotForkable, SandboxError, SettingsError
+from rolecraft.errors import DataError, SandboxError, SettingsError
 from rolecraft.sandbox import Functions, Limits, Outcome, Session, open_session
 from rolecraft.types import Environment, Json, Message, Observation, ToolCall, Toolset, ToolSpec
 
 _MOST_DEPTH = 32
 _RESULT_BYTES = 30_000  # what one answer over the pipe may take
+_REQUEST_BYTES = 250_000  # what the calls of a step may say: all of it stays in the episode's record
 _REFUSALS = 200  # refused calls of a step after which its session ends
 _SHOWN_BEFORE_ERROR = 240
 
@@ -56,9 +60,10 @@ class _Step:
 
     code: str
     calls: list[tuple[ToolCall, Observation]] = field(default_factory=list)
-    exchanges: list[tuple[str, str]] = field(default_factory=list)
+    exchanges: list[tuple[bytes, str]] = field(default_factory=list)  # digests of requests, and what was replied
     answer: str | None = None
     refused: int = 0
+    said: int = 0
     waited: float = 0.0
 
 
@@ -85,13 +90,18 @@ class CodeBox:
     async def call(self, call: ToolCall) -> Observation:
         """Run one step of code and return what it printed, the calls it made, and the answer if it gave one.
 
-        Raises NotForkable where the steps before do not run again in a copy, SandboxError without isolation.
+        Raises NotForkable where a tool cannot be copied, SandboxError without isolation.
         """
         code = call.arguments.get("code")
         if call.name != CODE.name or not isinstance(code, str):
             return Observation(f"error: there is only {CODE.name}(code)", failed=True)
-        step, loop = _Step(code), asyncio.get_running_loop()
-        outcome = await asyncio.to_thread(self._run, step, loop)
+        step = _Step(code)
+        host = _Host(self._inner, self._settings, step, asyncio.get_running_loop())
+        try:
+            outcome = await _in_own_thread(lambda: self._run(step, host))
+        except asyncio.CancelledError:
+            host.leave()
+            raise
         text, failed = told(outcome, self._settings.output_chars)
         return Observation(text, failed and step.answer is None, tuple(step.calls), step.answer)
 
@@ -127,26 +137,37 @@ class CodeBox:
         if session is not None:
             session.close()
 
-    def _run(self, step: _Step, loop: asyncio.AbstractEventLoop) -> Outcome:
+    def _run(self, step: _Step, host: _Host) -> Outcome:
         with self._lock:
-            session = self._opened()
-            ask = _Host(self._inner, self._settings, step, loop)
-            outcome = session.run(step.code, Functions(callable_names(self._inner.specs), ask.answer))
+            if host.left:  # a session that was opened now would be closed by nobody
+                return Outcome("", "the episode is over")
+            lost = None if self._session is not None else self._open()
+            if lost is not None:
+                return Outcome("", f"this step did not run: the variables of those before it are lost ({lost})")
+            assert self._session is not None
+            outcome = self._session.run(step.code, Functions(callable_names(self._inner.specs), host.answer))
             self._steps = [] if outcome.lost else [*self._steps, step]
         return outcome
 
-    def _opened(self) -> Session:
-        if self._session is None:
-            limits = Limits(self._settings.seconds, self._settings.memory_mb, 4 * self._settings.output_chars)
-            session = open_session(limits, unsafe=self._settings.unsafe, modules=self._settings.modules)
-            try:
-                for step in self._steps:
-                    _replay(session, step, callable_names(self._inner.specs))
-            except (NotForkable, SandboxError):
-                session.close()
-                raise
-            self._session = session
-        return self._session
+    def _open(self) -> str | None:
+        """Open the session and run the steps again; where that goes otherwise, return why: it has no variables then."""
+        limits = Limits(self._settings.seconds, self._settings.memory_mb, 4 * self._settings.output_chars)
+        session = open_session(limits, unsafe=self._settings.unsafe, modules=self._settings.modules)
+        lost = None
+        try:
+            for step in self._steps:
+                _replay(session, step, callable_names(self._inner.specs))
+        except _NotAgain as problem:
+            self._steps, lost = [], str(problem)
+        except SandboxError:
+            session.close()
+            raise
+        self._session = session
+        return lost
+
+
+class _NotAgain(Exception):
+    """A step that did not run again as before. The model's doing, or a slow machine's: no reason to end a run."""
 
 
 @contextlib.asynccontextmanager
@@ -164,16 +185,24 @@ class _Host:
 
     def __init__(self, tools: Toolset, settings: Settings, step: _Step, loop: asyncio.AbstractEventLoop) -> None:
         self._tools, self._settings, self._step, self._loop = tools, settings, step, loop
+        self._asking: asyncio.Task[Observation] | None = None
+        self.left = False
+
+    def leave(self) -> None:
+        """Call nothing any more, for an episode that is over; the event loop's alone to say."""
+        self.left = True
+        if self._asking is not None:
+            self._asking.cancel()
 
     def answer(self, request: str) -> str | None:
-        """Return the answer to one request; None where the step has been refused far too often."""
-        failed, value = self._answered(request)
+        """Return the answer to one request; None where the step was refused far too often, or nobody waits for it."""
+        failed, value = (True, None) if self.left else self._answered(request)
         if failed:
             self._step.refused += 1
-        if self._step.refused > _REFUSALS:
+        if self.left or self._step.refused > _REFUSALS:
             return None
         reply = _reply(failed, value)
-        self._step.exchanges.append((request, reply))
+        self._step.exchanges.append((_digest(request), reply))
         return reply
 
     def _answered(self, request: str) -> tuple[bool, Json]:
@@ -195,19 +224,31 @@ class _Host:
             return True, f"this step has made its {self._settings.calls} calls; go on in the next"
         if step.waited >= self._settings.call_seconds:
             return True, f"the calls of this step have taken {self._settings.call_seconds:g} s; go on in the next"
+        step.said += len(request.encode("utf-8", "replace"))
+        if step.said > _REQUEST_BYTES:
+            return True, f"this step has sent more than {_REQUEST_BYTES} bytes in its calls; go on in the next"
         return self._called(ToolCall(name, arguments))
+
+    async def _ask(self, call: ToolCall) -> Observation:
+        """Call a tool, in the event loop: what `leave` says there holds for every call that has not begun."""
+        self._asking = asyncio.current_task()
+        if self.left:
+            raise asyncio.CancelledError
+        return await self._tools.call(call)
 
     def _called(self, call: ToolCall) -> tuple[bool, Json]:
         if call.name not in {spec.name for spec in callable_names(self._tools.specs)}:
             return True, f"no function {call.name[:60]!r}"
         began, left = time.monotonic(), self._settings.call_seconds - self._step.waited
+        wanted = self._ask(call)
         try:
-            asking = asyncio.run_coroutine_threadsafe(self._tools.call(call), self._loop)
+            asking = asyncio.run_coroutine_threadsafe(wanted, self._loop)
         except RuntimeError:  # the loop is closed: the episode is over, and nobody waits for this
+            wanted.close()
             return True, "the episode is over"
         try:
             found = asking.result(left)
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, concurrent.futures.CancelledError):
             asking.cancel()
             found = Observation(f"error: {call.name} did not answer in time", failed=True)
         self._step.waited += time.monotonic() - began
@@ -232,8 +273,9 @@ def record(message: Message, call: ToolCall, found: Observation) -> tuple[Messag
 
 
 def as_answer(value: Json, most: int) -> str:
-    """Return an answer as text: text as it is, all else as JSON."""
+    """Return an answer as text: text as it is but for half characters, which no file holds; all else as JSON."""
     text = value if isinstance(value, str) else "" if value is None else wire.dumps(value)
+    text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= most else f"{text[:most]} ..."
 
 
@@ -273,14 +315,27 @@ def _reply(failed: bool, value: Json) -> str:
     return wire.dumps([failed, f"{text[: _RESULT_BYTES // 8]} ... (cut, {len(text)} characters)"])
 
 
+def _digest(request: str) -> bytes:
+    """Return what a request is known again by: a box keeps hundreds of each step, for as long as it may be copied."""
+    return hashlib.sha256(request.encode("utf-8", "replace")).digest()
+
+
+async def _in_own_thread(work: Callable[[], Outcome]) -> Outcome:
+    """Wait for `work` in a thread of its own: what the tools need to answer it must not wait for the loop's pool."""
+    pool = concurrent.futures.ThreadPoolExecutor(1, "rolecraft-code")
+    working = asyncio.get_running_loop().run_in_executor(pool, work)
+    pool.shutdown(wait=False)  # the thread ends with the work
+    return await working
+
+
 def _replay(session: Session, step: _Step, specs: tuple[ToolSpec, ...]) -> None:
-    """Run a step again, its calls answered as they were; raises NotForkable where it asks for something else."""
+    """Run a step again, its calls answered as they were; raises _NotAgain where it asks for something else."""
     known = iter(step.exchanges)
 
     def answer(request: str) -> str | None:
-        before, reply = next(known, ("", ""))
-        return reply if request == before else None
+        before, reply = next(known, (None, None))
+        return reply if _digest(request) == before else None
 
     outcome = session.run(step.code, Functions(specs, answer))
     if outcome.lost:
-        raise NotForkable(f"a step of code did not run again as before: {outcome.error}")
+        raise _NotAgain(f"a step did not run again as before: {outcome.error}")

@@ -153,16 +153,19 @@ def written(message: Message) -> Message:
 
 def as_python(call: ToolCall) -> str:
     """Return a call as Python writes it."""
-    arguments = call.arguments.items()
-    named = (f"{key}={value!r}" if key.isidentifier() else f"**{ ({key: value})!r}" for key, value in arguments)
+    named = (f"{key}={value!r}" if _is_name(key) else f"**{ ({key: value})!r}" for key, value in call.arguments.items())
     return f"{call.name}({', '.join(named)})"
 
 
 def callable_names(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
     """Return the tools that code can call as functions: `python` is what it is already, a keyword is no name."""
     taken = (CODE.name, ENDING, "print")
-    named = (tool for tool in tools if tool.name.isidentifier() and not keyword.iskeyword(tool.name))
+    named = (tool for tool in tools if _is_name(tool.name))
     return tuple(tool for tool in named if tool.name not in taken)
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)
 
 
 def signatures(tools: Sequence[ToolSpec]) -> str:

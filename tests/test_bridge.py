@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from abuses import ABUSES, LOST, PRELUDE, Abuse
 
 from rolecraft import bridge
 from rolecraft.codeblocks import CODE
-from rolecraft.errors import NotForkable, SettingsError
-from rolecraft.sandbox import layers
+from rolecraft.errors import SettingsError
+from rolecraft.sandbox import layers, process
 from rolecraft.tools import Toolbox, ToolFailure, tool
-from rolecraft.types import Message, Observation, ToolCall
+from rolecraft.types import Message, Observation, ToolCall, ToolSpec
 
 pytestmark = pytest.mark.skipif(not layers()["seccomp"], reason="no system-call filter on this machine")
 
@@ -202,11 +204,122 @@ class Shared(Toolbox):
         pass
 
 
-def test_a_step_that_does_not_run_again_cannot_be_copied(box):
-    run(box, "import os\nif os.urandom(9) != (b'0' * 9):\n    x = add(int.from_bytes(os.urandom(3), 'big'), 1)")
+OTHERWISE = "import os\nn = 1\nx = add(int.from_bytes(os.urandom(3), 'big'), 1)"
+
+
+def test_a_step_that_does_not_run_again_costs_its_copy_the_variables_and_no_run(box, world):
+    run(box, OTHERWISE)
     branch = box.branch()
-    with pytest.raises(NotForkable, match="did not run again"):
-        run(branch, "x")
+    found = run(branch, "add(1, 1)")
+    assert found.failed
+    assert "this step did not run: the variables of those before it are lost" in found.text
+    assert world.called == ["add"]
+    assert "NameError" in run(branch, "n").text
+    assert run(box, "n").text == "1"
+    branch.commit()
+    branch.close()
+    assert "NameError" in run(box, "n").text  # as it was told
+
+
+def test_a_call_whose_text_is_empty_is_no_known_one(box):
+    run(box, "import os\nif os.path.exists('x') < 1: n = 1")
+    box._steps[0].code = PRELUDE + "by_hand('')\nhear()"
+    assert "did not run again" in run(box.branch(), "n").text
+
+
+def test_a_cancelled_step_calls_nothing_any_more(box, world):
+    async def cancelled() -> tuple[int, int]:
+        step = asyncio.ensure_future(box.call(ToolCall("python", {"code": "while True: add(1, 1)"})))
+        while not world.called:
+            await asyncio.sleep(0.001)
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        made = len(world.called)
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(box.close)
+        return made, len(world.called)
+
+    before, after = asyncio.run(cancelled())
+    assert before <= after <= before + 1  # one that had begun
+
+
+def test_a_step_that_begins_after_its_episode_opens_nothing(world):
+    box = boxed(world)
+
+    async def cancelled() -> None:
+        with box._lock:
+            step = asyncio.ensure_future(box.call(ToolCall("python", {"code": "add(1, 1)"})))
+            await asyncio.sleep(0.05)
+            step.cancel()
+            await asyncio.gather(step, return_exceptions=True)
+        await asyncio.sleep(0.3)
+
+    asyncio.run(cancelled())
+    assert box._session is None
+    assert world.called == []
+
+
+class Bump:
+    """A tool with state, which each branch copies when it first calls it."""
+
+    spec = ToolSpec("bump", "count", {"type": "object", "properties": {"from": {"type": "integer"}}})
+
+    def call(self, arguments) -> str:
+        return str(arguments.get("from", 0) + 1)
+
+    def fork(self) -> Bump:
+        return Bump()
+
+    def state(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def test_steps_at_once_leave_the_tools_the_threads_that_they_need():
+    async def at_once() -> list[Observation]:
+        asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(2))
+        calls = (branch.call(ToolCall("python", {"code": "bump()"})) for branch in branches)
+        return await asyncio.gather(*calls)
+
+    box = bridge.CodeBox(Toolbox([Bump()]), LIMITS)
+    branches = [box.branch() for _ in range(3)]
+    found = asyncio.run(at_once())
+    for branch in branches:
+        branch.close()
+    assert [one.text for one in found] == ["1", "1", "1"]
+
+
+def test_a_parameter_whose_name_python_has_another_use_for_breaks_nothing():
+    box = bridge.CodeBox(Toolbox([Bump()]), LIMITS)
+    assert run(box, "bump(2), bump(**{'from': 3}), bump()").text == "(3, 4, 1)"
+    box.close()
+
+
+def test_an_answer_has_no_half_characters(box):
+    found = run(box, PRELUDE + r"""by_hand('["final_answer", {"answer": "x\\ud800"}]'); hear()""")
+    assert found.answer == "x?"
+
+
+def test_what_the_calls_of_a_step_say_is_bounded(world):
+    box = boxed(world, replace(LIMITS, calls=32))
+    found = run(
+        box, "for _ in range(20):\n    try: add('x' * 30_000, 1)\n    except ToolError as e: print(str(e)[:20])"
+    )
+    box.close()
+    assert len(found.calls) == 8
+    assert "this step has sent" in found.text
+
+
+def test_a_channel_that_nobody_reads_costs_the_host_nothing(box, monkeypatch):
+    asked = []
+    send = process._Process._send
+    monkeypatch.setattr(process._Process, "_send", lambda self, unsent: asked.append(1) or send(self, unsent))
+    code = "import ctypes, time\nctypes.CDLL(None).shutdown(3, 0)\nby_hand('[]')\ntime.sleep(0.5)"
+    run(box, PRELUDE + code)
+    assert len(asked) < 20
 
 
 def test_a_record_has_the_calls_that_the_code_made():

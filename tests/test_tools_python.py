@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rolecraft.errors import NotForkable, SandboxError, SettingsError
+from rolecraft.errors import SandboxError, SettingsError
 from rolecraft.tools import Toolbox, ToolFailure, ToolLike, find, python
 from rolecraft.types import ToolCall
 
@@ -103,11 +103,15 @@ def test_a_fork_does_not_run_the_steps_of_a_session_that_ended(tool, opened):
     assert "NameError" in failure(copy, "a")
 
 
-def test_a_step_that_does_not_run_again_cannot_be_forked(tool):
-    number = tool.call({"code": "import os\nos.getpid()"})
+def test_a_step_that_does_not_run_again_costs_its_copy_the_variables_and_no_run(tool, opened):
+    number = tool.call({"code": "import os\nn = 1\nos.getpid()"})
     tool.call({"code": f"if os.getpid() != {number}: os._exit(1)"})
-    with pytest.raises(NotForkable, match=r"step 2 of a python session did not run again: the process ended"):
-        tool.fork()
+    copy = opened.enter_context(contextlib.closing(tool.fork()))
+    again = opened.enter_context(contextlib.closing(copy.fork()))
+    for one in (copy, again):
+        assert failure(one, "n").startswith("this did not run: step 2 did not run again in a copy (the process ended")
+        assert "NameError" in failure(one, "n")
+    assert tool.call({"code": "n"}) == "1"
 
 
 def test_a_forks_fork_has_all_the_steps(tool, opened):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import inspect
 import json
+import keyword
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -47,7 +48,9 @@ class Bridge:
         def function(*values: Any, **named: Any) -> Any:
             return self._ask(name, _arguments(name, parameters, values, named))
 
-        kinds = [inspect.Parameter(one, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for one in parameters]
+        # A name that Python has another use for, `from` say, is given by its place or as `**{"from": ...}`.
+        named = [one for one in parameters if one.isidentifier() and not keyword.iskeyword(one)]
+        kinds = [inspect.Parameter(one, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for one in named]
         vars(function).update(__signature__=inspect.Signature(kinds))
         function.__name__ = function.__qualname__ = name
         function.__doc__ = text

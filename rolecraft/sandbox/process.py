@@ -258,10 +258,18 @@ class _Process:
                 unsent = [ANSWER.pack(nonce, RESULT) + reply.encode("utf-8", "replace")]
                 continue
             if happened:
-                with contextlib.suppress(BlockingIOError, ConnectionError):
-                    self._channel.send(unsent[-1])
-                    unsent.pop()
+                unsent = self._send(unsent)
         return _LATE, ""
+
+    def _send(self, unsent: list[bytes]) -> list[bytes]:
+        """Send the last of these messages, and return those that are left."""
+        try:
+            self._channel.send(unsent[-1])
+        except BlockingIOError:
+            return unsent
+        except ConnectionError:  # nobody reads any longer: to try again would fail at once, again and again
+            return []
+        return unsent[:-1]
 
     def _read_answer(self) -> tuple[bytes, bytes, str]:
         """Read one message; whatever a session sends, the answer is a nonce, a kind and text of bounded length."""

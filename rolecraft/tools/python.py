@@ -1,7 +1,7 @@
 """A Python interpreter that a model may use: every call runs in the sandbox, and variables stay between calls.
 
 Not covered: what `sandbox` does not cover. A fork runs the earlier calls again, so time, `os.urandom` and object
-addresses differ in it; hashes and `random` do not.
+addresses differ in it; hashes and `random` do not. Where they do not run again it has no variables, and says so once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rolecraft.errors import NotForkable, SandboxError
+from rolecraft.errors import SandboxError
 from rolecraft.sandbox import Limits, Outcome, open_session
 from rolecraft.tools._contract import ToolFailure
 from rolecraft.types import Json, ToolSpec
@@ -69,6 +69,7 @@ class Python:
         self._settings = settings
         self._lock = threading.Lock()
         self._steps: list[str] = []
+        self._missing: str | None = None
         self._session = open_session(limits, unsafe=settings.unsafe, modules=settings.modules)
 
     @property
@@ -80,6 +81,9 @@ class Python:
         """Return what the code printed; raises ToolFailure with its error."""
         code = _unfenced(arguments["code"])
         with self._lock:
+            if (missing := self._missing) is not None:
+                self._missing = None
+                raise ToolFailure(missing)
             outcome = self._session.run(code)
             self._steps = [] if outcome.lost else [*self._steps, code]
         if outcome.error is not None:
@@ -90,16 +94,24 @@ class Python:
         return outcome.output.removesuffix("\n") + cut
 
     def fork(self) -> Python:
-        """Return a tool whose session has run the same steps; raises NotForkable when one does not run again."""
+        """Return a tool whose session has run the same steps; where one does not run again, its next call says so.
+
+        That is the model's doing, or a slow machine's, and so no reason to end a run as NotForkable does.
+        """
         with self._lock:
-            steps = list(self._steps)
+            steps, missing = list(self._steps), self._missing
         copy = Python(self._settings)
+        copy._missing = missing
         try:
             for number, code in enumerate(steps, 1):
-                copy._replay(number, code)
-        except (SandboxError, NotForkable):
+                outcome = copy._session.run(code)
+                if outcome.lost:
+                    copy._missing = f"this did not run: step {number} did not run again in a copy ({outcome.error})"
+                    return copy
+        except SandboxError:
             copy.close()
             raise
+        copy._steps = steps
         return copy
 
     def state(self) -> Json:
@@ -109,12 +121,6 @@ class Python:
     def close(self) -> None:
         """End the session; safe to call twice."""
         self._session.close()
-
-    def _replay(self, number: int, code: str) -> None:
-        outcome = self._session.run(code)
-        if outcome.lost:
-            raise NotForkable(f"step {number} of a python session did not run again: {outcome.error}")
-        self._steps.append(code)
 
 
 def _unfenced(code: str) -> str:
