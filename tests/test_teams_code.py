@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_recipes import FOLDER, small_base, two_steps
 
-from rolecraft import agent, catalog, codeblocks, examples, renderers, team, wire
+from rolecraft import agent, catalog, codeblocks, examples, renderers, store, team, wire
 from rolecraft.benchmarks import Scripted
+from rolecraft.recipe import load_recipe
 from rolecraft.sandbox import layers
 from rolecraft.tools import Toolbox, find
 from rolecraft.types import Completion, Environment, Message, Prompt, Task, Trajectory, Turn, Verdict
@@ -156,3 +158,14 @@ def test_a_reply_is_ended_after_its_block_and_may_be_cut_there():
     record = asyncio.run(agent.episode(environment, team.find("code"), Cut()))
     assert record.messages[-1].content == "24"
     assert record.messages[1].content == LOOK
+
+
+def test_kept_rows_of_code_tune_a_student_by_the_recipe(tmp_path, hermes_tokenizer):
+    record, _ = play(LOOK, ANSWER)
+    store.write_jsonl(tmp_path / "kept.jsonl", [wire.trajectory_to_json(replace(record, turns=()))])
+    recipe = load_recipe(FOLDER / "distill.yaml")
+    data = replace(recipe.data, path=str(tmp_path / "kept.jsonl"), max_length=2000, on_bad_row="stop")
+    weighed = replace(recipe.team, action_weight=2.0)
+    base = small_base(tmp_path, hermes_tokenizer, "qwen2")
+    logged = two_steps(replace(recipe, data=data, team=weighed), base, tmp_path / "run")
+    assert [entry["step"] for entry in logged] == [1, 2]

@@ -105,7 +105,8 @@ def run(options: argparse.Namespace) -> None:
     if options.against:
         before, now = (map(collect.by_task, Run(one).trajectories()) for one in (options.against, output))
         console.print(evaluate.comparison(before, now))
-    console.print(f"kept rows: {output / collect.KEPT}; tune on them with: rolecraft train distill --data ...")
+    kept = output / collect.KEPT
+    console.print(f"kept rows: {kept}; tune on them with: rolecraft train distill --data {kept}", soft_wrap=True)
     if options.json:
         print(json.dumps({one.name: getattr(harvest, one.name) for one in fields(harvest)}))
 
