@@ -313,6 +313,12 @@ def test_what_the_calls_of_a_step_say_is_bounded(world):
     assert "this step has sent" in found.text
 
 
+def test_code_does_not_compute_while_the_host_answers(box):
+    code = "import time\nbegan = time.process_time()\nby_hand('[\"slow\", {}]')\nend = time.monotonic() + 0.35"
+    spin = "while time.monotonic() < end: pass\nprint(time.process_time() - began)"
+    assert float(run(box, f"{PRELUDE}{code}\n{spin}").text) < 0.2
+
+
 def test_a_channel_that_nobody_reads_costs_the_host_nothing(box, monkeypatch):
     asked = []
     send = process._Process._send

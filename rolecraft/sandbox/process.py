@@ -251,7 +251,7 @@ class _Process:
                     # The runner says nothing else: the session's code has found the channel.
                     return _FORGED, ""
                 began = time.monotonic()
-                reply = functions.answer(text)
+                reply = self._answered(text, functions)
                 deadline += time.monotonic() - began
                 if reply is None:
                     return _ASKED, ""
@@ -260,6 +260,13 @@ class _Process:
             if happened:
                 unsent = self._send(unsent)
         return _LATE, ""
+
+    def _answered(self, text: str, functions: Functions) -> str | None:
+        """Return what the host answers; the session halts meanwhile: that time is not the step's to compute in."""
+        self._server.order({"do": "stop", "number": self._number})
+        reply = functions.answer(text)
+        self._server.order({"do": "go", "number": self._number})
+        return reply
 
     def _send(self, unsent: list[bytes]) -> list[bytes]:
         """Send the last of these messages, and return those that are left."""
