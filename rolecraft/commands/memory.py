@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from collections import Counter
 from pathlib import Path
@@ -51,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _learn(options: argparse.Namespace, lessons: Lessons) -> None:
+    import asyncio
+
     from rolecraft import reflection
     from rolecraft.store import Run
 
