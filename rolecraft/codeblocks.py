@@ -120,7 +120,7 @@ def why_unread(text: str) -> str:
             "the code block is not closed, or not marked as Python; write one short thought, ```python, the code, and "
             "``` alone in a line"
         )
-    return f"the reply has no code. To answer, write\n```python\n{ENDING}(...)\n```"
+    return f"the reply has no code. Write a ```python block that works it out, and call {ENDING}(...) in it to answer"
 
 
 def shown(messages: Sequence[Message]) -> tuple[Message, ...]:
