@@ -70,12 +70,15 @@ class _Step:
 class CodeBox:
     """The toolset of a team that acts by code: one tool, `python`, whose code calls the tools of another toolset.
 
-    The other toolset belongs to whoever opened it; `close` ends only the interpreter.
+    The other toolset belongs to whoever opened it; `close` ends only the interpreter. Forks and branches own theirs.
     """
 
-    def __init__(self, inner: Toolset, settings: Settings = Settings(), steps: Sequence[_Step] = ()) -> None:
-        """Hold `inner`; the interpreter starts with the first code. `steps` are run before it."""
+    def __init__(
+        self, inner: Toolset, settings: Settings = Settings(), steps: Sequence[_Step] = (), *, owns: bool = False
+    ) -> None:
+        """Hold `inner`, closed with this box if it `owns` it; before the first code that it runs, `steps` are run."""
         self._inner = inner
+        self._owns = owns
         self._settings = settings
         self._steps = list(steps)
         self._session: Session | None = None
@@ -107,11 +110,11 @@ class CodeBox:
 
     def fork(self) -> CodeBox:
         """Return an independent copy; raises NotForkable where a tool cannot be copied."""
-        return CodeBox(self._inner.fork(), self._settings, self._steps)
+        return CodeBox(self._inner.fork(), self._settings, self._steps, owns=True)
 
     def branch(self) -> CodeBox:
         """Return a copy whose interpreter starts once it is called; see `Toolset.branch`."""
-        branch = CodeBox(self._inner.branch(), self._settings, self._steps)
+        branch = CodeBox(self._inner.branch(), self._settings, self._steps, owns=True)
         branch._source = self
         return branch
 
@@ -120,7 +123,7 @@ class CodeBox:
         if self._source is None:
             return
         if self._session is not None:
-            self._source.close()
+            self._source._end()
             self._source._session, self._session = self._session, None
         self._source._steps = self._steps
         self._inner.commit()
@@ -131,7 +134,12 @@ class CodeBox:
         return self._inner.state()
 
     def close(self) -> None:
-        """End the interpreter; safe to call twice."""
+        """End the interpreter, and close the tools that are this box's own; safe to call twice."""
+        self._end()
+        if self._owns:
+            self._inner.close()
+
+    def _end(self) -> None:
         with self._lock:
             session, self._session = self._session, None
         if session is not None:

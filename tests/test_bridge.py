@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from abuses import ABUSES, LOST, PRELUDE, Abuse
+from several import Counter
 
 from rolecraft import bridge
 from rolecraft.codeblocks import CODE
@@ -192,6 +193,44 @@ def test_a_branch_that_is_committed_is_gone_on_with(box):
     branch.commit()
     branch.close()
     assert run(box, "n").text == "2"
+
+
+def counting() -> tuple[bridge.CodeBox, Counter]:
+    tool = Counter()
+    return bridge.CodeBox(Toolbox([tool]), LIMITS), tool
+
+
+def open_copies(tool: Counter) -> list[int]:
+    return [copy.value for copy in tool.copies if not copy.closed]
+
+
+@pytest.mark.parametrize("copied", ["branch", "fork"])
+def test_a_copy_that_is_closed_closes_the_tools_that_it_copied(copied):
+    box, tool = counting()
+    run(box, "add(by=1)")
+    copy = getattr(box, copied)()
+    assert run(copy, "add(by=5)").text == "'n is 6'"
+    assert sorted(open_copies(tool)) == [1, 6]
+    copy.close()
+    assert open_copies(tool) == [1]
+    box.close()
+    assert open_copies(tool) == [1]  # those are closed by whoever opened them
+
+
+def test_the_tools_of_branches_that_are_committed_stay_and_all_others_close():
+    box, tool = counting()
+    run(box, "add(by=1)")
+    first = box.branch()
+    run(first, "add(by=10)")
+    second = first.branch()
+    assert run(second, "add(by=100)").text == "'n is 111'"
+    second.commit()
+    for branch in (second, first):
+        branch.close()
+    assert open_copies(tool) == [111]
+    assert run(box, "add(by=1)").text == "'n is 112'"
+    assert box.state() == {"add": 112}
+    box.close()
 
 
 class Shared(Toolbox):

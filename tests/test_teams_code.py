@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from several import Counter, Several, says, world
 from test_recipes import FOLDER, small_base, two_steps
 
-from rolecraft import agent, catalog, codeblocks, examples, renderers, store, team, wire
+from rolecraft import agent, catalog, codeblocks, examples, renderers, store, strategies, team, wire
 from rolecraft.benchmarks import Scripted
 from rolecraft.recipe import load_recipe
 from rolecraft.sandbox import layers
@@ -75,6 +76,26 @@ def test_mistakes_are_told_and_can_be_mended():
     assert "no code" in asked[1].messages[-1].content
     assert "does not sell 'unicorn'" in asked[2].messages[-1].content
     assert record.messages[-1].content == "24"
+
+
+STEP, END = "```python\nadd(by=2)\n```", "```python\nfinal_answer(add(by=1))\n```"
+
+
+@pytest.mark.parametrize("strategy", ["best_of_n", "depth_first", "self_consistent", "checked"])
+def test_every_strategy_leaves_one_state_and_no_copy_of_a_tool(strategy):
+    settings = {"n": 3} if strategy in ("best_of_n", "self_consistent") else {}
+    tool = Counter()
+
+    def reply(prompt: Prompt) -> list[tuple[Message, float]]:
+        return [says(END if any("n is" in message.content for message in prompt.messages) else STEP)]
+
+    environment, player = world(tool), strategies.choose(strategy, settings).player()
+    record = asyncio.run(agent.episode(environment, team.find("code"), Several([reply]), player=player))
+    assert record.messages[-1].content == "n is 3"
+    assert record.final_state == {"add": 3}
+    assert [copy.value for copy in tool.copies if not copy.closed] == [3]
+    environment.toolbox.close()
+    assert all(copy.closed for copy in tool.copies)
 
 
 def test_a_reply_that_goes_in_circles_ends_the_episode():
