@@ -89,7 +89,8 @@ class Episode:
 class Position:
     """How far an episode has come: what was said, who speaks next, and once it is over (`stop`) why.
 
-    `calls` counts the equal calls, `answered` holds what need not be run again (None: all is run).
+    `calls` counts the equal calls, `answered` holds what need not be run again (None: all is run). `idle`: the last
+    reply asked for nothing but what was answered already.
     """
 
     messages: tuple[Message, ...]
@@ -98,6 +99,7 @@ class Position:
     calls: Mapping[str, int] = field(default_factory=dict)
     answered: repeats.Answered | None = None
     stop: EpisodeStop | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ async def take(episode: Episode, position: Position, reply: Reply, run: Run) -> 
     most = len(message.tool_calls) if environment.calls_only else settings.max_calls_per_turn
     message = _numbered(message, position.speaker, sum(position.calls.values()), most)
     ended = environment.calls_only and bool(message.tool_calls or message.unparsed is not None)
+    idle = answered is not None and answered.has(message.tool_calls)
     calls = Counter(position.calls)
     calls.update(repeats.key(call) for call in message.tool_calls)
     message, *observed = (message,) if ended else (*await _act(episode, message, run, answered), *dropped)
@@ -148,7 +151,7 @@ async def take(episode: Episode, position: Position, reply: Reply, run: Run) -> 
     speaker = None if stop is not None else episode.team.next_speaker(messages[-1])
     if stop is None and speaker is None:
         stop = "gave_up" if episode.team.gives_up(messages[-1]) else "answered"
-    return Position(messages, speaker, (*position.turns, turn), calls, answered, stop)
+    return Position(messages, speaker, (*position.turns, turn), calls, answered, stop, idle)
 
 
 async def advance(episode: Episode, position: Position, run: Run, sampling: Sampling | None = None) -> Position:
@@ -235,7 +238,7 @@ def _prompt(episode: Episode, position: Position, sampling: Sampling) -> Prompt:
     view = role.view(position.messages, task.tools)
     prompt = Prompt(view, role.tools(task.tools), role.name, sampling=drawn, lenient=lenient)
     if settings.constrained:
-        prompt = _constrained(prompt, role, episode.team, task.tools)
+        prompt = _constrained(prompt, role, episode.team, may_act=bool(task.tools) and not position.idle)
     if role.choice == "auto" and prompt.tools and turn == 0:
         prompt = replace(prompt, choice=settings.first_call)
     return prompt
@@ -282,9 +285,12 @@ def _read(reply: Reply, form: Form, tools: Sequence[ToolSpec]) -> Reply:
     return replace(reply, completion=Completion(message, turn))
 
 
-def _constrained(prompt: Prompt, role: Role, team: Team, tools: Sequence[ToolSpec]) -> Prompt:
-    """Return `prompt` with what its role may say; without tools nobody is asked for a call, nor called to make one."""
-    callers = () if tools else tuple(other.name for other in team.roles if other.acts)
+def _constrained(prompt: Prompt, role: Role, team: Team, *, may_act: bool) -> Prompt:
+    """Return `prompt` with what its role may say; only where there is something to ask for (`may_act`) of an actor.
+
+    That is not so without tools, nor after a call whose answer stood there already: a small model would go on so.
+    """
+    callers = () if may_act else tuple(other.name for other in team.roles if other.acts)
     next_roles = tuple(name for name in role.next_roles if name not in callers)
     return replace(prompt, choice=role.choice if prompt.tools else "none", next_roles=next_roles)
 

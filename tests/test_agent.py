@@ -242,6 +242,15 @@ def test_without_tools_nobody_is_asked_for_a_call():
     assert [(p.choice, p.next_roles) for p in engine.asked] == [("none", ("summarizer",)), ("none", ())]
 
 
+@pytest.mark.parametrize(("second", "after"), [((2, 3), ("summarizer",)), ((9, 9), ("executor", "summarizer"))])
+def test_after_a_call_whose_answer_stood_there_already_nobody_is_asked_for_another(second, after):
+    on = says("I add. Next: executor.")
+    engine = Scripted([on, call(2, 3), on, call(*second), says("Next: summarizer."), says("5")])
+    run(engine, "mor", agent.Settings(constrained=True, skip_repeats=True))
+    reasoner = [prompt.next_roles for prompt in engine.asked if prompt.speaker == "reasoner"]
+    assert reasoner == [("executor", "summarizer"), ("executor", "summarizer"), after]
+
+
 def test_a_plain_agent_is_free_to_call_or_to_answer():
     engine = Scripted([call(2, 3), says("5")])
     run(engine, settings=agent.Settings(constrained=True))
