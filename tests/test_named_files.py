@@ -202,9 +202,10 @@ def test_workers_are_told_the_files_that_the_user_named(evil):
 
 
 def tune(claim: Claim, base: Path, output: Path) -> None:
-    [stage] = cells.recipes(claim, "small")
-    training = replace(stage.training, bf16=False, processes=1)
-    train.train(replace(stage, model=replace(stage.model, base=str(base)), training=training), output)
+    [stage] = cells.stages(claim, "small")
+    recipe = stage.recipe
+    training = replace(recipe.training, bf16=False, processes=1)
+    train.train(replace(recipe, model=replace(recipe.model, base=str(base)), training=training), output)
 
 
 @pytest.mark.parametrize("name", NAMED)

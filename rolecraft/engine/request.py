@@ -119,6 +119,11 @@ class Request:
         apart = self.matcher or other.matcher or self.ids or other.ids
         return not apart and self.prompt == other.prompt and self.scopes[0] == other.scopes[0]
 
+    @property
+    def was_twin(self) -> bool:
+        """Whether it has begun, in another's row, and has none yet; one whose tokens are only scored has not."""
+        return bool(self.ids) and self.matcher is None and self.stop is None
+
     def with_twins(self) -> list[Request]:
         """Return all the replies that this one's row is computed for, itself first, and let its twins go."""
         twins, self.twins = self.twins, []

@@ -168,7 +168,7 @@ class Scheduler:
         taken = {other.row for other in (*self._prefilling, *self._decoding)}
         if len(taken) == self._settings.max_requests:
             return False
-        if request.ids and request.matcher is None:  # it was another's twin: all but its last token is there
+        if request.was_twin:  # all but its last token is there
             request.row, _ = cache.allocate(request.uncomputed(0), taken, request.scopes)
             alone = len(request.uncomputed(self._computed(request))) == 1
             (self._decoding if alone else self._prefilling).append(request)
