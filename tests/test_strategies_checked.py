@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
-from several import BROKEN, Counter, calls, play, says
+from several import BROKEN, Counter, Several, calls, play, says, world
 
-from rolecraft.errors import NotForkable, SettingsError
+from rolecraft import agent, strategies, team
+from rolecraft.errors import ContextFull, NotForkable, SettingsError
+from rolecraft.step import Episode
 from rolecraft.tools import ToolFailure
+
+RARE = 1e-4
+"""How likely the words are in themselves: a model that is free would hardly begin with a quotation mark."""
 
 
 class Picky(Counter):
@@ -95,26 +101,45 @@ def test_a_ranking_checker_goes_by_the_probability_of_yes(yes, ran):
     def answer(prompt):
         if prompt.schema:
             assert "add({" in prompt.messages[-1].content
-            return [says('"yes"', math.log(yes))]
+            (word,) = prompt.schema["enum"]
+            return [says(f'"{word}"', math.log(RARE * {"yes": yes, "no": 1 - yes}[word]))]
         done = prompt.messages[-1].role == "tool" or "not run" in prompt.messages[-1].content
         return [says("ok")] if done else [calls(("add", {"by": 2}))]
 
     record, _, _ = play("checked", [answer], tool, checker="ranking")
     assert bool(tool.log) == ran
     assert record.stop == "answered"
-    assert record.trials.model_calls == 1 + (not ran)
+    assert record.trials.model_calls == 2 + (not ran)
 
 
-def test_where_no_is_said_its_probability_is_taken_from_yes():
+def test_where_there_is_no_room_to_ask_the_action_is_accepted():
     tool = Counter()
 
     def answer(prompt):
         if prompt.schema:
-            return [says('"no"', math.log(0.4))]
+            raise ContextFull("no room")
         return [says("ok")] if prompt.messages[-1].role == "tool" else [calls(("add", {"by": 2}))]
 
-    play("checked", [answer], tool, checker="ranking", threshold=0.55)
-    assert tool.log == [2]
+    record, _, _ = play("checked", [answer], tool, checker="ranking")
+    assert (tool.log, record.stop) == ([2], "answered")
+
+
+def test_a_ranking_checker_is_shown_what_the_role_that_acts_sees():
+    seen = []
+
+    def answer(prompt):
+        if prompt.schema:
+            seen.append(prompt)
+        if prompt.schema or prompt.messages[-1].role == "tool":
+            return [says("ok")]
+        return [says("I add. Next: executor.")] if prompt.speaker == "reasoner" else [calls(("add", {"by": 2}))]
+
+    environment = world(Counter())
+    players = team.find("mor")
+    episode = Episode(environment, players, Several([answer]), agent.Settings(max_turns=2))
+    asyncio.run(strategies.choose("checked", {"checker": "ranking"}).player()(episode))
+    assert {prompt.speaker for prompt in seen} == {"executor"}
+    assert seen[0].messages[0].content.startswith(players.role("executor").instructions)
 
 
 def test_a_tool_without_copies_is_refused_by_name_before_anything_is_asked():

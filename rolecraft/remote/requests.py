@@ -57,6 +57,7 @@ def _check(prompt: Prompt, settings: Settings) -> None:
             f"go on with a reply that is begun for it ({prompt.prefix[:40]!r}), as it takes no continue_final_message",
             "leave the first-thought prefix out",
         ),
+        (prompt.schema is not None, "hold a reply to a schema", "leave the schema out (a checker: rules or dry_run)"),
         (prompt.next_roles, f"hold a reply to name one of {prompt.next_roles!r} next", "leave out --constrain"),
         (prompt.cache_scopes != ("",), "bound what it keeps of other prompts", "leave cache_scopes as they are"),
         (

@@ -2,7 +2,8 @@
 
 `rules` asks whether the calls fit their schemas and were not made before; `dry_run`, besides, runs them on a branch of
 the state, which becomes the state only if none fails; `ranking`, besides the rules, asks the model itself whether the
-action is the right next step, by the probability of yes (as ToolPRM does with a checker of its own). After so many
+action is the right next step, by the probability of yes beside no (as ToolPRM does with a checker of its own); an
+endpoint cannot be held to these words. After so many
 retries the last action counts as it is. A vetoed action is not in the record, its critique is: it is what the role was
 told. Neither the judge nor the reference has a say.
 """
@@ -25,10 +26,8 @@ from rolecraft.tools import misfit
 from rolecraft.types import Message, Prompt, Sampling, ToolCall, Toolset, Trajectory, Turn, Usage
 from rolecraft.voting import Tally
 
-NEEDS = ("logprobs",)
 _NAME = "checked"
 _SHOWN = 300
-_WORDS = {"type": "string", "enum": ["yes", "no"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,22 +127,32 @@ async def _dry_run(episode: Episode, position: Position, reply: Reply, tally: Ta
 async def _unlikely(
     episode: Episode, position: Position, calls: Sequence[ToolCall], threshold: float, tally: Tally
 ) -> str | None:
-    """Return what the role is told where the model finds it likelier that the calls are not the right next step."""
+    """Return what the role is told where the model finds it too unlikely that the calls are the right next step.
+
+    Both words are scored: the log-probability of one that is drawn under a schema is the model's own, and so tells
+    nothing of the other. Where there is no room to ask, the action is accepted.
+    """
+    role = episode.team.role(str(position.speaker))
     proposed = "; ".join(map(_written, calls))
     question = f"Proposed next step: {proposed}\nIs it the right next step for the request? Answer yes or no."
     prompt = Prompt(
-        (*position.messages, Message("user", question)),
-        episode.task.tools,
-        str(position.speaker),
+        (*role.view(position.messages, episode.task.tools), Message("user", question)),
+        role.tools(episode.task.tools),
+        role.name,
         choice="none",
         sampling=Sampling(max_tokens=8, seed=episode.seed),
-        schema=_WORDS,
     )
-    (verdict,) = await episode.engine.complete(prompt)
-    _spend(tally, verdict.turn)
-    sure = math.exp(math.fsum(verdict.turn.logprobs))
-    yes = sure if "yes" in verdict.message.content.lower() else 1 - sure
-    return None if yes >= threshold else _critique(calls[0], "a checker finds it is not the right next step")
+    asked = (replace(prompt, schema={"type": "string", "enum": [word]}) for word in ("yes", "no"))
+    try:
+        said = await asyncio.gather(*map(episode.engine.complete, asked))
+    except ContextFull:
+        return None
+    turns = [completion.turn for (completion,) in said]
+    for turn in turns:
+        _spend(tally, turn)
+    yes, no = (math.fsum(turn.logprobs) for turn in turns)
+    likely = 1 / (1 + math.exp(min(no - yes, 700.0)))
+    return None if likely >= threshold else _critique(calls[0], "a checker finds it is not the right next step")
 
 
 def _critique(call: ToolCall, why: str) -> str:
