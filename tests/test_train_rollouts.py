@@ -14,6 +14,7 @@ from rolecraft.benchmarks import toolworld
 from rolecraft.engine import LocalEngine
 from rolecraft.errors import DataError
 from rolecraft.gate import Gate
+from rolecraft.team import Team
 from rolecraft.train import rollouts
 from rolecraft.types import Sampling, Trajectory
 
@@ -25,7 +26,7 @@ def loaded():
     return model.load("nano")
 
 
-def play(loaded, *, constrained: bool = False, size: int = 6) -> list[Trajectory]:
+def play(loaded, *, constrained: bool = False, size: int = 6, players: Team = MOR) -> list[Trajectory]:
     """Episodes of the untuned base, sampled."""
     asked = toolworld.tasks(toolworld.Settings(size=size, families=("hub", "hop", "recover")), "train", 3)
     settings = agent.Settings(4, sampling=Sampling(temperature=1.0, max_tokens=24), constrained=constrained)
@@ -33,7 +34,7 @@ def play(loaded, *, constrained: bool = False, size: int = 6) -> list[Trajectory
     async def gather() -> list[Trajectory]:
         with LocalEngine(loaded) as engine:
             openers = [partial(toolworld.open, task) for task in asked]
-            return [one async for one in agent.play(openers, MOR, engine, settings)]
+            return [one async for one in agent.play(openers, players, engine, settings)]
 
     return asyncio.run(gather())
 
@@ -86,6 +87,13 @@ def test_the_trainer_finds_each_token_as_likely_as_the_engine_did(loaded, episod
             found = said.gather(-1, torch.tensor(row.ids[1:])[:, None])[:, 0]
             chosen = torch.tensor(row.chosen[1:])
             torch.testing.assert_close(found[chosen], torch.tensor(row.logprobs[1:])[chosen], atol=1e-4, rtol=0)
+
+
+def test_a_role_that_acts_by_code_has_rows_of_the_prompts_that_told_it_of_the_tools(loaded):
+    code = team.find("code", instructions=False)
+    for episode in play(loaded, size=2, players=code):
+        assert episode.turns
+        assert rollouts.rows(episode, code, loaded.renderer, packs=True)
 
 
 def test_what_a_grammar_forced_is_not_chosen(loaded):

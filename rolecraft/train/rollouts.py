@@ -64,7 +64,7 @@ def rows(trajectory: Trajectory, team: Team, renderer: Renderer, *, packs: bool)
     for step, (turn, place) in enumerate(_placed(trajectory)):
         role = team.role(turn.speaker)
         tools = role.tools(trajectory.task.tools)
-        opening = renderer.opening(role.view(trajectory.messages[:place]), tools, turn.speaker)
+        opening = renderer.opening(role.view(trajectory.messages[:place], trajectory.task.tools), tools, turn.speaker)
         if opening.ids != turn.prompt_ids:
             raise DataError(
                 f"episode {trajectory.id!r}: the prompt of reply {step} is rendered otherwise than the engine read it; "
