@@ -63,6 +63,11 @@ class OnPolicySettings:
                 f"on_policy.temperature is {self.temperature}; it must be above 0: what is distilled is all that the "
                 "player may do, and greedily it does one thing"
             )
+        if self.estimate == "sampled" and (self.player == "student") != (self.divergence == "reverse"):
+            raise SettingsError(
+                f"on_policy.divergence is {self.divergence!r} with estimate 'sampled' and player {self.player!r}; "
+                "tokens that the student played tell of 'reverse' KL alone, the teacher's of 'forward'; set one of them"
+            )
         if self.gate is not None and self.gate <= 0:
             raise SettingsError(f"on_policy.gate is {self.gate}; give nats a token above 0, or null for no gate")
         if self.depth_start is not None and not 1 <= self.depth_start <= self.max_turns:

@@ -249,7 +249,10 @@ def check_sections(data: Mapping[str, Any], where: str) -> None:
         open_benchmark(rows)
     else:
         read_rows(rows)
-    if (told_on_policy := _on_policy(data)) and told_on_policy.stage is None:
+    told_on_policy = _on_policy(data)
+    for role in told_on_policy.weights if told_on_policy else ():
+        players.role(role)
+    if told_on_policy and told_on_policy.stage is None:
         tuned = _path(told_on_policy.teacher_adapter)
         if tuned is not None:
             bases.require_adapter(tuned)

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
         ({"depth_start": 0}, "it must be 1 to max_turns"),
         ({"weights": {"executor": -1.0}}, "on_policy.weights.executor is -1.0"),
         ({"validation": -1}, "0 for none"),
+        ({"divergence": "forward", "estimate": "sampled"}, "tell of 'reverse' KL alone"),
+        ({"player": "teacher", "estimate": "sampled"}, "the teacher's of 'forward'"),
     ],
 )
 def test_what_cannot_be_meant_is_told(wrong, told):

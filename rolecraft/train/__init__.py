@@ -103,6 +103,8 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
 
 def _distil(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     """Distil on-policy: the tasks are played, and there are no examples to prepare."""
+    if workers.is_worker():
+        raise SettingsError("on-policy distillation is not for torchrun: it is one process; run it without")
     on_policy.check(recipe)
     recipe = precision.decide(recipe, output_dir, resume)
     checkpoint = _resumable(recipe, output_dir, resume)

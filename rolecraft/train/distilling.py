@@ -32,6 +32,8 @@ def load(recipe: Recipe) -> tuple[Loaded, Loaded, Team]:
     """Return the student with a fresh adapter, its teacher, and the team; raises DataError if they do not fit."""
     told = on_policy.check(recipe)
     players = team.find(recipe.team.preset, instructions=recipe.team.instructions)
+    for name in told.weights:
+        players.role(name)
     adapter = adapters.find(recipe.adapter.name)
     gate = adapter.gate(recipe.adapter.settings)
     if gate is not None:
