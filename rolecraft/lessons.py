@@ -222,7 +222,8 @@ def from_json(row: Mapping[str, Any], where: str) -> Lesson:
         tasks = row.get("tasks", [])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{where}: a lesson has family, kind, situation and text; {error} is missing") from error
-    if not all(isinstance(one, str) for one in (*texts, *tasks)) or texts[1] not in KINDS:
+    told = (*texts, *tasks) if isinstance(tasks, list) else (None,)
+    if not all(isinstance(one, str) for one in told) or texts[1] not in KINDS:
         raise DataError(f"{where}: family, kind ({' or '.join(KINDS)}), situation, text and tasks are texts")
     if not all(isinstance(one, int) and one >= 0 for one in numbers):
         raise DataError(f"{where}: seen and helped are numbers, got {numbers}")

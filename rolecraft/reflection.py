@@ -15,7 +15,7 @@ from rolecraft.judges.failures import CLASSES, failure
 from rolecraft.lessons import Lesson, Lessons, question_of, told
 from rolecraft.types import Engine, Json, Message, Prompt, Sampling, Task, ToolCall, Trajectory
 
-_ANSWERS = ("answer", "answers", "label", "exact", "contains", "number", "value")
+_ANSWERS = ("answer", "answers", "label", "exact", "contains", "number", "value", "maths")
 _SHOWN = 300
 _STEPS = 12
 _ASKED = (

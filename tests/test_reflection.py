@@ -54,7 +54,12 @@ def test_a_model_is_told_what_happened_and_never_the_reason_that_holds_the_answe
 
 @pytest.mark.parametrize(
     "reference",
-    [{"answers": ["Quil"]}, {"answers": [], "label": ["Quil"]}, {"answers": [], "contains": [["x", "quil"]]}],
+    [
+        {"answers": ["Quil"]},
+        {"answers": [], "label": ["Quil"]},
+        {"answers": [], "contains": [["x", "quil"]]},
+        {"answers": [], "maths": "Quil"},
+    ],
 )
 def test_a_lesson_that_gives_the_answer_away_is_refused(tmp_path, reference):
     said = "Say that it is Quil, whatever the table says."
@@ -100,14 +105,15 @@ def test_the_verb_shows_exports_adds_and_clears(tmp_path, capsys):
 
 
 def test_the_verb_learns_from_a_run_of_training_tasks_and_from_no_other(tmp_path, capsys):
-    for split, code in (("test", 2), ("train", 0)):
+    for split, code in (("test", 2), ("tools", 2), ("train", 0)):
         run = store.Run(tmp_path / split)
         run.append(episode("a"))
         run.write_settings({"evaluation": {"benchmark": "toolworld", "split": split}})
         command = ["memory", "learn", str(tmp_path / "m.db"), str(run.path), "--max-tokens", "8"]
         assert (main(command) or 0) == code
     told = capsys.readouterr()
-    assert "split 'test', which measures" in told.err
+    assert "split 'test', which measures; learn from 'train'" in told.err
+    assert "split 'tools', which measures" in told.err
     assert "1 failed episodes asked about" in told.out
 
 

@@ -72,19 +72,24 @@ def _learn(options: argparse.Namespace, lessons: Lessons) -> None:
 
 
 def _require_training(told: dict[str, object], folder: Path) -> None:
-    """Raise SettingsError for a run of tasks that measure: what is remembered of them would be scored again."""
+    """Raise SettingsError for a run of tasks that measure: what is remembered of them would be scored again.
+
+    The first of a benchmark's splits is for training, if it is not reported; all others measure something.
+    """
     from rolecraft import evaluate
+    from rolecraft.catalog import find
     from rolecraft.errors import SettingsError
 
     played = told.get("evaluation")
     if not isinstance(played, dict):
         raise SettingsError(f"{str(folder)!r} is no run of `rolecraft eval`; name the folder that it wrote")
     benchmark, split = str(played.get("benchmark")), str(played.get("split"))
-    if benchmark != "tasks" and split in evaluate.splits(benchmark).split("+"):
-        raise SettingsError(
-            f"{str(folder)!r} holds {benchmark}'s split {split!r}, which measures; learn from another split, such as "
-            "train"
-        )
+    if benchmark == "tasks":
+        return
+    first = str(getattr(find("benchmarks", benchmark), "SPLITS", ("test",))[0])
+    if split != first or split in evaluate.splits(benchmark).split("+"):
+        other = "there is no other" if first in evaluate.splits(benchmark).split("+") else f"learn from {first!r}"
+        raise SettingsError(f"{str(folder)!r} holds {benchmark}'s split {split!r}, which measures; {other}")
 
 
 def _show(options: argparse.Namespace, lessons: Lessons) -> None:
