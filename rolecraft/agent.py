@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 import rolecraft.step as step
 from rolecraft.step import Episode, Settings, remarks
 from rolecraft.team import Team
 from rolecraft.types import Engine, Environment, Message, Trajectory
 
-__all__ = ["Opener", "Player", "Settings", "episode", "greedily", "play", "remarks"]
+__all__ = ["Opener", "Player", "Settings", "episode", "greedily", "play", "remarks", "together"]
+
+_Result = TypeVar("_Result")
 
 Opener = Callable[[], Environment]
 """Opens one task's world; called when its episode begins, so that waiting episodes hold no processes."""
@@ -88,6 +91,16 @@ async def play(
         for unfinished in running:
             unfinished.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def together(tasks: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Return the results of all, run at once; the first that fails ends the others, and its exception is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one) for one in tasks]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from several
+    return [task.result() for task in running]
 
 
 def _episode_seed(seed: int, task_id: str) -> int:

@@ -73,6 +73,14 @@ def test_whole_answers_are_played_side_by_side_and_the_most_frequent_is_sent(nan
 
 
 @pytest.mark.parametrize("strategy", ["self_consistent,n=3", "best_of_n,n=3"])
+def test_a_conversation_without_room_is_refused_as_it_is_without_a_strategy(nano_tokenizer, strategy):
+    engine = varied(nano_tokenizer)
+    engine.context = 4
+    with pytest.raises(openai.BadRequestError, match="the context holds 4"):
+        ask(engine, strategy)
+
+
+@pytest.mark.parametrize("strategy", ["self_consistent,n=3", "best_of_n,n=3"])
 def test_a_stream_tells_the_chosen_one_alone(nano_tokenizer, strategy):
     engine = varied(nano_tokenizer, reasoner=["Next: summarizer."], summarizer=["It owes 1.", ANSWER, ANSWER])
     chunks = ask(engine, strategy, stream=True)

@@ -1,7 +1,8 @@
 """Chooses among several replies, or answers, where a request names a strategy.
 
 A client's tools run at the client's: nothing can be tried, so calls agree where they are the same. What needs to know
-what tools answer before it goes on (`depth_first`, and the published rule of `self_consistent`) is refused by name.
+what tools answer before it goes on (`depth_first`, `checked`, the published rule of `self_consistent`) is refused by
+name.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def read(text: str) -> Chosen | None:
         raise bad(f"'strategy' has {len(text)} characters; write NAME,KEY=VALUE", "strategy")
     name = text.partition(",")[0].strip()
     if name not in SERVED:
-        why = "; it needs what tools answer, and they run at the client's" if name == "depth_first" else ""
+        why = "; it needs what tools answer, and they run at the client's" if name in ("depth_first", "checked") else ""
         raise bad(f"'strategy' {name!r} is not served{why}; there are {', '.join(SERVED)}", "strategy")
     try:
         chosen = strategies.parse(text)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import rolecraft.server.turns as turns
+from rolecraft.agent import together
 from rolecraft.errors import ContextFull, RolecraftError, UserError
 from rolecraft.server.admission import Admission
 from rolecraft.server.answer_memory import AnswerMemory
@@ -93,7 +93,7 @@ class Service:
         async with self._in_time():
             with _refusals():
                 async with self.admission.enter(places):
-                    choices = await _all(play(choice=choice) for choice in range(request.n))
+                    choices = await together(play(choice=choice) for choice in range(request.n))
         for finished in choices if request.text is None else ():
             self._memory.remember(model, request.messages, finished, scope, request.cache_key)
         return choices
@@ -177,13 +177,3 @@ def _refusals() -> Iterator[None]:
         raise Refused(400, str(error)) from error
     except RolecraftError as error:
         raise Refused(500, str(error), code="engine_error") from error
-
-
-async def _all(choices: Iterator[Coroutine[Any, Any, FinishedChoice]]) -> list[FinishedChoice]:
-    """Play all choices at once; the first that fails ends the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            playing = [group.create_task(choice) for choice in choices]
-    except BaseExceptionGroup as several:
-        raise several.exceptions[0] from several
-    return [task.result() for task in playing]

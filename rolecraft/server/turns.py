@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Literal
 
 import rolecraft.server.choosing as choosing
 from rolecraft import repeats, voting
-from rolecraft.agent import remarks
+from rolecraft.agent import remarks, together
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.renderers import why_unparsed
 from rolecraft.server.errors import Refused
@@ -170,9 +169,7 @@ async def _best(
         play_choice(model, asked, messages, settings, seed=seed + place * _SEEDS_APART * _SEEDS_APART, scopes=scopes)
         for place in range(how.n)
     ]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one) for one in played]
-    found = [task.result() for task in tasks]
+    found = await together(played)
     election = choosing.elect([choosing.Candidate(_outcome(one), one.turns) for one in found])
     tally, chosen = Tally("best_of_n"), found[election.chosen]
     tally.vote([one.turns for one in found], election)

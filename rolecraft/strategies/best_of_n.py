@@ -7,12 +7,11 @@ say, the majority of canonical final answers has, then how likely the episode wa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
 
 import rolecraft.step as step
 from rolecraft import voting
+from rolecraft.agent import together
 from rolecraft.step import Episode, Position
 from rolecraft.strategies._bounds import require
 from rolecraft.strategies._trying import close_all
@@ -47,7 +46,7 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
     drawn = replace(episode.settings.sampling, n=1, temperature=settings.temperature, top_p=settings.top_p)
     branches = [episode.environment.toolbox.branch() for _ in range(settings.n)]
     try:
-        ends = await _all([_played(episode, place, branch, drawn) for place, branch in enumerate(branches)])
+        ends = await together(_played(episode, place, branch, drawn) for place, branch in enumerate(branches))
         election = voting.elect([Ballot(voting.final(end), voting.likelihood(end.turns)) for end in ends])
         chosen = ends[election.chosen]
         await asyncio.to_thread(branches[election.chosen].commit)
@@ -63,16 +62,6 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
 async def _played(episode: Episode, place: int, branch: Toolset, sampling: Sampling) -> Position:
     one = replace(episode, seed=episode.seed + place * _SEEDS_APART, watch=_unseen)
     return await step.to_the_end(one, step.begin(one), branch.call, sampling)
-
-
-async def _all(episodes: list[Coroutine[Any, Any, Position]]) -> list[Position]:
-    """Play all at once; the first that fails ends the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            playing = [group.create_task(one) for one in episodes]
-    except BaseExceptionGroup as several:
-        raise several.exceptions[0] from several
-    return [task.result() for task in playing]
 
 
 def _unseen(message: Message) -> None:
