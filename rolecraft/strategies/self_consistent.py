@@ -87,7 +87,7 @@ async def _voted(episode: Episode, position: Position, replies: Sequence[Reply],
             *(step.take(episode, position, reply, one.run) for reply, one in zip(replies, tries, strict=True))
         )
         election = _elect(position, ends)
-        tries[election.chosen].branch.commit()
+        await asyncio.to_thread(tries[election.chosen].branch.commit)
     finally:
         await trying.close()
     _count(tally, ends, election, ran=trying.ran)

@@ -212,7 +212,7 @@ _FUNCTIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     (
         "find_in_set",
         2,
-        lambda one, many: (_text(many).split(",").index(_text(one)) + 1) if one in many.split(",") else 0,
+        lambda one, many: (_text(many).split(",").index(_text(one)) + 1) if _text(one) in _text(many).split(",") else 0,
     ),
     ("field", -1, lambda one, *many: many.index(one) + 1 if one in many else 0),
     ("char_length", 1, lambda text: len(_text(text))),
