@@ -57,6 +57,12 @@ def test_an_arm_that_would_stop_early_is_refused(tmp_path):
         cells.stages(claims.make(tmp_path, settings=settings), "small")
 
 
+def test_an_arm_that_would_be_played_as_another_than_its_last_step_left_it_is_refused(tmp_path):
+    settings = {"on_policy": {"teacher": "nano", "validation": 8}}
+    with pytest.raises(SettingsError, match=r"arm 'small'.*on_policy.validation is set"):
+        cells.stages(claims.make(tmp_path, settings=settings), "small")
+
+
 def test_stages_by_name_may_start_from_the_base_and_are_then_other_cells(tmp_path):
     def named(start: str | None) -> cells.Cell:
         last = {} if start is None else {"start": start}

@@ -205,6 +205,10 @@ def _recipe(sections: Sections) -> Recipe:
         raise SettingsError(
             "training.early_stopping_patience is set; a claim's arms do all of their steps: leave it out"
         )
+    if recipe.on_policy is not None and recipe.on_policy.validation:
+        raise SettingsError(
+            "on_policy.validation is set; a claim's arms are played as their last step left them: set it to 0"
+        )
     return recipe
 
 
