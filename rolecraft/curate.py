@@ -76,14 +76,15 @@ def check(sources: Sequence[Source], without: Sequence[str] = ()) -> None:
         column(named)
     for source in sources:
         catalog.find("importers", source.importer or "openai")
-        if not _place(source).exists():
+        if not place(source).exists():
             raise NotFound(
-                f"no file or folder {source.path!r}, nor {str(_place(source))!r}; give a path that exists, or set "
+                f"no file or folder {source.path!r}, nor {str(place(source))!r}; give a path that exists, or set "
                 f"{_public.FOLDER} to the folder that has it"
             )
 
 
-def _place(source: Source) -> Path:
+def place(source: Source) -> Path:
+    """Return where a source lies: at its path, else by that name among the public data; nothing may be there."""
     path = Path(source.path)
     return path if path.exists() else _public.place(source.path)
 
@@ -105,7 +106,7 @@ def column(named: str) -> leakage.Column:
 def rows(source: Source, told: Told, held_out: leakage.HeldOut | None = None) -> Iterator[Trajectory]:
     """Yield the rows of a source that may be trained, one by one, and count the others in `told` by reason."""
     bad = store.BadRows()
-    read = store.read_trajectories(_place(source), source.importer, source.on_bad_row, bad)
+    read = store.read_trajectories(place(source), source.importer, source.on_bad_row, bad)
     dropped, names = Counter[str](), set[str]()
     for trajectory in read:
         reason = _reason(source, trajectory) or (held_out.reason(trajectory) if held_out else None)
@@ -182,7 +183,7 @@ def _offering(trajectory: Trajectory, offered: Callable[[ToolSpec], bool]) -> Tr
 def _listed_tools(source: Source) -> Iterable[ToolSpec]:
     """Return the tools that the source lists beside its rows'."""
     module = catalog.find("importers", source.importer or "openai")
-    found: Iterable[ToolSpec] = module.tools(_place(source)) if hasattr(module, "tools") else ()
+    found: Iterable[ToolSpec] = module.tools(place(source)) if hasattr(module, "tools") else ()
     return found
 
 

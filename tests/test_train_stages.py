@@ -18,7 +18,7 @@ from test_train import NAMES, RECIPE, interrupt_at, same, trajectory, weights, w
 from test_train import place as tiny_place
 from verbs import call
 
-from rolecraft import bases, contract, model, store
+from rolecraft import bases, contract, model, recipe, store
 from rolecraft.errors import Interrupted, SettingsError
 from rolecraft.train import stages
 
@@ -126,6 +126,38 @@ def test_changed_data_runs_the_stages_again_that_read_it(place, tmp_path, capsys
     assert "'local': runs again, for other data" in capsys.readouterr().out
     assert trained(run)["global"] == before["global"]
     assert trained(run)["local"] > before["local"]
+
+
+@pytest.mark.parametrize("named", ["path", "sources"])
+def test_a_folder_of_data_is_known_by_what_its_files_hold(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROLECRAFT_DATA", str(tmp_path))
+    folder = tmp_path / "trees"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "one.json").write_text("{}")
+    data = {"path": str(folder)} if named == "path" else {"sources": [{"path": "trees", "importer": "toolbench"}]}
+    told = recipe.read_recipe({"data": data})
+    before = stages._digests(told)
+    assert list(before) == [str(folder) if named == "path" else "trees"]
+    assert stages._digests(told) == before
+    (folder / "deep" / "one.json").write_text("[]")
+    assert stages._digests(told) != before
+
+
+def test_a_teacher_is_known_by_its_base_and_its_adapter(place, tmp_path):
+    def known(**told: str) -> dict[str, str]:
+        return stages._teacher(recipe.read_recipe({"on_policy": told}), {"first": "left"})
+
+    adapter = tmp_path / "teacher"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"one")
+    base = {"teacher": str(place / "base"), "teacher_adapter": str(adapter)}
+    before = known(**base)
+    assert before == known(**base)
+    assert before != known(teacher=base["teacher"])
+    assert known(**base | {"teacher": "stages.first"})["teacher"] == "left"
+    (adapter / "adapter_model.safetensors").write_bytes(b"two")
+    assert known(**base) != before
 
 
 def test_weights_that_are_gone_are_trained_again_to_the_same(copied, finished):

@@ -6,6 +6,7 @@ one leaves lies at the top of the run's folder too, and finds its base from ther
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rolecraft import bases, contract, model, store, workers
+from rolecraft import bases, contract, curate, model, store, workers
 from rolecraft import stages as told_stages
 from rolecraft.errors import SettingsError
 from rolecraft.recipe import ModelSettings, Recipe, load_recipe, recipe_to_dict
@@ -166,21 +167,39 @@ def _inputs(stage: Stage, left: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _teacher(recipe: Recipe, left: Mapping[str, str]) -> dict[str, str]:
-    """Return the digest of the teacher's weights, of a recipe that has one."""
+    """Return the digests of the teacher's weights, of a recipe that has one."""
     told = recipe.on_policy
     if told is None:
         return {}
-    place = told.teacher_adapter or told.teacher
-    return {"teacher": bases.digest(place) if told.stage is None else left[told.stage]}
+    tuned = Path(told.teacher_adapter) if told.teacher_adapter else None
+    base = bases.digest(bases.source(told.teacher, tuned)) if told.stage is None else left[told.stage]
+    return {"teacher": base} | ({"teacher's adapter": bases.digest_weights(tuned)} if tuned else {})
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:
-    """Return the digest of each file that data and parts come from; a benchmark's tasks follow from its settings."""
+    """Return the digest of each file that data and parts come from; a benchmark's tasks follow from its settings.
+
+    What rows are read from may be a folder, too.
+    """
     data = recipe.data
-    named = [data.path, data.importer, data.benchmark, *(source.path for source in data.sources)]
-    named += [recipe.adapter.name, recipe.model.renderer, recipe.team.preset]
+    named = [data.importer, data.benchmark, recipe.adapter.name, recipe.model.renderer, recipe.team.preset]
     named += [value for value in data.options.values() if isinstance(value, str)]
-    return {str(name): store.hash_file(Path(name)) for name in named if name and Path(name).is_file()}
+    found = {str(name): store.hash_file(Path(name)) for name in named if name and Path(name).is_file()}
+    read = {source.path: curate.place(source) for source in data.sources}
+    if data.path:
+        read[data.path] = Path(data.path)
+    return found | {name: _digest(path) for name, path in read.items() if path.exists()}
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of a file, or of a folder's files with their names."""
+    if path.is_file():
+        return store.hash_file(path)
+    found = hashlib.sha256()
+    for one in sorted(path.rglob("*")):
+        if one.is_file():
+            found.update(f"{one.relative_to(path)} {store.hash_file(one)}\n".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
