@@ -8,7 +8,8 @@ import math
 import pytest
 from several import BROKEN, Counter, Several, calls, play, says, world
 
-from rolecraft import agent, strategies, team
+from rolecraft import agent, model, strategies, team
+from rolecraft.engine import LocalEngine
 from rolecraft.errors import ContextFull, NotForkable, SettingsError
 from rolecraft.step import Episode
 from rolecraft.tools import ToolFailure
@@ -101,8 +102,8 @@ def test_a_ranking_checker_goes_by_the_probability_of_yes(yes, ran):
     def answer(prompt):
         if prompt.schema:
             assert "add({" in prompt.messages[-1].content
-            (word,) = prompt.schema["enum"]
-            return [says(f'"{word}"', math.log(RARE * {"yes": yes, "no": 1 - yes}[word]))]
+            (word,) = prompt.schema["properties"]["right"]["enum"]
+            return [says(f'{{"right": "{word}"}}', math.log(RARE * {"yes": yes, "no": 1 - yes}[word]))]
         done = prompt.messages[-1].role == "tool" or "not run" in prompt.messages[-1].content
         return [says("ok")] if done else [calls(("add", {"by": 2}))]
 
@@ -110,6 +111,38 @@ def test_a_ranking_checker_goes_by_the_probability_of_yes(yes, ran):
     assert bool(tool.log) == ran
     assert record.stop == "answered"
     assert record.trials.model_calls == 2 + (not ran)
+
+
+class Mixed(Several):
+    """Answers by its script, but for what is asked under a schema: that goes to an engine with a model."""
+
+    def __init__(self, script, local):
+        super().__init__(script)
+        self.local, self.scored = local, []
+
+    async def complete(self, prompt):
+        if prompt.schema is None:
+            return await super().complete(prompt)
+        found = await self.local.complete(prompt)
+        self.scored.append((found[0].message.content, math.fsum(found[0].turn.logprobs)))
+        return found
+
+
+@pytest.mark.parametrize("sure", [-0.01, 0.01])
+def test_a_model_is_held_to_each_word_and_the_threshold_lies_between_them(sure):
+    def ran(threshold):
+        tool = Counter()
+        script = [[calls(("add", {"by": 2}))], [says("ok")]]
+        with LocalEngine(model.load("nano")) as local:
+            engine = Mixed(script, local)
+            episode = Episode(world(tool), team.find("single", instructions=False), engine)
+            player = strategies.choose("checked", {"checker": "ranking", "threshold": threshold}).player()
+            asyncio.run(player(episode))
+        return tool.log, sorted(engine.scored)
+
+    _, [(no, unlikely), (yes, likely)] = ran(0.0)
+    assert ("no" in no, "yes" in yes) == (True, True)
+    assert ran(1 / (1 + math.exp(unlikely - likely)) + sure)[0] == ([2] if sure < 0 else [])
 
 
 def test_where_there_is_no_room_to_ask_the_action_is_accepted():

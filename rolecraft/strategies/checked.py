@@ -23,7 +23,7 @@ from rolecraft.errors import ContextFull
 from rolecraft.step import Episode, Position, Reply
 from rolecraft.strategies._bounds import require
 from rolecraft.tools import misfit
-from rolecraft.types import Message, Prompt, Sampling, ToolCall, Toolset, Trajectory, Turn, Usage
+from rolecraft.types import Json, Message, Prompt, Sampling, ToolCall, Toolset, Trajectory, Turn, Usage
 from rolecraft.voting import Tally
 
 _NAME = "checked"
@@ -140,9 +140,9 @@ async def _unlikely(
         role.tools(episode.task.tools),
         role.name,
         choice="none",
-        sampling=Sampling(max_tokens=8, seed=episode.seed),
+        sampling=Sampling(max_tokens=32, seed=episode.seed),
     )
-    asked = (replace(prompt, schema={"type": "string", "enum": [word]}) for word in ("yes", "no"))
+    asked = (replace(prompt, schema=_only(word)) for word in ("yes", "no"))
     try:
         said = await asyncio.gather(*map(episode.engine.complete, asked))
     except ContextFull:
@@ -153,6 +153,11 @@ async def _unlikely(
     yes, no = (math.fsum(turn.logprobs) for turn in turns)
     likely = 1 / (1 + math.exp(min(no - yes, 700.0)))
     return None if likely >= threshold else _critique(calls[0], "a checker finds it is not the right next step")
+
+
+def _only(word: str) -> dict[str, Json]:
+    """Return the schema of an object that says nothing but a word."""
+    return {"type": "object", "properties": {"right": {"enum": [word]}}, "required": ["right"]}
 
 
 def _critique(call: ToolCall, why: str) -> str:
