@@ -8,10 +8,11 @@ It makes data, and students play without it. Not covered: engines that cannot be
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 
 from rolecraft.agent import Player
+from rolecraft.errors import ContextFull
 from rolecraft.step import Episode
 from rolecraft.types import Completion, Delta, Engine, Message, Prompt, Trajectory, Trials, Turn, Usage
 
@@ -27,11 +28,19 @@ _NOT_TEXT = re.compile(r"```|~~~|<\|?/?[A-Za-z_]+\|?>|\[/?[A-Z_]{3,}\]")
 
 
 def prefixed(player: Player) -> Player:
-    """Return a player that asks for a chain of thought first, and then plays with its first step as the prefix."""
+    """Return a player that asks for a chain of thought first, and then plays with its first step as the prefix.
+
+    Where there is no room for one it plays without.
+    """
 
     async def play(episode: Episode) -> Trajectory:
-        turn = await reason(episode)
-        engine = Begun(episode.engine, first_step(turn.message.content))
+        try:
+            turn = await reason(episode)
+        except ContextFull:
+            return await player(episode)
+        engine = Begun(
+            episode.engine, first_step(turn.message.content), episode.team.first, _replies(episode.task.messages)
+        )
         record = await player(replace(episode, engine=engine))
         return replace(record, trials=_with(record.trials, turn.usage))
 
@@ -56,16 +65,21 @@ def first_step(text: str) -> str:
     return f"{words}\n\n" if words else ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Begun:
-    """An engine whose first prompt gets a prefix; all others are asked as they are."""
+    """An engine whose prompts for an episode's first reply get a prefix; all others are asked as they are.
+
+    Strategies ask for it several times. It is first where `speaker`, who begins, sees no more replies than the task has
+    (`told`); a question that is held to a schema is a strategy's own.
+    """
 
     engine: Engine
     prefix: str
-    _used: bool = field(default=False)
+    speaker: str
+    told: int = 0
 
     async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
-        """Return completions; those of the first prompt begin with the prefix."""
+        """Return completions; those that are a first reply begin with the prefix."""
         return await self.engine.complete(self._begun(prompt))
 
     def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
@@ -73,10 +87,12 @@ class Begun:
         return self.engine.stream(self._begun(prompt))
 
     def _begun(self, prompt: Prompt) -> Prompt:
-        if self._used:
-            return prompt
-        self._used = True
-        return replace(prompt, prefix=self.prefix)
+        begins = prompt.speaker == self.speaker and _replies(prompt.messages) == self.told
+        return replace(prompt, prefix=self.prefix) if begins and prompt.schema is None else prompt
+
+
+def _replies(messages: Sequence[Message]) -> int:
+    return sum(message.role == "assistant" for message in messages)
 
 
 def _with(trials: Trials | None, usage: Usage) -> Trials:

@@ -8,10 +8,10 @@ import pytest
 import tiny
 from endpoint import Answer, endpoint, error, said
 
-from rolecraft import agent, examples, first_thought, remote, team
+from rolecraft import agent, examples, first_thought, remote, strategies, team
 from rolecraft.benchmarks import Scripted
 from rolecraft.engine import LocalEngine, Settings
-from rolecraft.errors import EngineError
+from rolecraft.errors import ContextFull, EngineError
 from rolecraft.tools import Toolbox
 from rolecraft.types import Environment, Message, Prompt, Sampling, Task, Trajectory, Verdict
 
@@ -20,7 +20,7 @@ CHAIN = "First I add two and three.\n\nThat is five.\n\nThe answer is 5."
 STEP = "First I add two and three.\n\n"
 
 
-def play(reply, player=agent.greedily):
+def play(reply, player=agent.greedily, players="code"):
     asked = list[Prompt]()
 
     def policy(prompt: Prompt) -> Message:
@@ -30,7 +30,7 @@ def play(reply, player=agent.greedily):
     task = Task("t", (Message("system", "Be short."), QUESTION))
     environment = Environment(task, Toolbox(()), lambda record: Verdict(1.0))
     playing = agent.episode(
-        environment, team.find("code"), Scripted(policy), player=first_thought.prefixed(player), seed=7
+        environment, team.find(players), Scripted(policy), player=first_thought.prefixed(player), seed=7
     )
     return asyncio.run(playing), asked
 
@@ -42,6 +42,31 @@ def test_the_first_reply_and_no_other_begins_with_the_first_step():
     assert record.messages[2].content == f"{STEP}```python\nx = 5\n```"
     assert record.turns[0].message == record.messages[2]
     assert record.messages[-1].content == "5"
+
+
+def test_every_first_reply_that_a_strategy_tries_begins_so():
+    player = strategies.choose("best_of_n", {"n": 3}).player()
+    record, asked = play(lambda prompt: "```python\nfinal_answer(5)\n```" if prompt.prefix else CHAIN, player)
+    assert [prompt.prefix for prompt in asked] == ["", STEP, STEP, STEP]
+    assert record.messages[2].content.startswith(STEP)
+
+
+def test_a_role_that_sees_the_first_reply_as_its_task_begins_by_itself():
+    replies = iter([CHAIN, "Next: caller.", "I cannot.", "Next: conclusion.", "5"])
+    _, asked = play(lambda prompt: next(replies), players="alpha_umi")
+    told = [(prompt.speaker, prompt.prefix) for prompt in asked[1:]]
+    assert told == [("planner", STEP), ("caller", ""), ("planner", ""), ("summarizer", "")]
+
+
+def test_a_task_without_room_for_a_chain_of_thought_is_played_without():
+    def reply(prompt: Prompt) -> str:
+        if prompt.choice == "none":
+            raise ContextFull("no room")
+        return "```python\nfinal_answer(5)\n```"
+
+    record, asked = play(reply)
+    assert [prompt.prefix for prompt in asked] == ["", ""]
+    assert (record.stop, record.trials) == ("answered", None)
 
 
 def test_the_teacher_reasons_about_the_task_without_tools_and_is_counted():
