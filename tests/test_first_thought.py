@@ -102,7 +102,7 @@ def test_this_engine_goes_on_from_the_prefix_and_all_of_it_is_trained(hermes_tok
     loaded = tiny.loaded(hermes_tokenizer, max_position_embeddings=1024)
     players = team.find("code")
     with LocalEngine(loaded, Settings(max_requests=1)) as engine:
-        begun = first_thought.Begun(engine, STEP)
+        begun = first_thought.Begun(engine, STEP, players.first)
         view = players.role("assistant").view((QUESTION,), ())
         (completion,) = asyncio.run(begun.complete(Prompt(view, sampling=Sampling(max_tokens=8))))
     reply = completion.message.edited(content=f"{completion.message.content}\n```python\nx\n```")
