@@ -34,17 +34,17 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS lesson (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     family TEXT NOT NULL, kind TEXT NOT NULL, situation TEXT NOT NULL, text TEXT NOT NULL,
-    tasks TEXT NOT NULL, seen INTEGER NOT NULL, helped INTEGER NOT NULL, made REAL NOT NULL
+    tasks TEXT NOT NULL, seen INTEGER NOT NULL, made REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS of_family ON lesson (family, kind);
 """
-_COLUMNS = "id, family, kind, situation, text, tasks, seen, helped"
+_COLUMNS = "id, family, kind, situation, text, tasks, seen"
 _HEADING = "What earlier tries at such tasks taught:"
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One lesson: what it says, of what `situation`, from which tasks; how often it was `seen`, and `helped`."""
+    """One lesson: what it says, of what `situation`, from which tasks, and how often it was `seen`."""
 
     family: str
     kind: Kind
@@ -52,7 +52,6 @@ class Lesson:
     text: str
     tasks: tuple[str, ...] = ()
     seen: int = 1
-    helped: int = 0
     id: int = 0
 
 
@@ -120,10 +119,9 @@ class Lessons:
                                          (lesson.seen, tasks, twin.id))  # fmt: skip
                 return "merged"
             self._connection.execute(
-                "INSERT INTO lesson (family, kind, situation, text, tasks, seen, helped, made) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (lesson.family, lesson.kind, situation, text, _joined(lesson.tasks), lesson.seen, lesson.helped,
-                 time.time()),
+                "INSERT INTO lesson (family, kind, situation, text, tasks, seen, made) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (lesson.family, lesson.kind, situation, text, _joined(lesson.tasks), lesson.seen, time.time()),
             )  # fmt: skip
             self._evict(lesson.family)
         return "added"
@@ -131,18 +129,12 @@ class Lessons:
     def find(self, family: str | None, question: str, *, without: str = "") -> tuple[Lesson, ...]:
         """Return the lessons of a family, or of all, that a question calls for; none that the task `without` taught.
 
-        Those that share words with the question come first, then those that helped or were seen most.
+        Those that share words with the question come first, then those that were seen most.
         """
         known = [one for one in self.all(family) if without not in one.tasks]
         order = {one.id: -score for one, score in zip(known, _scores(known, question), strict=True)}
-        best = sorted(known, key=lambda one: (order[one.id], -one.helped, -one.seen, one.id))
+        best = sorted(known, key=lambda one: (order[one.id], -one.seen, one.id))
         return tuple(best[: self._settings.told])
-
-    def count_help(self, lessons: Sequence[Lesson]) -> None:
-        """Count that lessons were told to an episode that then did its task."""
-        with self._writing():
-            rows = [(one.id,) for one in lessons]
-            self._connection.executemany("UPDATE lesson SET helped = helped + 1 WHERE id = ?", rows)
 
     def all(self, family: str | None = None) -> Iterator[Lesson]:
         """Yield the lessons of a family, or all, in the order in which they were added."""
@@ -171,7 +163,7 @@ class Lessons:
     def _evict(self, family: str) -> None:
         self._connection.execute(
             "DELETE FROM lesson WHERE id IN (SELECT id FROM lesson WHERE family = ? "
-            "ORDER BY helped DESC, seen DESC, id DESC LIMIT -1 OFFSET ?)",
+            "ORDER BY seen DESC, id DESC LIMIT -1 OFFSET ?)",
             (family, self._settings.most),
         )
 
@@ -218,22 +210,22 @@ def from_json(row: Mapping[str, Any], where: str) -> Lesson:
     """Return the lesson in a row of a data file; raises DataError with `where` it stands for one that is none."""
     try:
         texts = [row[key] for key in ("family", "kind", "situation", "text")]
-        numbers = [row.get("seen", 1), row.get("helped", 0)]
+        seen = row.get("seen", 1)
         tasks = row.get("tasks", [])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{where}: a lesson has family, kind, situation and text; {error} is missing") from error
     told = (*texts, *tasks) if isinstance(tasks, list) else (None,)
     if not all(isinstance(one, str) for one in told) or texts[1] not in KINDS:
         raise DataError(f"{where}: family, kind ({' or '.join(KINDS)}), situation, text and tasks are texts")
-    if not all(isinstance(one, int) and one >= 0 for one in numbers):
-        raise DataError(f"{where}: seen and helped are numbers, got {numbers}")
+    if not isinstance(seen, int) or seen < 1:
+        raise DataError(f"{where}: seen is a number, at least 1, got {seen!r}")
     family, kind, situation, text = texts
-    return Lesson(family, kind, situation, text, tuple(tasks), *numbers)
+    return Lesson(family, kind, situation, text, tuple(tasks), seen)
 
 
 def _lesson(row: Sequence[Any]) -> Lesson:
-    number, family, kind, situation, text, tasks, seen, helped = row
-    return Lesson(family, kind, situation, text, tuple(filter(None, tasks.split("\n"))), seen, helped, number)
+    number, family, kind, situation, text, tasks, seen = row
+    return Lesson(family, kind, situation, text, tuple(filter(None, tasks.split("\n"))), seen, number)
 
 
 def _joined(tasks: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Has a model reflect on its failed episodes of training tasks, and keeps what it says as lessons (Reflexion, CMAT).
 
 What went wrong is told by its class (judges.failures), never by the judge's reason, which may hold the answer. Not
-covered: which tasks are for training (the caller's business), and whether a lesson is right: what helped is counted.
+covered: which tasks are for training (the caller's business), and whether a lesson is right.
 """
 
 from __future__ import annotations

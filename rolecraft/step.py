@@ -201,7 +201,7 @@ async def finish(episode: Episode, position: Position, trials: Trials | None = N
         final_state=await asyncio.to_thread(episode.environment.toolbox.state),
         trials=trials,
     )
-    return replace(record, verdict=_judged(record, episode.environment))
+    return replace(record, verdict=await asyncio.to_thread(_judged, record, episode.environment))
 
 
 def remarks(

@@ -57,8 +57,8 @@ def test_a_family_is_bounded_and_the_least_useful_goes(tmp_path):
         texts = ["alpha one", "beta two", "gamma three"]
         for text in texts:
             memory.add(replace(COLUMN, text=text))
-        memory.count_help([next(memory.all())])
-        memory.add(replace(COLUMN, text="beta two"))
+        for text in ("alpha one", "beta two"):
+            memory.add(replace(COLUMN, text=text))
         memory.add(replace(COLUMN, text="delta four"))
         memory.add(replace(COLUMN, family="other", text="epsilon five"))
         assert [one.text for one in memory.all("sql")] == ["alpha one", "beta two", "delta four"]
@@ -72,11 +72,11 @@ def test_a_giant_is_cut_at_a_word(memory):
     assert one.text.endswith("word ...")
 
 
-def test_those_that_share_words_come_first_and_then_those_that_helped(memory):
+def test_those_that_share_words_come_first_and_then_those_that_were_seen_most(memory):
     for one in (COLUMN, ORDER, replace(ORDER, text="Count with COUNT.", situation="how many")):
         memory.add(one)
     assert memory.find("sql", "which is the largest value?")[0].text == ORDER.text
-    memory.count_help(memory.find("sql", "how many rows")[:1])
+    memory.add(replace(ORDER, text="Count with COUNT."))
     assert memory.find("sql", "zzz")[0].text == "Count with COUNT."
     assert memory.find("other", "value") == ()
 

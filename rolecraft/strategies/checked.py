@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import rolecraft.step as step
-from rolecraft import repeats
 from rolecraft.errors import ContextFull
 from rolecraft.step import Episode, Position, Reply
 from rolecraft.strategies._bounds import require
@@ -95,14 +94,14 @@ async def _check(
 
 
 def _objection(position: Position, calls: Sequence[ToolCall], toolbox: Toolset) -> str | None:
-    """Return what the rules have against calls: no such tool, arguments that do not fit, the same call once more."""
+    """Return what the rules have against calls: no such tool, arguments that do not fit, one that is answered already."""
     specs = {spec.name: spec for spec in toolbox.specs}
     for call in calls:
         if call.name not in specs:
             return _critique(call, f"there is no tool {call.name[:60]!r}; there are {', '.join(specs) or 'none'}")
         if (wrong := misfit(specs[call.name], call.arguments)) is not None:
             return _critique(call, wrong)
-        if position.calls.get(repeats.key(call)) and not specs[call.name].repeatable:
+        if position.answered is not None and position.answered.has([call]):
             return _critique(call, "it was made before, and its result stands above")
     return None
 
