@@ -81,17 +81,6 @@ def test_after_the_retries_the_last_action_counts_as_it_is():
     assert len(engine.asked) == 3
 
 
-def test_a_call_whose_answer_still_holds_is_sent_back_and_one_after_a_change_is_not():
-    first, other = [calls(("add", {"by": 2}))], [calls(("add", {"by": 1}))]
-    settings = agent.Settings(skip_repeats=True)
-    record, engine, _ = play(
-        "checked", [first, first, other, first, [says("7")]], Counter(), checker="rules", playing=settings
-    )
-    assert record.final_state == {"add": 5}
-    assert "result stands above" in engine.asked[2].messages[-1].content
-    assert record.trials.failed == 1
-
-
 def test_text_and_what_cannot_be_read_go_their_usual_way():
     record, engine, _ = play("checked", [[BROKEN], [says("fine")]], Counter())
     assert contents(record)[-1] == "fine"

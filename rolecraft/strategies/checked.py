@@ -1,6 +1,6 @@
 """A checker vets each action before it counts, and sends it back with a critique (CMAT, arXiv 2404.01663, section 3).
 
-`rules` asks whether the calls fit their schemas and were not made before; `dry_run`, besides, runs them on a branch of
+`rules` asks whether the calls fit their schemas; `dry_run`, besides, runs them on a branch of
 the state, which becomes the state only if none fails; `ranking`, besides the rules, asks the model itself whether the
 action is the right next step, by the probability of yes beside no (as ToolPRM does with a checker of its own); an
 endpoint cannot be held to these words. After so many
@@ -81,9 +81,9 @@ async def _check(
     """Return the position after an action that is accepted, or what the role is told of one that is not."""
     toolbox, calls = episode.environment.toolbox, reply.completion.message.tool_calls
     if last or not calls or episode.environment.calls_only:
-        vetoed = None if last else _objection(position, calls, toolbox)
+        vetoed = None if last else _objection(calls, toolbox)
         return await step.take(episode, position, reply, toolbox.call) if vetoed is None else vetoed
-    if (vetoed := _objection(position, calls, toolbox)) is not None:
+    if (vetoed := _objection(calls, toolbox)) is not None:
         return vetoed
     if settings.checker == "ranking":
         vetoed = await _unlikely(episode, position, calls, settings.threshold, tally)
@@ -93,16 +93,14 @@ async def _check(
     return await _dry_run(episode, position, reply, tally)
 
 
-def _objection(position: Position, calls: Sequence[ToolCall], toolbox: Toolset) -> str | None:
-    """Return what the rules have against calls: no such tool, arguments that do not fit, one that is answered already."""
+def _objection(calls: Sequence[ToolCall], toolbox: Toolset) -> str | None:
+    """Return what the rules have against calls: no such tool, or arguments that do not fit."""
     specs = {spec.name: spec for spec in toolbox.specs}
     for call in calls:
         if call.name not in specs:
             return _critique(call, f"there is no tool {call.name[:60]!r}; there are {', '.join(specs) or 'none'}")
         if (wrong := misfit(specs[call.name], call.arguments)) is not None:
             return _critique(call, wrong)
-        if position.answered is not None and position.answered.has([call]):
-            return _critique(call, "it was made before, and its result stands above")
     return None
 
 
