@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from rolecraft.adapters import mor
 from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError
 from rolecraft.recipe import check
 from rolecraft.store import Run
+from rolecraft.train.validation import Validation
 
 place = tiny_place
 """The fixture: a folder with a tiny base and its data."""
@@ -152,3 +154,16 @@ def test_what_cannot_be_meant_is_refused(place, rows, tmp_path, flags, error, wh
 def test_a_share_that_holds_nothing_out_is_refused(place, rows, tmp_path):
     with pytest.raises(DataError, match="holds none out"):
         launch(write(place, rows, tmp_path / "recipe.yaml"), tmp_path / "run", flags=["data.validation=1e-6"])
+
+
+def test_a_role_without_a_held_out_row_does_not_keep_a_run_from_ending(tmp_path):
+    losses = iter([1.0, 2.0, 3.0])
+    validation = Validation(1, 1, tmp_path)
+    own = {"reasoner": [torch.zeros(1)], "executor": [torch.zeros(1)]}
+    validation.watch(("reasoner", "executor"), own, [], lambda: {"reasoner": (next(losses), 1.0)})
+    control = SimpleNamespace(should_training_stop=False)
+    for step in (1, 2):
+        state = SimpleNamespace(global_step=step, max_steps=9, is_world_process_zero=True)
+        validation.on_step_end(None, state, control)
+    assert control.should_training_stop
+    assert state.max_steps == 2

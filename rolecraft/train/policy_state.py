@@ -67,6 +67,7 @@ def save(progress: Progress, run: Path, accompany: Accompany, facts: Mapping[str
             "optimizer": progress.optimizer.state_dict(),
             "scheduler": progress.scheduler.state_dict(),
             "dice": torch.get_rng_state(),
+            "accelerator_dice": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "best": progress.best,
             "counts": progress.counts,
         },
@@ -95,6 +96,8 @@ def restore(progress: Progress, folder: Path, step: int) -> None:
     progress.optimizer.load_state_dict(kept["optimizer"])
     progress.scheduler.load_state_dict(kept["scheduler"])
     torch.set_rng_state(kept["dice"])
+    if torch.cuda.is_available() and kept["accelerator_dice"]:
+        torch.cuda.set_rng_state_all(kept["accelerator_dice"])
     progress.step, progress.best, progress.counts = step, kept["best"], kept["counts"]
 
 

@@ -99,7 +99,8 @@ class Validation(TrainerCallback):  # type: ignore[misc]
                 part.restore()
         if state.global_step % self._every == 0 or last:
             self._note(state)
-        if all(part.frozen for part in self._parts.values()):
+        watched = [part for part in self._parts.values() if part.best]  # a role may have no row that is held out
+        if watched and all(part.frozen for part in watched):
             # A resumed run goes on to here and no further.
             state.max_steps, control.should_training_stop, control.should_save = state.global_step, True, True
             control.should_log, last = True, True
