@@ -137,7 +137,7 @@ def test_run_plays_by_a_strategy_and_tells_what_it_tried(capsys, tmp_path):
     record = json.loads(out.splitlines()[-1])
     assert record["trials"]["strategy"] == "self_consistent"
     assert record["trials"]["tried"] in (3, 6)
-    assert re.search(r"self_consistent tried \d candidates, \d failed", told)
+    assert re.search(r"self_consistent: \d tried, \d failed", told)
 
 
 def test_a_function_that_may_change_something_is_refused_by_name(capsys, tools):

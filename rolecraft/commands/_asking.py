@@ -106,7 +106,7 @@ def rate(record: Trajectory) -> str:
     if (tried := record.trials) is None:
         return told
     agreed = "" if tried.agreement is None else f", {100 * tried.agreement:.0f} % of the others agreed"
-    return f"{told}; {tried.strategy} tried {tried.tried} candidates, {tried.failed} failed{agreed}"
+    return f"{told}; {tried.strategy}: {tried.tried} tried, {tried.failed} failed{agreed}"
 
 
 def why_not(record: Trajectory, options: argparse.Namespace, full: str) -> str:

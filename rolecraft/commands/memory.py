@@ -98,7 +98,7 @@ def _show(options: argparse.Namespace, lessons: Lessons) -> None:
     from rich.table import Table
 
     found = list(lessons.all(options.family))
-    table = Table("family", "kind", "seen", "lesson", "first asked", title=f"{len(found)} lessons")
+    table = Table("family", "kind", "seen", "lesson", "first asked", title=f"lessons: {len(found)}")
     for one in found:
         table.add_row(*map(escape, (one.family, one.kind, str(one.seen), one.text, one.situation[:80])))
     Console().print(table)
