@@ -99,8 +99,4 @@ def _with(trials: Trials | None, usage: Usage) -> Trials:
     """Return what was tried, the chain of thought among it."""
     if trials is None:
         return Trials(NAME, model_calls=1, usage=usage)
-    one, two = trials.usage, usage
-    total = Usage(
-        one.prompt + two.prompt, one.cached + two.cached, one.completion + two.completion, one.seconds + two.seconds
-    )
-    return replace(trials, model_calls=trials.model_calls + 1, usage=total)
+    return replace(trials, model_calls=trials.model_calls + 1, usage=trials.usage + usage)

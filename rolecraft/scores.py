@@ -150,15 +150,8 @@ def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Sco
 
 def spent(trajectory: Trajectory) -> Usage:
     """Return the tokens and seconds of an episode, those of what a strategy tried beside the record included."""
-    used = [turn.usage for turn in trajectory.turns]
-    if trajectory.trials is not None:
-        used.append(trajectory.trials.usage)
-    return Usage(
-        sum(one.prompt for one in used),
-        sum(one.cached for one in used),
-        sum(one.completion for one in used),
-        sum(one.seconds for one in used),
-    )
+    told = sum((turn.usage for turn in trajectory.turns), Usage())
+    return told if trajectory.trials is None else told + trajectory.trials.usage
 
 
 def calling(trajectories: Iterable[Trajectory]) -> Calling:

@@ -86,6 +86,15 @@ class Usage:
     completion: int = 0
     seconds: float = 0.0
 
+    def __add__(self, later: Usage) -> Usage:
+        """Return what both calls took, one after the other."""
+        return Usage(
+            self.prompt + later.prompt,
+            self.cached + later.cached,
+            self.completion + later.completion,
+            self.seconds + later.seconds,
+        )
+
 
 StopReason = Literal["end", "length", "cancelled"]
 

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -88,19 +88,8 @@ class Tally:
     def trials(self) -> Trials:
         """Return it all for the record."""
         agreed = sum(self.agreements) / len(self.agreements) if self.agreements else None
-        usage = total(self.usages)
+        usage = sum(self.usages, Usage())
         return Trials(self.strategy, self.tried, self.failed, agreed, self.model_calls, self.tool_calls, usage)
-
-
-def total(usages: Iterable[Usage]) -> Usage:
-    """Return the sum of usages that came one after the other."""
-    listed = list(usages)
-    return Usage(
-        sum(one.prompt for one in listed),
-        sum(one.cached for one in listed),
-        sum(one.completion for one in listed),
-        sum(one.seconds for one in listed),
-    )
 
 
 def outcome(before: Position, after: Position) -> Outcome | None:

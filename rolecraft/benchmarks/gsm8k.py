@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from rolecraft import catalog, store, team
+from rolecraft import catalog, store
 from rolecraft.benchmarks import _asked, _public
 from rolecraft.benchmarks.toolworld import script
 from rolecraft.errors import DataError, SettingsError
@@ -75,7 +75,7 @@ def judge(trajectory: Trajectory) -> Verdict:
 
 def reference(task: Task, team_name: str) -> Trajectory:
     """Return a right solution in the roles of a preset team: its own sums, computed where there is a tool."""
-    return script.play_now(open(task), team_name, _in_roles(_solution(task), team_name))
+    return script.play_now(open(task), team_name, script.in_roles(tuple(_solution(task)), team_name))
 
 
 def few_shot(asked: Sequence[Task], team_name: str, k: int = 4, seed: int = 0) -> tuple[Task, ...]:
@@ -128,8 +128,3 @@ def _solution(task: Task) -> Iterator[Message]:
         yield Message("assistant", "", (ToolCall("python", {"code": code}),), speaker="assistant")
     words = _WORKING.sub("", text)
     yield Message("assistant", f"{words}\nThe answer is \\boxed{{{number}}}.", speaker="assistant")
-
-
-def _in_roles(messages: Iterator[Message], team_name: str) -> tuple[Message, ...]:
-    players = team.find(team_name, instructions=False)
-    return tuple(messages) if "assistant" in players.speakers else team.divided(tuple(messages), players)

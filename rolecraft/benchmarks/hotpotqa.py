@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from rolecraft import catalog, store, team
+from rolecraft import catalog, store
 from rolecraft.benchmarks import _public
 from rolecraft.benchmarks.toolworld import script
 from rolecraft.errors import DataError, SettingsError
@@ -108,9 +108,7 @@ def reference(task: Task, team_name: str) -> Trajectory:
         query = {"query": " ".join(task.reference["supporting"])}
         said.append(Message("assistant", "", (ToolCall("search", query),), speaker="assistant"))
     said.append(Message("assistant", str(task.reference["answer"]), speaker="assistant"))
-    players = team.find(team_name, instructions=False)
-    messages = tuple(said) if "assistant" in players.speakers else team.divided(said, players)
-    return script.play_now(open(task), team_name, messages)
+    return script.play_now(open(task), team_name, script.in_roles(said, team_name))
 
 
 def exact_match(told: str, gold: str) -> bool:

@@ -18,7 +18,7 @@ from rolecraft.step import Episode, Position
 from rolecraft.strategies._bounds import require
 from rolecraft.strategies._trying import close_all
 from rolecraft.types import Message, Sampling, Toolset, Trajectory
-from rolecraft.voting import Tally, total
+from rolecraft.voting import Tally
 
 _NAME = "depth_first"
 _SHOWN = 300
@@ -136,7 +136,7 @@ class _Search:
         kept = {id(turn) for turn in chosen.position.turns}
         others = [turn for turn in written if id(turn) not in kept]
         tally.tool_calls = sum(len(turn.message.tool_calls) for turn in others)
-        tally.usages = [total(turn.usage for turn in others)]
+        tally.usages = [turn.usage for turn in others]
         return tally
 
 

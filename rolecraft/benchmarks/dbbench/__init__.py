@@ -19,7 +19,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from rolecraft import catalog, parsing
+from rolecraft import catalog, store
 from rolecraft.benchmarks import _asked, _public
 from rolecraft.benchmarks.dbbench._table import SPEC, checksum, open_table
 from rolecraft.benchmarks.toolworld import script
@@ -176,10 +176,10 @@ def _plain(value: str) -> str:
 @lru_cache(maxsize=2)
 def _read(folder: Path) -> tuple[Task, ...]:
     path = folder / "standard.jsonl"
-    rows = parsing.read_text(path).splitlines() if path.is_file() else []
+    rows = list(store.read_jsonl(path)) if path.is_file() else []
     if not rows:
         raise DataError(f"{str(path)!r} has no rows; put {_SOURCE} there")
-    return tuple(_task(number, json.loads(row)) for number, row in enumerate(rows))
+    return tuple(_task(number, row) for number, row in enumerate(rows))
 
 
 def _task(number: int, row: Mapping[str, Any]) -> Task:

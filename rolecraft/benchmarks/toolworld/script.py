@@ -23,12 +23,17 @@ def replies(task: Task, team_name: str | Path) -> tuple[Message, ...]:
     """
     steps, closing, answer = script_of(task)
     acts = tuple(Message("assistant", step.thought, step.calls, speaker="assistant") for step in steps)
-    players = team.find(team_name, instructions=False)
-    if "assistant" in players.speakers:
+    if "assistant" in team.find(team_name, instructions=False).speakers:
         last = f"{closing} {answer}" if not task.tools else answer  # the working of a task without tools is the answer
-        return (*acts, Message("assistant", last, speaker="assistant"))
-    last = f"<think>{closing}</think>{answer}"
-    return team.divided((*acts, Message("assistant", last, speaker="assistant")), players)
+    else:
+        last = f"<think>{closing}</think>{answer}"
+    return in_roles((*acts, Message("assistant", last, speaker="assistant")), team_name)
+
+
+def in_roles(messages: Sequence[Message], team_name: str | Path) -> tuple[Message, ...]:
+    """Return a lone assistant's messages as a team's roles say them; raises NotFound for a team without a rule."""
+    players = team.find(team_name, instructions=False)
+    return tuple(messages) if "assistant" in players.speakers else team.divided(messages, players)
 
 
 async def play(environment: Environment, team_name: str | Path) -> Trajectory:
