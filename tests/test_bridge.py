@@ -51,6 +51,12 @@ class World:
         return "done"
 
     @tool
+    def halting(self) -> str:
+        """Take longer than what calls it computes."""
+        time.sleep(1.2)
+        return "done"
+
+    @tool
     def endless(self) -> str:
         """Take for ever."""
         self.called.append("endless")
@@ -79,7 +85,7 @@ class World:
 
 
 def boxed(world: World, settings: bridge.Settings = LIMITS) -> bridge.CodeBox:
-    names = ("add", "slow", "endless", "hostile", "forged", "big", "deep")
+    names = ("add", "slow", "halting", "endless", "hostile", "forged", "big", "deep")
     return bridge.CodeBox(Shared([getattr(world, name) for name in names], output_chars=2_000_000), settings)
 
 
@@ -353,9 +359,9 @@ def test_what_the_calls_of_a_step_say_is_bounded(world):
 
 
 def test_code_does_not_compute_while_the_host_answers(box):
-    code = "import time\nbegan = time.process_time()\nby_hand('[\"slow\", {}]')\nend = time.monotonic() + 0.35"
+    begin = "import time\nbegan = time.process_time()\nend = time.monotonic() + 1\nby_hand('[\"halting\", {}]')"
     spin = "while time.monotonic() < end: pass\nprint(time.process_time() - began)"
-    assert float(run(box, f"{PRELUDE}{code}\n{spin}").text) < 0.2
+    assert float(run(box, f"{PRELUDE}{begin}\n{spin}").text) < 0.5
 
 
 def test_a_channel_that_nobody_reads_costs_the_host_nothing(box, monkeypatch):

@@ -35,7 +35,7 @@ LEFT_BEHIND = {
     ),
     "a handler of what continues a session": "signal.signal(signal.SIGCONT, count)",
     "a handler that sets its timer again": (
-        "def again(*_):\n    count()\n    signal.setitimer(signal.ITIMER_REAL, 1e-5)\n"
+        "def again(*_):\n    count()\n    signal.setitimer(signal.ITIMER_REAL, 1e-4)\n"
         "signal.signal(signal.SIGALRM, again)\nagain()\nran = -(1 << 40)"
     ),
     "a trace": "def trace(*_):\n    count()\n    return trace\nsys.settrace(trace)\nran = -2",
@@ -49,6 +49,27 @@ def test_nothing_runs_on_into_the_next_step(session: Session, kind: str):
     before = int(session.run("ran").output)
     after = session.run(BUSY)
     assert after == Outcome(f"{before}\n", None)
+
+
+RAISING = """
+import signal
+def again(*_):
+    signal.setitimer(signal.ITIMER_REAL, 1e-4)
+    raise RecursionError
+signal.signal(signal.SIGALRM, again)
+try:
+    again()
+    while True: pass
+except RecursionError:
+    pass
+"""
+
+
+def test_a_handler_that_raises_after_its_step_ends_nothing(session: Session):
+    session.run("kept = 7")
+    for _ in range(50):
+        assert not session.run(RAISING).lost
+    assert session.run("kept") == Outcome("7\n", None)
 
 
 def test_a_handler_serves_a_later_steps_own_timer(session: Session):

@@ -162,7 +162,7 @@ def test_streamed_events_come_to_the_same_items(scripts):
 def test_a_streamed_text_comes_in_pieces(client):
     with client.responses.stream(model="tiny", input="Who?", max_output_tokens=24) as stream:
         pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
-    assert len(pieces) > 3
+    assert len(pieces) > 1  # how many depends on how late the server's loop is
     assert "".join(pieces) == respond(client).output_text
 
 

@@ -25,6 +25,7 @@ READY, DONE, EXIT, BROKEN = b"R", b"D", b"X", b"B"
 CALL, RESULT = b"C", b"V"  # a call of a function of the host's, and what the host answers to it
 PIECE = 32_768
 TEXT = 1_000
+_TRIES = range(1_000)  # to end a step whose signal handlers raise
 CALL_BYTES = 32_000  # of a call, and of its answer
 _TIMERS = {
     signal.ITIMER_REAL: signal.SIGALRM,
@@ -57,9 +58,18 @@ def serve(channel: int, bind: Callable[[dict[str, Any], str, bytes], None]) -> N
         code, functions = sent[:length], sent[length:]
         bind(names, functions.decode(), nonce)
         _reset_streams()
-        error = run_step(code.decode("utf-8", "replace"), f"<step {number}>", names)
-        _flush()
-        still()
+        error = None
+        try:  # noqa: SIM105  entering `suppress` would be one more place for a handler to raise in
+            error = run_step(code.decode("utf-8", "replace"), f"<step {number}>", names)
+        except BaseException:  # noqa: BLE001  raised by a handler of the code's after its last line
+            pass
+        for _ in _TRIES:  # here, not in a function: a handler may raise wherever one is entered
+            try:
+                _flush()
+                still()
+                break
+            except BaseException:  # noqa: BLE001  a handler's
+                pass
         bind(names, "", NONE)
         write(channel, ANSWER.pack(nonce, DONE) + (error or "").encode("utf-8", "replace")[:TEXT])
 
