@@ -10,6 +10,7 @@ from rolecraft import renderers
 from rolecraft.engine.matcher import Grammars, Settings
 from rolecraft.errors import ContractError, DataError
 from rolecraft.grammar import Wanted, write
+from rolecraft.grammar.fenced import OBJECT
 from rolecraft.grammar.shapes import Limits
 from rolecraft.renderers import CallSyntax, Renderer
 from rolecraft.team import called_next
@@ -245,3 +246,38 @@ def test_tools_that_may_not_be_called_are_not_read(nano_tokenizer):
     bad = ToolSpec("f", "", {"type": "object", "not": {}})
     write(renderers.find(nano_tokenizer), Wanted((NOOP, bad), "noop"), Limits())
     write(renderers.find(nano_tokenizer), Wanted((NOOP, bad), "none"), Limits())
+
+
+POINT = ToolSpec(
+    "move",
+    "move",
+    {
+        "type": "object",
+        "properties": {
+            "to": {"type": "array", "items": {"type": "integer"}},
+            "how": {"type": "object", "properties": {"fast": {"type": "boolean"}}},
+        },
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fit"),
+    [
+        ("{}", True),
+        ("{\n}", False),
+        ('{"to": []}', True),
+        ('{"to": [\n  ]}', False),
+        ('{"to": [\n    3,\n    4\n  ]}', True),
+        ('{"to": [3, 4],\n "how": {}}', True),
+        ('{"how": {\n  }}', False),
+        ('{"how": {\n  "fast": true\n  }}', True),
+    ],
+)
+def test_what_is_empty_in_a_fenced_block_holds_no_gap(hermes_tokenizer, arguments, fit):
+    renderer = renderers.find(hermes_tokenizer)
+    grammars = Grammars(renderer, hermes_tokenizer, len(hermes_tokenizer), Settings())
+    wanted = Wanted((POINT,), "required", lenient=True, block=OBJECT)
+    text = f'{OBJECT.opening}"move"{OBJECT.after_name}{arguments}{OBJECT.after_arguments}{OBJECT.closing}'
+    ids = [*hermes_tokenizer.encode(text, add_special_tokens=False), renderer.end_id]
+    assert any_schema.follows(grammars.start(wanted), ids) is fit

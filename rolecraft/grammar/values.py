@@ -113,9 +113,9 @@ class ValueWriter:
             after = _times(f"({comma} {rest})", least, more) if shape.first else listed(rest, comma, least, more)
         for place in reversed(range(len(shape.first))):
             item = f"{comma if place else ''} {self.name(shape.first[place])} {after}"
-            after = f"{name}_{place}" if place < shape.least else f"{name}_{place}?"
+            after = f"{name}_{place}" if place < shape.least or not place else f"{name}_{place}?"
             self._rule(f"{name}_{place}", item)
-        return self._within("[", after, "]")
+        return self._within("[", after, "]", shape.least < 1)
 
     def _record(self, shape: Record, name: str) -> str:
         """Write a rule for each key, at the beginning and after others; return the object's own.
@@ -124,19 +124,20 @@ class ValueWriter:
         """
         comma, colon = self._layout.comma, self._layout.colon
         first, later = self._free_keys(shape, name)
+        empty = (not first or not shape.least) and not (shape.some and shape.keys)
         for place in reversed(range(len(shape.keys))):
             key, value, must = shape.keys[place]
             pair = f"{quoted(self._shielded(as_json(key)))} {colon} {self.name(value)}"
             beginning = f"{pair} {later}"
-            alone = must or (shape.some and place == len(shape.keys) - 1)
-            self._rule(f"{name}_{place}", beginning if alone or not first else f"{beginning} | {first}")
-            first = f"{name}_{place}" if alone or first else f"{name}_{place}?"
+            alone = must or not first or (shape.some and place == len(shape.keys) - 1)
+            self._rule(f"{name}_{place}", beginning if alone else f"{beginning} | {first}")
+            first, empty = f"{name}_{place}", empty and not must
             self._rule(f"{name}_{place}_later", f"{comma} {pair} {later}" if must else f"({comma} {pair})? {later}")
             later = f"{name}_{place}_later"
-        return self._within("{", first, "}")
+        return self._within("{", first, "}", empty)
 
     def _free_keys(self, shape: Record, name: str) -> tuple[str, str]:
-        """Return rules for the keys that no schema lists, at the beginning and after others."""
+        """Return rules for the keys that no schema lists, at the beginning (not none) and after others."""
         if shape.rest is None or not shape.most:
             return "", ""
         self.open_keys = True
@@ -145,14 +146,17 @@ class ValueWriter:
         self._rule(key, self._string(_KEY_CHARACTER, 1, LONGEST_FREE_KEY, taken))
         pair = f"{key} {self._layout.colon} {self.name(shape.rest)}"
         comma = self._layout.comma
-        first = listed(f"({pair})", comma, shape.least, shape.most)
-        return first, _times(f"({comma} {pair})", shape.least, shape.most)
+        return listed(f"({pair})", comma, shape.least, shape.most), _times(f"({comma} {pair})", shape.least, shape.most)
 
-    def _within(self, opening: str, content: str, closing: str) -> str:
-        """Return an expression for what stands between brackets."""
+    def _within(self, opening: str, content: str, closing: str, empty: bool) -> str:
+        """Return an expression for what stands between brackets; nothing stands between them without a gap.
+
+        After a gap a model is held to write something: led to a line of its own by one shape and refused the next, it
+        would close the brackets again.
+        """
         gap = self._layout.gap
-        if gap and content:
-            content = f"({gap} {content} {gap})"
+        if content:
+            content = f"({gap} {content} {gap}){'?' if empty else ''}"
         return f"{quoted(opening)} {content} {quoted(closing)}"
 
 
@@ -161,9 +165,8 @@ def _times(expression: str, least: int, most: int) -> str:
 
 
 def listed(item: str, comma: str, least: int, most: int) -> str:
-    """Return an expression for `least` to `most` items with `comma` between them; `most` is at least 1."""
-    items = f"{item} {_times(f'({comma} {item})', max(0, least - 1), most - 1)}"
-    return items if least else f"({items})?"
+    """Return an expression for `least` to `most` items, not none, with `comma` between them; `most` is at least 1."""
+    return f"{item} {_times(f'({comma} {item})', max(0, least - 1), most - 1)}"
 
 
 def escaped(text: str) -> str:
