@@ -163,6 +163,15 @@ def test_a_part_is_run_by_its_columns(tmp_path):
         spoken(reproduce, tmp_path / "wide.yaml", settings(tmp_path, columns=("toolworld:tool",)))
 
 
+def test_a_part_is_run_by_its_modes_and_the_whole_is_written_down(tmp_path):
+    told = settings(tmp_path, arms=("untuned",), columns=("toolworld:tools",), modes=("free",))
+    path = claims.on_columns(tmp_path)
+    assert spoken(reproduce, path, told)[0] == spoken(report, path, settings(tmp_path))[0]
+    assert [one.name.split("-")[1] for one in (tmp_path / "results/wide/played").iterdir()] == ["free"]
+    with pytest.raises(SettingsError, match=r"--modes has 'fre'.*Did you mean 'free'"):
+        spoken(reproduce, path, settings(tmp_path, modes=("fre",)))
+
+
 @pytest.mark.parametrize(
     ("arm", "changes", "same"),
     [

@@ -19,6 +19,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arms", type=_names, default=(), metavar="A,B", help="run these arms only")
     text = "of a claim on columns, play these only: benchmark:split, several with commas"
     parser.add_argument("--columns", type=_names, default=(), metavar="A,B", help=text)
+    text = "of a claim on columns, play in these modes only"
+    parser.add_argument("--modes", type=_names, default=(), metavar="A,B", help=text)
     text = "where a base lies that the claim names: a folder or a GGUF file; repeat it for each"
     parser.add_argument("--base", type=place_of_base, action="append", default=[], metavar="NAME=PATH", help=text)
     text = "cells that run side by side, one thread each (default: 2)"
@@ -46,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
         seeds=options.seeds,
         arms=options.arms,
         columns=options.columns,
+        modes=options.modes,
         bases=dict(options.base),
         workers=options.workers,
         dry_run=options.dry_run,

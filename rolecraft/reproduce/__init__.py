@@ -29,7 +29,7 @@ from rolecraft.types import Json
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Which of the claim's cells are run (the first `seeds`, these `arms` and `columns`; none named: all), and how.
+    """Which of the claim's cells are run (the first `seeds`, these `arms`, `columns` and `modes`; none: all), and how.
 
     `bases` says where bases lie that have no place of their own: a folder or a GGUF file by the base's name. `workers`
     cells run side by side, each in a process with one thread; with 1 they run in this process. `yes` runs them though
@@ -39,6 +39,7 @@ class Settings:
     seeds: int | None = None
     arms: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
     bases: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
     dry_run: bool = False
@@ -56,6 +57,7 @@ def reproduce(path: Path, settings: Settings, console: Console) -> dict[str, Jso
     claim = load(path)
     arms, seeds = _asked(claim, settings)
     board = _open(claim, settings, arms)
+    board.modes = settings.modes
     _tell_plan(board, arms, seeds, settings.columns, console)  # before the cost, which may have to be measured first
     probing = Probing(settings.output, console, settings.bases)
     costs = cost.estimate(board, arms, seeds, probing, settings.columns)
@@ -69,6 +71,7 @@ def reproduce(path: Path, settings: Settings, console: Console) -> dict[str, Jso
             f"{board.claim.budget.minutes:.0f}; do a part ({_part(claim, arms)}), or say --yes"
         )
     _run_missing(board, arms, seeds, costs, settings, console)
+    board.modes = ()  # what is written down is all that there is
     return _write_down(board, settings, console)
 
 
@@ -121,6 +124,8 @@ def _asked(claim: Claim, settings: Settings) -> tuple[tuple[str, ...], tuple[int
         require(name, claim.arms, "--arms has")
     for name in settings.columns:
         require(name, claim.evaluation.columns, "--columns has")
+    for name in settings.modes:
+        require(name, claim.evaluation.modes, "--modes has")
     if settings.seeds is not None and not 1 <= settings.seeds <= len(claim.seeds):
         raise SettingsError(f"--seeds is {settings.seeds}; claim {claim.name!r} has {len(claim.seeds)}")
     if settings.workers < 1:

@@ -20,13 +20,17 @@ from rolecraft.reproduce.plays import Play, Record
 
 @dataclass(slots=True)
 class Board:
-    """The claim's cells and which of them `folder` holds finished; `weights` is the digest of each arm's base."""
+    """The claim's cells and which of them `folder` holds finished; `weights` is the digest of each arm's base.
+
+    `modes`: only these are played; none named: all.
+    """
 
     claim: Claim
     folder: Path
     weights: dict[str, str] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
+    modes: tuple[str, ...] = ()
 
     def result(self, cell: Cell) -> Result | None:
         """The cell's result, if it is finished."""
@@ -113,7 +117,7 @@ class Board:
                 yield Play(self.claim.name, arm, "", name, column, policy=told.policy)
             return
         base = told.base or (tuning.stages[0].recipe.model.base if tuning else "")
-        for mode_name in asked.modes:
+        for mode_name in (one for one in asked.modes if one in self.modes or not self.modes):
             mode = self.claim.mode(arm, mode_name)
             if not mode.columns or name in mode.columns:
                 yield Play(self.claim.name, arm, mode_name, name, column, mode, base, weights, tuning=tuning)
