@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import rolecraft.step as step
@@ -12,7 +13,7 @@ from rolecraft.step import Episode, Settings, remarks
 from rolecraft.team import Team
 from rolecraft.types import Engine, Environment, Message, Trajectory
 
-__all__ = ["Opener", "Player", "Settings", "episode", "greedily", "play", "remarks", "together"]
+__all__ = ["Opener", "Player", "Settings", "episode", "greedily", "opened", "play", "remarks", "together"]
 
 _Result = TypeVar("_Result")
 
@@ -71,12 +72,9 @@ async def play(
     running: set[asyncio.Task[Trajectory]] = set()
 
     async def one(opener: Opener) -> Trajectory:
-        environment = await _open(opener)
-        try:
+        async with opened(opener) as environment:
             drawn = _episode_seed(seed, environment.task.id)
             return await episode(environment, team, engine, settings, seed=drawn, explain=explain, player=player)
-        finally:
-            await _close(environment)
 
     try:
         while True:
@@ -91,6 +89,16 @@ async def play(
         for unfinished in running:
             unfinished.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def opened(opener: Opener) -> AsyncIterator[Environment]:
+    """Give a world that is open until the block ends, whatever ends it."""
+    environment = await _open(opener)
+    try:
+        yield environment
+    finally:
+        await _close(environment)
 
 
 async def together(tasks: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:

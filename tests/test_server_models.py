@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from rolecraft import team
-from rolecraft.errors import SettingsError
 from rolecraft.server import models
 from rolecraft.server.requests import SentMessage
 from rolecraft.types import Message, ToolCall
@@ -120,8 +119,3 @@ def test_reasoning_that_no_role_speaks_is_read_as_data_files_have_it(chosen, sin
 def test_a_request_may_be_as_large_as_the_longest_context_can_hold(contexts, bytes_):
     offered = [models.ServedModel("m", models.LoadedEngine(None, context=one), SINGLE) for one in contexts]
     assert models.largest_body(offered) == bytes_
-
-
-def test_a_team_that_acts_by_code_is_not_served():
-    with pytest.raises(SettingsError, match="run, chat or eval"):
-        models.served_models("m", team.find("code"), PLAYER)

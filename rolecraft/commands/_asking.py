@@ -29,6 +29,12 @@ _COLOURS = {
 
 def add_tools(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add the options that say which tools the model has, and what it is told first."""
+    add_own_tools(parser, of)
+    parser.add_argument("--system", default="", metavar="TEXT", help="a system message that opens the conversation")
+
+
+def add_own_tools(parser: argparse.ArgumentParser, of: str = "") -> None:
+    """Add the options that say which tools there are, and what a call may take."""
     group = parser.add_argument_group(f"the tools{of}")
     text = "a .py file with @tool functions, or a built-in: python, calculator, ...; may be repeated"
     group.add_argument("--tools", action="append", default=[], metavar="FILE", help=text)
@@ -38,19 +44,23 @@ def add_tools(parser: argparse.ArgumentParser, of: str = "") -> None:
     group.add_argument("--tool-chars", type=count, default=2000, metavar="CHARS", help=text)
     text = "run code that the model writes even where it cannot be isolated"
     group.add_argument("--unsafe", action="store_true", help=text)
-    parser.add_argument("--system", default="", metavar="TEXT", help="a system message that opens the conversation")
 
 
 def open_toolbox(options: argparse.Namespace) -> AbstractContextManager[Toolbox]:
     """Open the user's tools; a chat keeps them, and what they remember, from question to question."""
     from contextlib import closing
 
+    return closing(toolbox(options))
+
+
+def toolbox(options: argparse.Namespace) -> Toolbox:
+    """Return the user's tools, opened anew; the caller closes them."""
     from rolecraft.catalog import given
     from rolecraft.tools import Toolbox, find
 
     unsafe = {"unsafe": True} if options.unsafe else None
     found = [member for name in options.tools for member in find(given(name), unsafe if name == "python" else None)]
-    return closing(Toolbox(found, seconds=options.tool_seconds, output_chars=options.tool_chars))
+    return Toolbox(found, seconds=options.tool_seconds, output_chars=options.tool_chars)
 
 
 def opening(options: argparse.Namespace, question: str) -> tuple[Message, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rolecraft.commands import _playing
+from rolecraft.commands import _asking, _playing
 from rolecraft.commands._numbers import amount, count, port, seconds, whole
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "let replies break the form of their role and of the tools' schemas"
     parser.add_argument("--unconstrained", action="store_true", help=text)
     _add_limits(parser)
+    _asking.add_own_tools(parser, of=", of a team that acts by code")
     _playing.add_model(parser, max_context=4096, max_tokens=1024, max_tokens_of="an answer, all roles together,")
     _playing.add_constrain(parser)
     _playing.add_repeats(parser)
@@ -96,4 +98,26 @@ def open_models(
         _playing.tell_model(opened)
         return opened
 
-    return loading.open_models(base, options.adapter, players, open_engine, with_base=not options.no_base)
+    own = _own_tools(players, options)
+    return loading.open_models(
+        base, options.adapter, players, open_engine, with_base=not options.no_base, open_tools=own
+    )
+
+
+def _own_tools(players: team.Team, options: argparse.Namespace) -> models.OpenTools | None:
+    """Return what opens the tools that code calls here; tried once, so that what is wrong is told at the start.
+
+    Raises SettingsError for tools of a team that calls the client's, SandboxError where code cannot be confined.
+    """
+    from rolecraft import sandbox
+    from rolecraft.errors import SettingsError
+
+    if players.form is None:
+        if options.tools:
+            raise SettingsError(
+                f"team {players.name!r} calls the client's tools; leave --tools out, or serve --team code"
+            )
+        return None
+    sandbox.open_session(sandbox.Limits()).close()
+    _asking.toolbox(options).close()
+    return partial(_asking.toolbox, options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rolecraft.bases import identity
 from rolecraft.engine import LocalEngine
 from rolecraft.model import Loaded
-from rolecraft.server.models import LoadedEngine, ServedModel, served_models
+from rolecraft.server.models import LoadedEngine, OpenTools, ServedModel, served_models
 from rolecraft.team import Team
 
 OpenEngine = Callable[[Path | None], AbstractContextManager[LocalEngine]]
@@ -19,19 +19,25 @@ OpenEngine = Callable[[Path | None], AbstractContextManager[LocalEngine]]
 
 @contextmanager
 def open_models(
-    base: str, adapter: Path | None, team: Team, open_engine: OpenEngine, *, with_base: bool = True
+    base: str,
+    adapter: Path | None,
+    team: Team,
+    open_engine: OpenEngine,
+    *,
+    with_base: bool = True,
+    open_tools: OpenTools | None = None,
 ) -> Iterator[tuple[ServedModel, ...]]:
     """Yield the models to serve, and close their engines afterwards.
 
     An adapter changes the base it is put on, so serving the base as well takes the memory of a second one; without
-    `with_base` it is left out.
+    `with_base` it is left out. `open_tools`: see `served_models`.
     """
     with ExitStack() as stack:
         tuned = _loaded(stack.enter_context(open_engine(adapter)))
         untuned = tuned if adapter is None else None
         if adapter is not None and with_base:
             untuned = _loaded(stack.enter_context(open_engine(None)))
-        yield served_models(_name(base), team, tuned, untuned)
+        yield served_models(_name(base), team, tuned, untuned, open_tools)
 
 
 def _name(base: str) -> str:

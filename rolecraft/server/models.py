@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rolecraft.errors import SettingsError
 from rolecraft.renderers import Renderer
 from rolecraft.server.requests import SentMessage
 from rolecraft.team import Team, find
-from rolecraft.types import Choice, Engine, Message
+from rolecraft.types import Choice, Engine, Message, Toolset
 
 _BYTES_PER_TOKEN = 32
 _LEAST_BODY = 1 << 16
 _UNKNOWN_CONTEXT = 1 << 15
+
+OpenTools = Callable[[], Toolset]
+"""Opens the server's own tools for one answer of a team that acts by code, which closes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,15 @@ class ServedModel:
     """One model id. With `single_role` that role writes one reply; else the team plays until it calls or answers.
 
     The text of a team's answering role, which may end an episode, is sent as content; what all others write is
-    reasoning. The calling role is the one that tools are for.
+    reasoning. The calling role is the one that tools are for. With `open_tools` the team's tools are the server's own,
+    and it plays until it has answered.
     """
 
     id: str
     loaded: LoadedEngine
     team: Team
     single_role: str | None = None
+    open_tools: OpenTools | None = None
 
     @property
     def answering_role(self) -> str:
@@ -135,22 +140,30 @@ class ServedModel:
 
 
 def served_models(
-    base: str, team: Team, tuned: LoadedEngine, untuned: LoadedEngine | None = None
+    base: str,
+    team: Team,
+    tuned: LoadedEngine,
+    untuned: LoadedEngine | None = None,
+    open_tools: OpenTools | None = None,
 ) -> tuple[ServedModel, ...]:
     """Return the models: `base`, a plain assistant; `base:role`, each role alone; `base:team`, all of them.
 
-    The base runs on `untuned` and is left out without it; roles and team run on `tuned`. Raises SettingsError for a
-    team that acts by code: the client has the tools, and a function of code cannot wait for the client's next request.
+    The base runs on `untuned` and is left out without it; roles and team run on `tuned`. A team that acts by code calls
+    the server's tools, which `open_tools` opens, and any other the client's. Raises SettingsError for the wrong ones.
     """
-    if team.form is not None:
+    if team.form is not None and open_tools is None:
         raise SettingsError(
-            f"team {team.name!r} runs its calls as functions of code, and a client answers calls in its next request; "
-            "play it with rolecraft run, chat or eval, or serve another team"
+            f"team {team.name!r} runs its calls as functions of code, which cannot wait for a client to answer them; "
+            "give it tools of the server's own (open_tools)"
+        )
+    if team.form is None and open_tools is not None:
+        raise SettingsError(
+            f"team {team.name!r} calls the client's tools; leave the server's out, or serve team 'code'"
         )
     plain = find("single", instructions=False)
     bases = () if untuned is None else (ServedModel(base, untuned, plain, plain.first),)
     roles = (ServedModel(f"{base}:{speaker}", tuned, team, speaker) for speaker in team.speakers)
-    return (*bases, *roles, ServedModel(f"{base}:team", tuned, team))
+    return (*bases, *roles, ServedModel(f"{base}:team", tuned, team, open_tools=open_tools))
 
 
 def largest_body(models: Sequence[ServedModel]) -> int:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import rolecraft.server.acting as acting
 import rolecraft.server.turns as turns
 from rolecraft.agent import together
 from rolecraft.errors import ContextFull, RolecraftError, UserError
@@ -77,6 +78,7 @@ class Service:
                 f"{model.id!r} has no switch for thinking; leave 'enable_thinking' out",
                 param="chat_template_kwargs",
             )
+        acting.require(model, request)
         self._require_constraint(request)
         places = request.n * (1 if request.strategy is None else self._width(model, request.strategy))
         if request.text is not None and model.single_role is None:
@@ -87,9 +89,8 @@ class Service:
         scope = _scope(request.cache_key)
         scopes = (scope,) if restored.scope in (None, scope) else (scope, restored.scope)
         seed = self._seeds() if request.seed is None else request.seed
-        play = partial(
-            turns.play_choice, model, request, restored.messages, self._playing, seed=seed, scopes=scopes, emit=emit
-        )
+        one = turns.play_choice if model.open_tools is None else acting.play_choice
+        play = partial(one, model, request, restored.messages, self._playing, seed=seed, scopes=scopes, emit=emit)
         async with self._in_time():
             with _refusals():
                 async with self.admission.enter(places):

@@ -22,7 +22,7 @@ from rolecraft.voting import Outcome, Tally
 Channel = Literal["reasoning", "content"]
 Finish = Literal["stop", "tool_calls", "length"]
 
-_SEEDS_APART = 1 << 20  # between the choices of one request; the turns of a choice count up
+SEEDS_APART = 1 << 20  # between the choices of one request; the turns of a choice count up
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class FinishedChoice:
     trials: Trials | None = None
 
 
-class _Output:
+class Output:
     """The text and calls of one choice that the client is sent, as they come."""
 
     def __init__(self, choice: int, emit: Emit | None) -> None:
@@ -126,10 +126,10 @@ async def play_choice(
 
     Raises Refused for a conversation that is over, ContextFull if not even the first role has room, EngineError.
     """
-    seed += choice * _SEEDS_APART
+    seed += choice * SEEDS_APART
     if request.strategy is not None and request.strategy.name == "best_of_n":
-        return await _best(model, request, messages, settings, seed, scopes, _Output(choice, emit))
-    one = _Choice(model, request, settings, seed, scopes, list(messages), _Output(choice, emit))
+        return await _best(model, request, messages, settings, seed, scopes, Output(choice, emit))
+    one = _Choice(model, request, settings, seed, scopes, list(messages), Output(choice, emit))
     speaker = model.single_role if request.text is not None else model.first_speaker(messages[-1], one.tool_choice)
     if speaker is None:
         raise Refused(
@@ -158,7 +158,7 @@ async def _best(
     settings: Settings,
     seed: int,
     scopes: tuple[str, ...],
-    output: _Output,
+    output: Output,
 ) -> FinishedChoice:
     """Return one of several whole answers, and send it: the most frequent one (see `strategies.best_of_n`)."""
     assert request.strategy is not None
@@ -166,7 +166,7 @@ async def _best(
     sampling = replace(request.sampling, top_p=how.top_p)
     asked = replace(request, strategy=None, temperature=how.temperature, sampling=sampling)
     played = [
-        play_choice(model, asked, messages, settings, seed=seed + place * _SEEDS_APART * _SEEDS_APART, scopes=scopes)
+        play_choice(model, asked, messages, settings, seed=seed + place * SEEDS_APART * SEEDS_APART, scopes=scopes)
         for place in range(how.n)
     ]
     found = await together(played)
@@ -202,7 +202,7 @@ class _Choice:
     seed: int
     scopes: tuple[str, ...]
     messages: list[Message]
-    output: _Output
+    output: Output
     turns: list[Turn] = field(default_factory=list)
     calls: tuple[ToolCall, ...] = ()
     trailing: tuple[Message, ...] = ()
@@ -265,7 +265,7 @@ class _Choice:
             return Prompt((), speaker=speaker, sampling=sampling, cache_scopes=self.scopes, text=request.text)
         role = model.team.role(speaker)
         prompt = Prompt(
-            role.view(self.messages),
+            role.view(self.messages, request.tools),
             role.tools(request.tools),
             speaker,
             sampling=sampling,
@@ -274,6 +274,8 @@ class _Choice:
             cache_scopes=self.scopes,
             think=request.think,
         )
+        if role.form is not None:  # of the role alone: its code is text, and the client's to run
+            return replace(prompt, choice="none")
         if not self.settings.constrained:
             return prompt
         choice, next_roles = model.constraints(speaker, self.tool_choice)
