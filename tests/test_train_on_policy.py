@@ -24,7 +24,7 @@ from rolecraft.errors import DataError, Interrupted, SettingsError
 from rolecraft.recipe import Recipe, read_recipe, recipe_to_dict
 from rolecraft.reproduce import cells, trial
 from rolecraft.store import Run
-from rolecraft.train import distilling, on_policy, policy_state, stages, train
+from rolecraft.train import distilling, on_policy, policy_loop, policy_state, stages, train
 from rolecraft.train.checkpoints import last_checkpoint
 from rolecraft.train.tally import Tally
 
@@ -172,9 +172,9 @@ def played(tmp_path, told) -> tuple[on_policy.Work, list]:
     recipe = recipe_of(on_policy=told, model={"renderer": "nano"})
     student, teacher, players = distilling.load(recipe)
     work = on_policy.Work(recipe, student, teacher, players, tmp_path, lambda folder, place: None)
-    tasks = on_policy._tasks(work)
+    tasks = policy_loop.tasks(work)
     with LocalEngine(student) as engine:
-        playing = on_policy._playing(work.told, 2, 1.0)
+        playing = policy_loop.playing(work.told, 2, 1.0)
         episodes = on_policy.collect(tasks, tasks.of_step(1, 4), engine, players, playing, 3)
     return work, on_policy._rows(work, episodes)
 
@@ -185,7 +185,7 @@ def test_the_engine_scores_rows_as_the_teacher_s_forward_pass_does(tmp_path, tea
         scores = on_policy.targets(work, rows, engine)
     batch = on_policy.rollouts.batch(rows, 0, {"teacher": scores})
     with torch.no_grad():
-        logits, targets = on_policy._logits(work.teacher, batch, rows, None, work.recipe)
+        logits, targets = policy_loop.logits(work.teacher, batch, rows, None, work.recipe)
     torch.testing.assert_close(
         batch.of_targets("teacher"), -objectives.token_losses(logits, targets), atol=1e-4, rtol=0
     )
@@ -256,13 +256,13 @@ told.train(recipe, Path({str(tmp_path / "run")!r}), True)
 
 def test_the_best_checkpoint_by_the_validation_tasks_is_what_is_left(tmp_path, teaches, monkeypatch):
     scores = iter([0.2, 0.9, 0.4])
-    measure = on_policy.measure
+    measure = policy_loop.measure
 
     def told_otherwise(episodes):
         found = measure(episodes)
         return {**found, "score": next(scores)} if episodes[0].id.startswith("toolworld-train-7-") else found
 
-    monkeypatch.setattr(on_policy, "measure", told_otherwise)
+    monkeypatch.setattr(policy_loop, "measure", told_otherwise)
     told = recipe_of(on_policy={**teaches, "validation": 2, "validate_every": 1}, model={"renderer": "nano"})
     run = train(told, tmp_path / "run")
     assert json.loads((run / policy_state.BEST / "score.json").read_text()) == {"step": 2.0, "score": 0.9}
@@ -311,7 +311,7 @@ def test_what_the_loop_cannot_do_is_told(tmp_path, changes, told):
 
 
 def test_other_tasks_than_the_checkpoint_s_are_refused(tmp_path, finished, monkeypatch, teaches):
-    monkeypatch.setattr(on_policy, "fingerprint", lambda told: "other")
+    monkeypatch.setattr(policy_loop, "fingerprint", lambda told: "other")
     work, _ = played(tmp_path, teaches)
     folder, facts = last_checkpoint(finished)
     with pytest.raises(DataError, match="the tasks are not those"):

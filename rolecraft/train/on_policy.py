@@ -2,47 +2,40 @@
 
 GKD (arXiv 2306.13649) with the trajectories of a tool-calling agent; steps weighed as in SOD (arXiv 2605.07725), depth
 grown as in TCOD (arXiv 2604.24005). A step is: rollouts, targets of their tokens, a loss, one move of the optimizer;
-the first and the last are the same for any way of learning from play.
-Not covered: several processes, teachers with another tokenizer, and updates on rollouts of an older policy.
+the first and the last are `policy_loop`'s. Not covered: teachers with another tokenizer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import rolecraft.train.policy_loop as policy_loop
 import rolecraft.train.policy_state as policy_state
 import rolecraft.train.rollouts as rollouts
-from rolecraft import adapters, agent, divergences, objectives, policy_losses, store
+from rolecraft import adapters, divergences, objectives, policy_losses
 from rolecraft.adapters import Adapter
 from rolecraft.engine import LocalEngine
-from rolecraft.engine import Settings as EngineSettings
-from rolecraft.errors import DataError, Interrupted, RolecraftError, SettingsError
+from rolecraft.errors import DataError, RolecraftError, SettingsError
 from rolecraft.model import Loaded
 from rolecraft.on_policy import OnPolicySettings
 from rolecraft.recipe import Recipe
-from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train.collecting import World, collect, measure, world
+from rolecraft.train.collecting import World, collect
 from rolecraft.train.policy_state import Progress
 from rolecraft.train.rollouts import Row
 from rolecraft.train.tally import Tally
 from rolecraft.train.trainer import StopOnSignal
-from rolecraft.types import Sampling, Trajectory
+from rolecraft.types import Trajectory
 
-_SEED = 1_000_003
-"""Steps' seeds are so far apart that no two runs of neighbouring seeds play alike."""
+_SHOWN = ("play/score", "play/calls", "play/over_calls", "gap", "gate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +55,16 @@ class Work:
         return check(self.recipe)
 
     @property
+    def per_step(self) -> int:
+        """How many different tasks a step plays."""
+        return self.told.rollouts
+
+    @property
+    def at_once(self) -> int:
+        """How many episodes are played at once."""
+        return self.told.rollouts
+
+    @property
     def adapter(self) -> Adapter:
         """The student's adapter."""
         return adapters.find(self.recipe.adapter.name)
@@ -74,18 +77,10 @@ class Work:
 
 def check(recipe: Recipe) -> OnPolicySettings:
     """Return what the recipe tells of on-policy distillation; raises SettingsError for what the loop cannot do."""
-    told, training = recipe.on_policy, recipe.training
+    told = recipe.on_policy
     if told is None:
         raise SettingsError("the recipe has no section on_policy")
-    if training.max_steps < 1:
-        raise SettingsError("training.max_steps is not set; on-policy distillation has no epochs, only steps")
-    for name in ("processes", "gradient_accumulation_steps"):
-        if getattr(training, name) != 1:
-            raise SettingsError(f"training.{name} is {getattr(training, name)}; on-policy distillation takes 1")
-    if training.extra:
-        raise SettingsError(f"training.extra has {next(iter(training.extra))!r}; on-policy distillation takes none")
-    if told.validation and told.validation_seed == recipe.data.seed:
-        raise SettingsError(f"on_policy.validation_seed is {told.validation_seed}, data.seed; give another one")
+    policy_loop.check(recipe, told, "on_policy")
     return told
 
 
@@ -107,107 +102,33 @@ def require_pair(student: Loaded, teacher: Loaded) -> None:
 
 
 def run(work: Work, checkpoint: tuple[Path, Mapping[str, Any]] | None, signals: StopOnSignal) -> Progress:
-    """Distil to the recipe's last step and return the policy, the best one by its validation tasks if there are any.
-
-    `checkpoint`: the whole one to go on from, and the facts in its mark. Raises Interrupted, after saving, when a
-    signal came, and DataError if the tasks are not those of the checkpoint.
-    """
-    training, told = work.recipe.training, work.told
-    told_tasks = _tasks(work)
-    facts = {"of": training.max_steps, "data": fingerprint(told_tasks)}
-    progress = policy_state.begin(work.student.model, training)
-    if checkpoint is not None:
-        folder, known = checkpoint
-        if known["data"] != facts["data"]:
-            raise DataError(
-                f"the tasks are not those that {folder} was trained on; restore them, or begin anew elsewhere"
-            )
-        policy_state.restore(progress, folder, known["step"])
-    _forget_later_logs(work.run, progress.step)
-    with _engine(work.student, told) as student, _engine(work.teacher, told) as teacher:
-        tally = Tally()
-        while progress.step < training.max_steps:
-            _step(work, progress, told_tasks, student, teacher, tally)
-            last = progress.step == training.max_steps
-            validates = bool(told.validation) and (last or progress.step % told.validate_every == 0)
-            if validates:
-                _validate(work, progress, student, tally)
-            if last or validates or progress.step % training.logging_steps == 0:
-                tally = _tell(work, progress, tally)
-            if signals.asked or last or (training.save_steps and progress.step % training.save_steps == 0):
-                policy_state.save(progress, work.run, work.accompany, facts, training.save_total_limit)
-            if signals.asked and not last:
-                raise Interrupted(
-                    f"stopped after step {progress.step} of {training.max_steps}, which is saved; repeat the command "
-                    "with --resume"
-                )
-    policy_state.take_best(progress, work.run)
-    return progress
-
-
-def _tasks(work: Work) -> World:
-    """Return the tasks to play; raises SettingsError if a step would play one twice."""
-    told, most = work.told, work.recipe.training.max_steps * work.told.rollouts
-    found = world(work.recipe.data, work.recipe.data.size or most)
-    if len(found.tasks) < told.rollouts:
-        raise SettingsError(
-            f"a step plays {told.rollouts} different tasks and there are {len(found.tasks)}; raise data.size, or lower "
-            "on_policy.rollouts"
-        )
-    return found
-
-
-def fingerprint(told: World) -> str:
-    """Return a digest by which a resumed run knows its tasks again."""
-    asked = [(task.id, [message.content for message in task.messages]) for task in told.tasks]
-    return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
-
-
-def _engine(loaded: Loaded, told: OnPolicySettings) -> LocalEngine:
-    return LocalEngine(loaded, EngineSettings(max_requests=told.rollouts, max_context=loaded.context))
-
-
-# ---- a step
+    """Distil to the recipe's last step; see `policy_loop.run`."""
+    progress = policy_state.begin(work.student.model, work.recipe.training)
+    with policy_loop.engine(work.teacher, work) as teacher:
+        return policy_loop.run(work, progress, partial(_step, work, teacher), _SHOWN, checkpoint, signals)
 
 
 def _step(
-    work: Work, progress: Progress, tasks: World, student: LocalEngine, teacher: LocalEngine, tally: Tally
+    work: Work, teacher: LocalEngine, progress: Progress, tasks: World, student: LocalEngine, tally: Tally
 ) -> None:
     """Play, score and learn once."""
     told, step = work.told, progress.step + 1
-    playing = _playing(told, told.depth(step), told.temperature)
+    playing = policy_loop.playing(told, told.depth(step), told.temperature)
     player = student if told.player == "student" else teacher
-    seed = work.recipe.training.seed * _SEED + step
+    seed = work.recipe.training.seed * policy_loop.SEED + step
     episodes = collect(tasks, tasks.of_step(step, told.rollouts), player, work.players, playing, seed)
     rows = _rows(work, episodes)
     loss = learn(work, progress, rows, targets(work, rows, teacher), tally)
     progress.step = step
     student.forget()
-    _count_all(progress, episodes, rows)
-    for name, value in measure(episodes).items():
-        tally.add(f"play/{name}", value)
+    policy_loop.count_play(progress, tally, episodes, rows)
     tally.add("loss", loss)
     tally.add("depth", float(playing.max_turns))
-    tally.steps += 1
-    tally.tokens += sum(len(row.ids) for row in rows)
-
-
-def _playing(told: OnPolicySettings, turns: int, temperature: float) -> agent.Settings:
-    sampling = Sampling(temperature=temperature, max_tokens=told.max_tokens)
-    return agent.Settings(max_turns=turns, sampling=sampling, constrained=told.constrained, strict_calls=True)
 
 
 def _rows(work: Work, episodes: Sequence[Trajectory]) -> list[Row]:
-    """Return the rows that fit; raises RolecraftError if no token of a step can be trained."""
-    most, renderer = work.recipe.data.max_length, work.student.renderer
-    made = (rollouts.rows(episode, work.players, renderer, packs=work.packs) for episode in episodes)
-    found = [row for rows in made for row in rows if len(row.ids) <= most and any(row.chosen)]
-    if not found:
-        raise RolecraftError(
-            f"none of {len(episodes)} episodes has a reply to learn from within data.max_length {most}; raise it, or "
-            "look at what the player writes (rolecraft run)"
-        )
-    return sorted(found, key=lambda row: len(row.ids))
+    """Return the rows that fit, the shortest first: those of a batch are padded alike."""
+    return sorted(policy_loop.rows(work, episodes), key=lambda row: len(row.ids))
 
 
 def targets(work: Work, rows: Sequence[Row], teacher: LocalEngine) -> list[tuple[float, ...]] | None:
@@ -233,7 +154,7 @@ def learn(
 ) -> float:
     """Move the policy once by the rows' tokens; return the loss, a mean over the step's tokens."""
     training = work.recipe.training
-    total = sum(work.told.weights.get(str(who), 1.0) for row in rows for who in _chosen_speakers(row))
+    total = sum(work.told.weights.get(str(who), 1.0) for row in rows for who in policy_loop.chosen_speakers(row))
     work.student.model.train()
     loss = 0.0
     size = training.per_device_train_batch_size
@@ -247,15 +168,9 @@ def learn(
         raise RolecraftError(
             f"the loss is {loss} at step {progress.step + 1}; lower training.learning_rate, or set on_policy.gate"
         )
-    tally.add("grad_norm", policy_state.gradient_norm(list(progress.trained.values()), training.max_grad_norm))
-    progress.optimizer.step()
+    policy_loop.move(work, progress, tally)
     progress.scheduler.step()
-    progress.optimizer.zero_grad(set_to_none=True)
     return loss
-
-
-def _chosen_speakers(row: Row) -> Iterator[str | None]:
-    return (who for who, chosen in zip(row.speakers, row.chosen, strict=True) if chosen)
 
 
 def _loss(work: Work, rows: Sequence[Row], scores: Sequence[Sequence[float]] | None, tally: Tally) -> torch.Tensor:
@@ -264,11 +179,11 @@ def _loss(work: Work, rows: Sequence[Row], scores: Sequence[Sequence[float]] | N
     values: dict[str, list[Sequence[float]]] = {} if scores is None else {"teacher": list(scores)}
     values["weights"] = [[told.weights.get(str(who), 1.0) for who in row.speakers] for row in rows]
     batch = rollouts.batch(rows, work.student.tokenizer.pad_token_id or 0, values, device)
-    student_NV, targets_N = _logits(work.student, batch, rows, work.adapter, work.recipe)
+    student_NV, targets_N = policy_loop.logits(work.student, batch, rows, work.adapter, work.recipe)
     new_N = -objectives.token_losses(student_NV, targets_N)
     if scores is None:
         with torch.no_grad():
-            teacher_NV, _ = _logits(work.teacher, batch, rows, None, work.recipe)
+            teacher_NV, _ = policy_loop.logits(work.teacher, batch, rows, None, work.recipe)
         width = min(student_NV.shape[-1], teacher_NV.shape[-1])  # what lies beyond the tokenizer is padding
         student_NV, teacher_NV = student_NV[:, :width], teacher_NV[:, :width]
         known_N = -objectives.token_losses(teacher_NV, targets_N)
@@ -283,7 +198,8 @@ def _loss(work: Work, rows: Sequence[Row], scores: Sequence[Sequence[float]] | N
         gates_N = divergences.step_gates(gaps_N, batch.of_targets("steps"), told.gate)
         weights_N = weights_N * gates_N
         tally.add("gate", float(gates_N.sum()), len(gates_N))
-    _count(tally, rows, losses_N.detach(), gaps_N)
+    policy_loop.count_losses(tally, rows, losses_N.detach())
+    tally.add("gap", float(gaps_N.sum()), len(gaps_N))
     if told.player == "student":  # the engine's numbers and the trainer's must be the same
         drift_N = (new_N.detach() - batch.of_targets("logprobs")).abs()
         tally.add("drift", float(drift_N.sum()), len(drift_N))
@@ -301,86 +217,3 @@ def _sampled(told: OnPolicySettings, new_N: torch.Tensor, teacher_N: torch.Tenso
     old_N = new_N.detach()
     ratios_N = policy_losses.ratios(new_N[None], old_N[None], torch.ones_like(new_N[None], dtype=torch.bool))
     return policy_losses.clipped(ratios_N, (teacher_N - old_N)[None])[0]
-
-
-def _logits(
-    loaded: Loaded, batch: rollouts.Batch, rows: Sequence[Row], adapter: Adapter | None, recipe: Recipe
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a model's logits where a chosen token is predicted (N, V), and these tokens (N,)."""
-    keep_BT, targets_N, _ = objectives.next_token_targets(batch.ids, batch.weights)
-    roles_BT = rollouts.roles_of(rows, loaded.gate, batch.ids.device)
-    call = {}
-    if roles_BT is not None:
-        call = {"role_ids": roles_BT} if adapter is None else dict(adapter.inputs(roles_BT))
-    kind = batch.ids.device.type
-    lower = torch.autocast(kind, torch.bfloat16) if recipe.training.bf16 and adapter is not None else nullcontext()
-    with lower, objectives.only_logits_at(loaded.model.get_output_embeddings(), keep_BT):
-        outputs = loaded.model(input_ids=batch.ids, use_cache=False, **call)
-    return objectives.pick_logits(outputs.logits, keep_BT), targets_N
-
-
-# ---- telling
-
-
-def _count(tally: Tally, rows: Sequence[Row], losses_N: torch.Tensor, gaps_N: torch.Tensor) -> None:
-    """Add a batch to the tally: losses by speaker, and how far student and teacher are apart."""
-    speakers = [who for row in rows for who in list(_chosen_speakers(row))]
-    for who in dict.fromkeys(speakers):
-        mine_N = torch.tensor([one == who for one in speakers], device=losses_N.device)
-        tally.add(f"loss/{who}", float(losses_N[mine_N].sum()), int(mine_N.sum()))
-    tally.add("gap", float(gaps_N.sum()), len(gaps_N))
-
-
-def _tell(work: Work, progress: Progress, tally: Tally) -> Tally:
-    """Log the means since the last log, print a line of them, and begin anew."""
-    training, means = work.recipe.training, tally.means()
-    pace = (time.monotonic() - tally.started) / max(1, tally.steps)
-    left = (training.max_steps - progress.step) * pace
-    logged = {
-        "step": progress.step,
-        **means,
-        "learning_rate": progress.scheduler.get_last_lr()[0],
-        "tokens_per_second": tally.tokens / max(1e-9, pace * max(1, tally.steps)),
-        "seconds_left": left,
-    }
-    Run(work.run).log(logged)
-    shown = {
-        name: means[name] for name in ("play/score", "play/calls", "play/over_calls", "gap", "gate") if name in means
-    }
-    told = ", ".join(f"{name.removeprefix('play/')} {value:.3f}" for name, value in shown.items())
-    print(
-        f"step {progress.step}/{training.max_steps}  loss {means['loss']:.4f} ({told})  "
-        f"lr {logged['learning_rate']:.2e}  {timedelta(seconds=round(left))} left",
-        flush=True,
-    )
-    return Tally()
-
-
-def _validate(work: Work, progress: Progress, engine: LocalEngine, tally: Tally) -> None:
-    """Play the validation tasks greedily, count their score, and keep the policy if it is the best so far."""
-    told = work.told
-    asked = world(work.recipe.data, told.validation, told.validation_seed)
-    playing = _playing(told, told.max_turns, 0.0)
-    found = measure(collect(asked, asked.tasks, engine, work.players, playing, told.validation_seed))
-    engine.forget()
-    best = policy_state.keep_best(progress, work.run, found["score"], work.accompany)
-    for name, value in found.items():
-        tally.add(f"validation/{name}", value)
-    print(f"validation after step {progress.step}: score {found['score']:.3f}{', the best so far' if best else ''}")
-
-
-def _forget_later_logs(run: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint that this run goes on from: those steps are done again."""
-    logged = Run(run).metrics()
-    if logged:
-        store.write_jsonl(run / "metrics.jsonl", [one for one in logged if one["step"] <= step])
-
-
-def _count_all(progress: Progress, episodes: Sequence[Trajectory], rows: Sequence[Row]) -> None:
-    """Count what the card tells: episodes, rows, and each speaker's tokens."""
-    progress.count("episodes", len(episodes))
-    progress.count("rows", len(rows))
-    for row in rows:
-        for name, speakers in (("tokens", row.speakers), ("chosen", list(_chosen_speakers(row)))):
-            for who, many in Counter(speakers).items():
-                progress.count(f"{name}/{who}", many)

@@ -28,7 +28,11 @@ BEST = "best"
 
 @dataclass(slots=True)
 class Progress:
-    """A policy while it is tuned: the step that is done, and what its next one depends on."""
+    """A policy while it is tuned: the step that is done, and what its next one depends on.
+
+    `beside` is trained with it and is no part of what is left: a value head. `history` has what a step told, by name,
+    as far back as it is watched; `collapsed` says why the run ends before its last step, '' while it does not.
+    """
 
     model: Any
     optimizer: Any
@@ -36,24 +40,31 @@ class Progress:
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    beside: torch.nn.Module | None = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+    collapsed: str = ""
 
     @property
     def trained(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that are trained, by name."""
-        return {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+        own = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+        more = () if self.beside is None else self.beside.named_parameters()
+        return own | {f"beside.{name}": one for name, one in more}
 
     def count(self, name: str, more: int) -> None:
         """Add to a count that outlives the process."""
         self.counts[name] = self.counts.get(name, 0) + more
 
 
-def begin(model: Any, training: TrainingSettings) -> Progress:
-    """Return a policy that has learned nothing yet."""
+def begin(model: Any, training: TrainingSettings, beside: torch.nn.Module | None = None) -> Progress:
+    """Return a policy that has learned nothing yet; `beside` it what is trained with it."""
     chosen = [one for one in model.parameters() if one.requires_grad]
+    chosen += [] if beside is None else list(beside.parameters())
     optimizer = torch.optim.AdamW(chosen, lr=training.learning_rate, weight_decay=training.weight_decay)
     steps, warm = training.max_steps, training.warmup_steps
     warmup = round(warm * steps) if warm < 1 else int(warm)
-    return Progress(model, optimizer, get_scheduler(training.lr_scheduler_type, optimizer, warmup, steps))
+    scheduler = get_scheduler(training.lr_scheduler_type, optimizer, warmup, steps)
+    return Progress(model, optimizer, scheduler, beside=beside)
 
 
 def save(progress: Progress, run: Path, accompany: Accompany, facts: Mapping[str, Any], limit: int) -> Path:
@@ -70,6 +81,8 @@ def save(progress: Progress, run: Path, accompany: Accompany, facts: Mapping[str
             "accelerator_dice": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "best": progress.best,
             "counts": progress.counts,
+            "history": progress.history,
+            "collapsed": progress.collapsed,
         },
         folder / _FILE,
     )
@@ -99,6 +112,7 @@ def restore(progress: Progress, folder: Path, step: int) -> None:
     if torch.cuda.is_available() and kept["accelerator_dice"]:
         torch.cuda.set_rng_state_all(kept["accelerator_dice"])
     progress.step, progress.best, progress.counts = step, kept["best"], kept["counts"]
+    progress.history, progress.collapsed = kept["history"], kept["collapsed"]
 
 
 def keep_best(progress: Progress, run: Path, score: float, accompany: Accompany) -> bool:
