@@ -1,7 +1,8 @@
 """Matrices that take less memory than float32: in bfloat16, in 8 bits by row, or in 4 bits by groups of 32.
 
-Rows of float32 are rounded to bfloat16, number by number, and what they are multiplied to is summed in float32: what
-becomes of a row never depends on the rows beside it. Not covered: accelerators, and training.
+Rows of float32 are rounded to bfloat16, number by number, and what they are multiplied to is summed in float32; at 8
+bits they are whole numbers too where the processor sums these right (`whole_numbers`). What becomes of a row never
+depends on the rows beside it. Not covered: accelerators, and training.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+import rolecraft.engine.whole_numbers as whole_numbers
 
 Kind = Literal["bfloat16", "int8", "int4"]
 
@@ -35,7 +38,7 @@ class Matrix:
 
     `data` is in an order of the operator's own. `scales`: int8 (out,), int4 (in / 32, out, 2) with each group's scale
     and offset. `blocked` tells that bfloat16 lies as oneDNN reads it, of which it shows no bytes; `most` rows of it are
-    multiplied at once.
+    multiplied at once. `whole`: in 8 bits, rows are multiplied by as whole numbers, and scales are in float32.
     """
 
     kind: Kind
@@ -45,6 +48,7 @@ class Matrix:
     scales: Tensor | None = None
     blocked: bool = False
     most: int = _MOST_ROWS[0]
+    whole: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -57,7 +61,9 @@ class Matrix:
         return self.rounded(x).float()
 
     def rounded(self, x: Tensor) -> Tensor:
-        """Return the product as it is made, in bfloat16."""
+        """Return the product as it is made, in bfloat16 unless rows are whole numbers."""
+        if self.whole and self.scales is not None:
+            return whole_numbers.product(x, self.data, self.scales)
         halved = x.to(torch.bfloat16)
         made: Tensor
         if self.kind == "bfloat16":
@@ -122,14 +128,17 @@ def most_rows(matrix: Matrix) -> int:
 
 def to_int8(weights: Sequence[Tensor]) -> Matrix:
     """Return matrices (out, in) of one width, one below the other, each row as whole numbers times its scale."""
+    whole = whole_numbers.exact()
     data, scales = [], []
     for weight in weights:
-        whole = weight.float()
-        scale = (whole.abs().amax(1) / 127).clamp_(min=_TINY).to(torch.bfloat16)
-        data.append((whole / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8))
+        found = weight.float()
+        scale = (found.abs().amax(1) / 127).clamp_(min=_TINY)
+        if not whole:  # the operator's scales are in the type of what it returns
+            scale = scale.to(torch.bfloat16)
+        data.append((found / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8))
         scales.append(scale)
     joint = torch.cat(data)
-    return Matrix("int8", joint.shape[0], joint.shape[1], joint, torch.cat(scales))
+    return Matrix("int8", joint.shape[0], joint.shape[1], joint, torch.cat(scales), whole=whole)
 
 
 @dataclass(frozen=True, slots=True)
