@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
-from rolecraft import contract, smollm2
+from rolecraft import cast, contract, smollm2
 from rolecraft.errors import MissingExtra, NotFound
 
 MARKS = ("adapter_config.json", "config.json")
@@ -67,6 +67,9 @@ def find_config(base: str) -> str:
 
 def require_adapter(adapter: Path) -> None:
     """Raise NotFound unless the folder holds an adapter."""
+    if told := cast.read(adapter):
+        told_folders = ", ".join(str(place) for place in dict.fromkeys(cast.folders(told, adapter).values()))
+        raise NotFound(f"{str(adapter)!r} has a model for each role; name the folder of one: {told_folders}")
     if is_adapter(adapter):
         return
     if (adapter / MARKS[1]).is_file():
@@ -99,7 +102,13 @@ def identity(base: str, adapter: Path | None = None) -> str:
 
 
 def digest_weights(folder: Path) -> str:
-    """Return the digest of an adapter's weights, or of a whole model's; '' where there are none."""
+    """Return the digest of an adapter's weights, or of a whole model's; '' where there are none.
+
+    That of a cast is of each role's.
+    """
+    if told := cast.read(folder):
+        found = [f"{role} {digest_weights(place)}" for role, place in sorted(cast.folders(told, folder).items())]
+        return hashlib.sha256("\n".join(found).encode()).hexdigest()
     return _digest(sorted(folder.glob("adapter_model.*")) or sorted(folder.glob("model*.safetensors")))
 
 

@@ -18,6 +18,8 @@ from rolecraft.recipe import Recipe, recipe_to_dict
 from rolecraft.settings import read_yaml
 
 SECTION = "stages"
+CAST = "cast"
+"""The key of a recipe whose stages are played together, each its own roles."""
 BASE = "base"
 """What a stage names as its start to begin from the recipe's base."""
 
@@ -52,6 +54,29 @@ def load(path: Path, flags: Sequence[str] = ()) -> tuple[Stage, ...]:
     )
 
 
+def cast(path: Path, stages: Sequence[Stage]) -> dict[str, str]:
+    """Return which stage's model plays which role, where the recipe names several to be played together; else nothing.
+
+    Each plays the roles that it trains (`team.roles`). Raises SettingsError unless they are a whole team's, each once.
+    """
+    named = read_yaml(path).get(CAST)
+    if named is None:
+        return {}
+    by_name = {stage.name: stage for stage in stages}
+    if not isinstance(named, list) or not named or not all(name in by_name for name in named):
+        raise SettingsError(f"{path}: {CAST} holds {named!r}; list the stages that are played: {', '.join(by_name)}")
+    told = [by_name[name].recipe.team for name in named]
+    played = {role: name for name, one in zip(named, told, strict=True) for role in one.roles}
+    speakers = team.find(told[0].preset).speakers
+    alike = len({(one.preset, one.instructions) for one in told}) == 1
+    if not alike or sum(len(one.roles) for one in told) != len(speakers) or set(played) != set(speakers):
+        raise SettingsError(
+            f"{path}: {CAST} is {', '.join(named)}, and these train {', '.join(played) or 'no roles of their own'}; "
+            f"let each role of one team ({', '.join(speakers)}) be in one stage's team.roles"
+        )
+    return {speaker: played[speaker] for speaker in speakers}
+
+
 def check(path: Path, flags: Sequence[str] = ()) -> None:
     """Raise what `load` and the start of any stage would raise, as far as it can be told without loading a model.
 
@@ -62,7 +87,7 @@ def check(path: Path, flags: Sequence[str] = ()) -> None:
         return
     for name, data, _ in _sections(path, flags):
         recipe.check_sections(data, f"{path}, stage {name!r}")
-    load(path, flags)
+    cast(path, load(path, flags))
 
 
 def lay(common: Sections, layers: Sequence[Sections]) -> dict[str, Any]:
@@ -143,15 +168,19 @@ def _require_teacher(stage: Stage, earlier: Mapping[str, Stage]) -> None:
         )
 
 
-def to_dict(stages: Sequence[Stage]) -> dict[str, Any]:
-    """Return the sections that `load` reads back: those of the last stage, and of each stage all."""
+def to_dict(stages: Sequence[Stage], played: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the sections that `load` reads back: those of the last stage, and of each stage all.
+
+    `played` are the stages that `cast` reads back.
+    """
     told = {stage.name: {"start": stage.start or BASE, **recipe_to_dict(stage.recipe)} for stage in stages}
-    return {**recipe_to_dict(stages[-1].recipe), SECTION: told}
+    return {**recipe_to_dict(stages[-1].recipe), SECTION: told, **({CAST: list(played)} if played else {})}
 
 
 def _sections(path: Path, flags: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], str | None]]:
     """Yield each stage's name, sections and start."""
     common = read_yaml(path)
+    common.pop(CAST, None)
     told = _told(common.pop(SECTION, None), path)
     plain, own = _divided(flags, told)
     for (name, data), start in zip(told.items(), starts(told), strict=True):

@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "contract",
         "smollm2",
+        "cast",
         "bases",
         "gguf",
         "bfloat16",

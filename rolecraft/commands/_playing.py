@@ -149,18 +149,20 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
     from rolecraft.catalog import given
     from rolecraft.contract import base_of, read
 
-    if options.adapter:
-        bases.require_adapter(options.adapter)
-    contract = read(options.adapter) if options.adapter else None
+    adapter = _first_of(options)
+    if adapter:
+        bases.require_adapter(adapter)
+    contract = read(adapter) if adapter else None
     taught = contract.team if contract else None
     name = options.team or taught or "single"
     instructions = contract.instructions if contract else True
     chosen = given(name) if options.team else name  # a file that a contract names is not run
     players = team.find(chosen, instructions=instructions and not options.bare)
+    _require_cast(options, players)
     if contract and contract.gate:
         contract.gate.check(players)
-    base = options.base or (base_of(contract, options.adapter) if contract else "nano")
-    bases.find(bases.source(base, options.adapter))
+    base = options.base or (base_of(contract, adapter) if contract and adapter else "nano")
+    bases.find(bases.source(base, adapter))
     if len(players.roles) > 1 and taught != name:
         who = f"the adapter in {str(options.adapter)!r}" if options.adapter else f"the base {base!r}"
         print(
@@ -169,6 +171,35 @@ def base_and_team(options: argparse.Namespace) -> tuple[str, team.Team]:
             file=sys.stderr,
         )
     return base, players
+
+
+def _first_of(options: argparse.Namespace) -> Path | None:
+    """Return the adapter's folder, of a cast that of its first role; raises SettingsError for a base beside a cast."""
+    from rolecraft import cast
+    from rolecraft.errors import SettingsError
+
+    told = cast.read(options.adapter) if options.adapter else None
+    if told is None:
+        return options.adapter  # type: ignore[no-any-return]
+    if options.base:
+        raise SettingsError(
+            f"{str(options.adapter)!r} has a model for each role, each with the base it was tuned on; leave --base out"
+        )
+    return next(iter(cast.folders(told, options.adapter).values()))
+
+
+def _require_cast(options: argparse.Namespace, players: team.Team) -> None:
+    """Raise SettingsError for a cast in which a role of the team has no model."""
+    from rolecraft import cast
+    from rolecraft.errors import SettingsError
+
+    told = cast.read(options.adapter) if options.adapter else None
+    missing = [] if told is None else [speaker for speaker in players.speakers if speaker not in told.roles]
+    if told is not None and missing:
+        raise SettingsError(
+            f"{str(options.adapter)!r} has models for {', '.join(told.roles)}, and team {players.name!r} has a role "
+            f"{missing[0]!r}; play it with the team that it was tuned for"
+        )
 
 
 def skips_repeats(player: str | remote.Settings, options: argparse.Namespace) -> bool:
@@ -189,7 +220,7 @@ def open_engine(player: str | remote.Settings, options: argparse.Namespace) -> A
 
 def open_local(
     base: str, adapter: Path | None, options: argparse.Namespace, settings: engine.Settings
-) -> engine.LocalEngine:
+) -> engine.LocalEngine | engine.RoleEngines:
     """Open a base and its adapter in this process, in the chat format that the user named."""
     from rolecraft import engine
     from rolecraft.catalog import given
@@ -200,7 +231,7 @@ def open_local(
     )
 
 
-def tell_model(opened: engine.LocalEngine) -> None:
+def tell_model(opened: engine.LocalEngine | engine.RoleEngines) -> None:
     """Say on stderr which chat format was found where nobody named one, and the form of the weights if it is not the
     usual one; workers leave it to their parent."""
     if multiprocessing.parent_process() is not None:
@@ -232,7 +263,7 @@ def settle_weights(player: str | remote.Settings, options: argparse.Namespace) -
     from rolecraft.engine import weights
 
     model.limit_threads()
-    config = model.load_config(bases.source(player, options.adapter))
+    config = model.load_config(bases.source(player, _first_of(options)))
     choice = weights.choose("auto", config, options.concurrency, options.dtype, options.device)
     options.weights = choice.kind or "float32"
     print(choice.why, file=sys.stderr, flush=True)

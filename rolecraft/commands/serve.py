@@ -93,7 +93,7 @@ def open_models(
     if options.unconstrained:
         engines = replace(engines, constrain="off")
 
-    def open_engine(adapter: Path | None) -> engine.LocalEngine:
+    def open_engine(adapter: Path | None) -> engine.LocalEngine | engine.RoleEngines:
         opened = _playing.open_local(base, adapter, options, engines)
         _playing.tell_model(opened)
         return opened

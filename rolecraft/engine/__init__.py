@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from rolecraft.engine.local import LocalEngine, open_local
+from rolecraft.engine.by_role import RoleEngines
+from rolecraft.engine.local import LocalEngine
+from rolecraft.engine.opened import open_local
 from rolecraft.engine.settings import Settings
 
-__all__ = ["LocalEngine", "Settings", "open_local"]
+__all__ = ["LocalEngine", "RoleEngines", "Settings", "open_local"]

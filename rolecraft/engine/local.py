@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-from rolecraft import bases
 from rolecraft.engine.context import own_context
 from rolecraft.engine.matcher import Grammars, Matcher
 from rolecraft.engine.memory import return_freed
@@ -30,7 +28,7 @@ from rolecraft.engine.weights import Choice, choose
 from rolecraft.errors import EngineError
 from rolecraft.gate import NOBODY
 from rolecraft.grammar import Wanted
-from rolecraft.model import Dtype, Loaded, load, load_config, merges
+from rolecraft.model import Loaded
 from rolecraft.types import Completion, Delta, Prompt, Sampling
 
 _GRAMMAR_THREADS = 64
@@ -225,32 +223,3 @@ class LocalEngine:
         )
         self._scheduler.submit(request)
         return request
-
-
-def open_local(
-    base: str,
-    adapter: Path | None = None,
-    dtype: Dtype = "float32",
-    device: str = "cpu",
-    settings: Settings = Settings(),
-    *,
-    renderer: str | Path | None = None,
-    think: bool | None = None,
-) -> LocalEngine:
-    """Load a model, its adapter merged if it can be, and return an engine on it, which closes itself after `with`.
-
-    `renderer` and `think` are `model.load`'s.
-    Workers call this, so that no model has to be sent to a process. Raises what `model.load` raises.
-    """
-    check(settings)
-    choice = Choice(None)
-    if settings.weights != "float32":
-        choice = choose(
-            settings.weights, load_config(bases.source(base, adapter)), settings.max_requests, dtype, device
-        )
-    # What is packed is read as it is stored, so that it is never held in float32; an adapter merged into it would be
-    # rounded with it.
-    merge = choice.kind is None and adapter is not None and merges(adapter)
-    kind: Dtype = dtype if choice.kind is None else "stored"
-    loaded = load(base, dtype=kind, adapter=adapter, renderer=renderer, think=think, device=device, merge=merge)
-    return LocalEngine(loaded, settings, choice)

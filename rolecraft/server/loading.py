@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from rolecraft.bases import identity
-from rolecraft.engine import LocalEngine
+from rolecraft.engine import LocalEngine, RoleEngines
 from rolecraft.model import Loaded
 from rolecraft.server.models import LoadedEngine, OpenTools, ServedModel, served_models
 from rolecraft.team import Team
 
-OpenEngine = Callable[[Path | None], AbstractContextManager[LocalEngine]]
+OpenEngine = Callable[[Path | None], AbstractContextManager[LocalEngine | RoleEngines]]
 """Opens an engine on the base, with the adapter if there is one."""
 
 
@@ -46,7 +46,7 @@ def _name(base: str) -> str:
     return folder.resolve().name if folder.is_dir() else base
 
 
-def _loaded(engine: LocalEngine) -> LoadedEngine:
+def _loaded(engine: LocalEngine | RoleEngines) -> LoadedEngine:
     loaded = engine.loaded
     return LoadedEngine(
         engine,

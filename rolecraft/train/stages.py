@@ -13,11 +13,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from rolecraft import bases, contract, curate, model, store, workers
+from rolecraft import bases, cast, contract, curate, model, store, workers
 from rolecraft import stages as told_stages
 from rolecraft.errors import SettingsError
 from rolecraft.recipe import ModelSettings, Recipe, load_recipe, recipe_to_dict
@@ -44,13 +45,17 @@ class _Record:
 def launch(path: Path, output_dir: Path, *, flags: Sequence[str] = (), resume: bool = False) -> Path:
     """Train as the recipe file says, with or without stages, with `section.key=value` flags; see `run` and `train`."""
     if told_stages.are_in(path):
-        return run(told_stages.load(path, flags), output_dir, resume)
+        stages = told_stages.load(path, flags)
+        return run(stages, output_dir, resume, told_stages.cast(path, stages))
     return train(load_recipe(path, flags), output_dir, resume)
 
 
-def run(stages: Sequence[Stage], output_dir: Path, resume: bool = False) -> Path:
+def run(
+    stages: Sequence[Stage], output_dir: Path, resume: bool = False, played: Mapping[str, str] = MappingProxyType({})
+) -> Path:
     """Train the stages into `output_dir/<stage>` and return `output_dir`, which then holds what the last one left.
 
+    Where several are `played` together, stages by role, it holds their cast instead.
     With `resume` a finished stage is skipped if its settings, its start's weights and its data are what they were, one
     that was stopped goes on, and one whose inputs have changed runs again, as do those that start from it. Raises what
     `train` raises.
@@ -61,12 +66,16 @@ def run(stages: Sequence[Stage], output_dir: Path, resume: bool = False) -> Path
         _require_new(stages, output_dir, resume)
         for old in output_dir.glob(f"*{_OLD}"):
             shutil.rmtree(old)
-        Run(output_dir).write_settings(to_dict(stages))
+        Run(output_dir).write_settings(to_dict(stages, tuple(dict.fromkeys(played.values()))))
         left: dict[str, str] = {}
         for number, stage in enumerate(stages, start=1):
             left[stage.name] = _run(stage, output_dir, left, f"stage {number} of {len(stages)}, {stage.name!r}")
-        _present(output_dir / stages[-1].name, output_dir)
-        print(f"what the last stage left is in {output_dir} too: play it from there")
+        if played:
+            cast.save(cast.Cast(played), output_dir)
+            print(f"the models of {', '.join(played)} are played together from {output_dir}")
+        else:
+            _present(output_dir / stages[-1].name, output_dir)
+            print(f"what the last stage left is in {output_dir} too: play it from there")
     return output_dir
 
 
@@ -244,7 +253,7 @@ def _clear(folder: Path) -> None:
 
 def _withdraw(run_dir: Path) -> None:
     """Take away what lies at the top, which is not what the stages lead to any more."""
-    for path in (*(run_dir / mark for mark in bases.MARKS), *run_dir.glob("*.safetensors")):
+    for path in (*(run_dir / mark for mark in (*bases.MARKS, cast.FILE)), *run_dir.glob("*.safetensors")):
         path.unlink(missing_ok=True)
 
 
