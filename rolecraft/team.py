@@ -13,6 +13,9 @@ from rolecraft import catalog
 from rolecraft.errors import NotFound
 from rolecraft.types import Choice, Environment, Message, Observation, ToolCall, ToolSpec
 
+CHECKER = "checker"
+"""The name of the role that looks at what the others do, and speaks only when it is asked (`vetting`)."""
+
 _THINKING = re.compile(r"<think>\s*(.*?)\s*</think>\s*", re.DOTALL)
 _NEXT = re.compile(r"next\s*:\s*(\w+)\s*\.?\s*$", re.IGNORECASE)
 
@@ -146,6 +149,11 @@ class Team:
         """Whether every view extends every earlier one, which sharing one key-value cache needs."""
         alike = len({(role.instructions, role.told_tools) for role in self.roles}) == 1
         return alike and not any(role.reminder for role in self.roles)
+
+    @property
+    def checks(self) -> bool:
+        """Whether a role is there to check what the others do: the one called `checker`."""
+        return CHECKER in self.speakers
 
     def role(self, speaker: str) -> Role:
         """Return the role called `speaker`; raises NotFound naming the roles there are."""

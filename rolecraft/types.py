@@ -132,12 +132,27 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """What a checker made of some calls: whether they are `right`, and `why` not; `after` they were run, or before.
+
+    It saw the record's first `at` messages.
+    """
+
+    at: int
+    calls: tuple[ToolCall, ...]
+    right: bool
+    why: str = ""
+    after: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Trials:
     """What a strategy tried that the record does not show: replies, episodes or branches that were not chosen.
 
     `tried` candidates were had, the chosen ones among them, of which `failed` could not be chosen; `agreement` is the
     mean share of those that were not dropped that came to the same as the chosen one (None: nothing was voted on).
-    `model_calls`, `tool_calls` and `usage` are of what is not in the record's turns and messages.
+    `model_calls`, `tool_calls` and `usage` are of what is not in the record's turns and messages. `checks` are what a
+    checker said, in its order.
     """
 
     strategy: str
@@ -147,6 +162,7 @@ class Trials:
     model_calls: int = 0
     tool_calls: int = 0
     usage: Usage = Usage()
+    checks: tuple[Check, ...] = ()
 
 
 EpisodeStop = Literal["answered", "gave_up", "max_turns", "repeated_call", "length", "engine_error", "imported"]

@@ -9,13 +9,13 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 
 from rolecraft.step import Position
-from rolecraft.types import Json, Message, Trials, Turn, Usage
+from rolecraft.types import Check, Json, Message, Trials, Turn, Usage
 
 Outcome = tuple[Hashable, ...]
 """What a candidate came to; equal ones agree."""
@@ -72,6 +72,7 @@ class Tally:
     tool_calls: int = 0
     usages: list[Usage] = field(default_factory=list)
     agreements: list[float] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
     def vote(self, candidates: Sequence[Sequence[Turn]], election: Election) -> None:
         """Count a vote among candidates, each of some turns, which were written at the same time."""
@@ -89,7 +90,14 @@ class Tally:
         """Return it all for the record."""
         agreed = sum(self.agreements) / len(self.agreements) if self.agreements else None
         usage = sum(self.usages, Usage())
-        return Trials(self.strategy, self.tried, self.failed, agreed, self.model_calls, self.tool_calls, usage)
+        counts = (self.tried, self.failed, agreed, self.model_calls, self.tool_calls)
+        return Trials(self.strategy, *counts, usage, tuple(self.checks))
+
+    def spend(self, turns: Iterable[Turn]) -> None:
+        """Count turns that are not in the record."""
+        for turn in turns:
+            self.model_calls += 1
+            self.usages.append(turn.usage)
 
 
 def outcome(before: Position, after: Position) -> Outcome | None:

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "agent",
         "first_thought",
         "voting",
+        "vetting",
         "strategies",
         "remote",
         "apart",

@@ -10,7 +10,7 @@ import openai
 import pytest
 from serving import ANSWER, CALL, QUESTION, THINK, TOOLS, ScriptedEngine, connected, debts, scripted, team_models
 
-from rolecraft import server
+from rolecraft import server, team
 from rolecraft.server import choosing, requests
 from rolecraft.server.errors import Refused
 from rolecraft.types import Completion, Message, Turn
@@ -133,3 +133,27 @@ def test_a_reply_that_was_cut_or_cannot_be_read_has_failed():
     broken, cut, fine = Message("assistant", unparsed="{"), Message("assistant", "a"), Message("assistant", "b")
     found = choosing.replies([made(broken), made(cut, "length"), made(fine)], lambda message: None)
     assert [one.outcome for one in found] == [None, None, ("final", "b")]
+
+
+def cmat_models(engine):
+    loaded = team_models(engine)[-1].loaded
+    return (server.ServedModel("nano:team", loaded, team.find("cmat", instructions=False)),)
+
+
+def test_a_team_with_a_checker_sends_what_it_accepts_and_tells_what_it_does_not(nano_tokenizer):
+    opinions = ["no: another key", "yes"]
+    engine = varied(nano_tokenizer, assistant=[OTHER, CALL], checker=opinions)
+    with connected(cmat_models(engine)) as client:
+        answer = client.chat.completions.create(model="nano:team", messages=[QUESTION], tools=TOOLS)
+    (call,) = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"key": "Plalples"}
+    asked = [prompt for prompt in engine.prompts if prompt.speaker == "assistant"]
+    assert "another key" in asked[1].messages[-1].content
+    assert asked[1].sampling.temperature > asked[0].sampling.temperature
+    assert answer.usage.completion_tokens == engine.written
+
+
+@pytest.mark.parametrize(("text", "why"), [("checked", "dry_run"), ("checked,checker=rules,retries=99", "retries")])
+def test_a_checker_that_tries_calls_or_never_ends_is_refused(text, why):
+    with pytest.raises(Refused, match=why):
+        choosing.read(text)

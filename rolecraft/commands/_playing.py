@@ -118,13 +118,27 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
 
 
 def strategy(options: argparse.Namespace) -> strategies.Chosen | None:
-    """Return how episodes are played, None where each reply is taken as it comes; raises as `strategies.parse`."""
-    if options.strategy is None:
-        return None
+    """Return how episodes are played, None where each reply is taken as it comes; raises as `strategies.parse`.
+
+    A team with a checker has it asked, unless the user says how it plays.
+    """
     from rolecraft import strategies
+
+    if options.strategy is None:
+        return strategies.choose(strategies.CHECKED, {"checker": "role"}) if _has_checker(options) else None
 
     chosen = strategies.parse(options.strategy, files=True)
     return None if chosen.name == "greedy" else chosen
+
+
+def _has_checker(options: argparse.Namespace) -> bool:
+    """Tell whether the team that plays has a role that checks."""
+    from rolecraft import contract, team
+    from rolecraft.catalog import given
+
+    taught = contract.read(options.adapter) if options.adapter else None
+    name = given(options.team) if options.team else (taught and taught.team) or "single"
+    return team.find(name).checks
 
 
 def player_and_team(options: argparse.Namespace) -> tuple[str | remote.Settings, team.Team]:
@@ -133,7 +147,7 @@ def player_and_team(options: argparse.Namespace) -> tuple[str | remote.Settings,
     An endpoint is asked for what the strategy needs, so that nothing is played where it lacks that.
     """
     _endpoint.check(options)
-    chosen = strategy(options) if getattr(options, "strategy", None) else None
+    chosen = strategy(options) if hasattr(options, "strategy") else None
     if not options.engine:
         return base_and_team(options)
     player, players = _endpoint.resolve(options)
@@ -274,7 +288,7 @@ def engine_settings(options: argparse.Namespace) -> engine.Settings:
     from rolecraft import engine
     from rolecraft.engine import matcher
 
-    chosen = strategy(options) if getattr(options, "strategy", None) else None
+    chosen = strategy(options) if hasattr(options, "strategy") else None
     return engine.Settings(
         # fewer rows than replies asked for at once would write them one after the other
         max_requests=max(getattr(options, "concurrency", 1), chosen.width if chosen else 1),

@@ -1,23 +1,26 @@
 """Chooses among several replies, or answers, where a request names a strategy.
 
 A client's tools run at the client's: nothing can be tried, so calls agree where they are the same. What needs to know
-what tools answer before it goes on (`depth_first`, `checked`, the published rule of `self_consistent`) is refused by
-name.
+what tools answer before it goes on (`depth_first`, the dry run of `checked`, the published rule of `self_consistent`)
+is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rolecraft import strategies, voting
+from rolecraft import strategies, vetting, voting
 from rolecraft.errors import UserError
 from rolecraft.server.bodies import bad
 from rolecraft.strategies import Chosen
-from rolecraft.types import Completion, Message, Turn
+from rolecraft.types import Completion, Message, ToolCall, Turn
+from rolecraft.vetting import Asked, Opinion
 from rolecraft.voting import Ballot, Election, Outcome
 
-SERVED = ("greedy", "self_consistent", "best_of_n")
+SERVED = ("greedy", "self_consistent", "best_of_n", strategies.CHECKED)
+_RETRIES = 8
 _LONGEST = 200
 
 
@@ -35,15 +38,40 @@ def read(text: str) -> Chosen | None:
         raise bad(f"'strategy' has {len(text)} characters; write NAME,KEY=VALUE", "strategy")
     name = text.partition(",")[0].strip()
     if name not in SERVED:
-        why = "; it needs what tools answer, and they run at the client's" if name in ("depth_first", "checked") else ""
+        why = "; it needs what tools answer, and they run at the client's" if name == "depth_first" else ""
         raise bad(f"'strategy' {name!r} is not served{why}; there are {', '.join(SERVED)}", "strategy")
     try:
         chosen = strategies.parse(text)
     except UserError as error:
         raise bad(str(error), "strategy") from error
+    if name == strategies.CHECKED:
+        _require_checker(chosen.values)
     if getattr(chosen.values, "mode", "canonical") != "canonical":
         raise bad("'strategy' with mode=paper tries calls, and tools run at the client's; leave 'mode' out", "strategy")
     return None if name == "greedy" else chosen
+
+
+def checking(chosen: Chosen | None, *, checks: bool) -> Chosen | None:
+    """Return how a model answers: one that `checks` has its checker asked, unless the request says how."""
+    return strategies.choose(strategies.CHECKED, {"checker": "role"}) if chosen is None and checks else chosen
+
+
+async def vet(asked: Asked, calls: Sequence[ToolCall], how: Any) -> Opinion:
+    """Return what the checker says of calls that are to be sent to the client, by the settings of `checked`."""
+    found = vetting.objection(calls, asked.tools)
+    if not found.right or how.checker == "rules":
+        return found
+    return await (
+        vetting.likely(asked, calls, how.threshold) if how.checker == "ranking" else vetting.opinion(asked, calls)
+    )
+
+
+def _require_checker(how: Any) -> None:
+    if how.checker == "dry_run":
+        why = "tries calls, and tools run at the client's; set checker=rules, ranking or role"
+        raise bad(f"'strategy' with checker=dry_run {why}", "strategy")
+    if how.retries > _RETRIES:
+        raise bad(f"'strategy' has retries={how.retries}; at most {_RETRIES} are made", "strategy")
 
 
 def elect(candidates: Sequence[Candidate]) -> Election:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rolecraft.errors import SettingsError
 from rolecraft.renderers import Renderer
 from rolecraft.server.requests import SentMessage
-from rolecraft.team import Team, find
+from rolecraft.team import CHECKER, Team, find
 from rolecraft.types import Choice, Engine, Message, Toolset
 
 _BYTES_PER_TOKEN = 32
@@ -59,8 +59,14 @@ class ServedModel:
     @property
     def calling_role(self) -> str:
         """The role whose calls are asked for; in a team of one it is the answering role."""
-        between = (s for s in self.team.speakers if s not in (self.team.first, self.answering_role))
+        ends = (self.team.first, self.answering_role, CHECKER)
+        between = (s for s in self.team.speakers if s not in ends)
         return self.single_role or next(between, self.answering_role)
+
+    @property
+    def checks(self) -> bool:
+        """Whether a role of the team looks at what the others do before it is sent."""
+        return self.single_role is None and self.team.checks
 
     @property
     def thinking_role(self) -> str | None:

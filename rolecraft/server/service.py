@@ -7,10 +7,11 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import rolecraft.server.acting as acting
+import rolecraft.server.choosing as choosing
 import rolecraft.server.turns as turns
 from rolecraft.agent import together
 from rolecraft.errors import ContextFull, RolecraftError, UserError
@@ -70,6 +71,7 @@ class Service:
         Raises Refused for whatever can be told to the client; another exception is a fault of ours.
         """
         model = self.find(request.model)
+        request = replace(request, strategy=choosing.checking(request.strategy, checks=model.checks))
         if request.logprobs and model.loaded.renderer is None:
             raise Refused(400, f"{model.id!r} does not tell log-probabilities", param="logprobs")
         if request.think is not None and not model.loaded.switches:
@@ -101,8 +103,9 @@ class Service:
 
     def _width(self, model: ServedModel, chosen: Chosen) -> int:
         """Return how many replies a strategy writes at once for a choice; refuse what cannot be had here."""
-        if model.loaded.renderer is None:
-            raise Refused(400, f"{model.id!r} does not tell log-probabilities, which a vote needs", param="strategy")
+        scored = bool(chosen.needs) or getattr(chosen.values, "checker", "") == "ranking"
+        if scored and model.loaded.renderer is None:
+            raise Refused(400, f"{model.id!r} does not tell log-probabilities, which that needs", param="strategy")
         if chosen.width > self.limits.places:
             most = f"at most {self.limits.places} are written at once; set n lower"
             raise Refused(400, f"'strategy' asks for {chosen.width} replies; {most}", param="strategy")

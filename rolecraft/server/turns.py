@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import rolecraft.server.choosing as choosing
-from rolecraft import repeats, voting
+from rolecraft import repeats, strategies, vetting, voting
 from rolecraft.agent import remarks, together
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.renderers import why_unparsed
@@ -17,6 +17,7 @@ from rolecraft.server.models import ServedModel
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.tool_call_filter import ToolCallFilter
 from rolecraft.types import Choice, Completion, Message, Prompt, ToolCall, Trials, Turn
+from rolecraft.vetting import Asked
 from rolecraft.voting import Outcome, Tally
 
 Channel = Literal["reasoning", "content"]
@@ -318,12 +319,14 @@ class _Choice:
         return last
 
     async def _chosen(self, prompt: Prompt) -> Completion:
-        """Return the reply to `prompt`, or by the strategy `self_consistent` the one of several that is voted for."""
+        """Return the reply to `prompt`, or by a strategy the one of several that is voted for, or not objected to."""
         engine, chosen = self.model.loaded.engine, self.request.strategy
         if chosen is None:
             (completion,) = await engine.complete(prompt)
             return completion
         how, self.tally = chosen.values, self.tally or Tally(str(chosen.name))
+        if chosen.name == strategies.CHECKED:
+            return await self._vetted(prompt, how, self.tally)
         sampling = replace(prompt.sampling, n=how.n, temperature=how.temperature, top_p=how.top_p)
         completions = await engine.complete(replace(prompt, sampling=sampling))
 
@@ -333,6 +336,42 @@ class _Choice:
         election = choosing.elect(choosing.replies(completions, speaker_after))
         self.tally.vote([(one.turn,) for one in completions], election)
         return completions[election.chosen]
+
+    async def _vetted(self, prompt: Prompt, how: Any, tally: Tally) -> Completion:
+        """Return the first reply whose calls the checker accepts, else the last; the role is told what it objects to.
+
+        Each retry is drawn anew, at a temperature.
+        """
+        role, tools = self.model.team.role(prompt.speaker), self.request.tools
+        for attempt in range(how.retries + 1):
+            (completion,) = await self.model.loaded.engine.complete(prompt)
+            tally.tried += 1
+            calls = completion.message.tool_calls
+            if attempt == how.retries or not calls:
+                break
+            found = await choosing.vet(self._asked(prompt), calls, how)
+            tally.spend(found.turns)
+            if found.right:
+                break
+            tally.failed += 1
+            tally.spend([completion.turn])
+            self.messages.append(Message("user", vetting.critique(calls, found.why)))
+            warm, seed = max(prompt.sampling.temperature, how.temperature), prompt.sampling.seed + SEEDS_APART**2
+            sampling = replace(prompt.sampling, temperature=warm, seed=seed)
+            prompt = replace(prompt, messages=role.view(self.messages, tools), sampling=sampling)
+        return completion
+
+    def _asked(self, prompt: Prompt) -> Asked:
+        return Asked(
+            self.model.loaded.engine,
+            self.model.team,
+            prompt.speaker,
+            tuple(self.messages),
+            self.request.tools,
+            prompt.sampling.seed,
+            self.settings.constrained and self.model.loaded.renderer is not None,
+            lambda asked: replace(asked, cache_scopes=self.scopes, think=self.request.think),
+        )
 
     def _channel(self, speaker: str) -> Channel:
         return "content" if speaker == self.model.answering_role else "reasoning"

@@ -24,7 +24,10 @@ from rolecraft.settings import from_dict, override
 from rolecraft.step import Episode
 from rolecraft.types import Trajectory
 
-__all__ = ["Chosen", "choose", "parse"]
+__all__ = ["CHECKED", "Chosen", "choose", "parse"]
+
+CHECKED = "checked"
+"""The strategy that a team with a checker is played by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,45 +1,57 @@
 """A checker vets each action before it counts, and sends it back with a critique (CMAT, arXiv 2404.01663, section 3).
 
-`rules` asks whether the calls fit their schemas; `dry_run`, besides, runs them on a branch of
-the state, which becomes the state only if none fails; `ranking`, besides the rules, asks the model itself whether the
-action is the right next step, by the probability of yes beside no (as ToolPRM does with a checker of its own); an
-endpoint cannot be held to these words. After so many
-retries the last action counts as it is. A vetoed action is not in the record, its critique is: it is what the role was
-told. Neither the judge nor the reference has a say.
+`rules` asks whether the calls fit their schemas; `dry_run`, besides, runs them on a branch of the state, which becomes
+the state only if none fails; `ranking`, besides the rules, asks a model whether the action is the right next step, by
+the probability of yes beside no (as ToolPRM does with a checker of its own; an endpoint cannot be held to these words);
+`role`, besides the rules, asks it in words, and once more after the action what its result is worth. Who is asked is
+the team's role `checker`, else the role that acts (`vetting`). A retry is drawn at a temperature, for a greedy one is
+the same action again. After so many retries the last action counts as it is. A vetoed action is not in the record, its
+critique is: it is what the role was told. Neither the judge nor the reference has a say.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import rolecraft.step as step
+from rolecraft import vetting
 from rolecraft.errors import ContextFull
 from rolecraft.step import Episode, Position, Reply
 from rolecraft.strategies._bounds import require
-from rolecraft.tools import misfit
-from rolecraft.types import Json, Message, Prompt, Sampling, ToolCall, Toolset, Trajectory, Turn, Usage
+from rolecraft.types import Check, Message, Sampling, ToolCall, Trajectory
+from rolecraft.vetting import Asked, Opinion
 from rolecraft.voting import Tally
 
 _NAME = "checked"
-_SHOWN = 300
+_APART = 1 << 20  # between the seeds of retries; the turns of an episode count up
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Who checks, how often an action may be sent back, and from which probability of yes on it is accepted."""
+    """Who checks, how often an action may be sent back, and how the next one is then drawn.
 
-    checker: Literal["rules", "dry_run", "ranking"] = "dry_run"
+    `threshold` is the probability of yes from which on `ranking` accepts. With `after` the checker `role` judges each
+    result too, and objects to at most `retries` of an episode.
+    """
+
+    checker: vetting.Kind = "dry_run"
     retries: int = 2
     threshold: float = 0.5
+    temperature: float = 0.7
+    after: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what checks nothing."""
-        require(_NAME, least={"retries": (self.retries, 1), "threshold": (self.threshold, 0)})
+        require(
+            _NAME,
+            least={
+                "retries": (self.retries, 1),
+                "threshold": (self.threshold, 0),
+                "temperature": (self.temperature, 0),
+            },
+        )
 
 
 async def play(episode: Episode, settings: Settings) -> Trajectory:
@@ -48,7 +60,7 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
         episode.environment.toolbox.branch().close()  # refused before anything is asked
     tally, position = Tally(_NAME), step.begin(episode)
     while position.speaker is not None:
-        following = await _advance(episode, position, settings, tally)
+        following = await _judged(episode, await _advance(episode, position, settings, tally), settings, tally)
         step.tell(episode, position, following)
         position = following
     return await step.finish(episode, position, tally.trials())
@@ -61,8 +73,9 @@ async def _advance(episode: Episode, position: Position, settings: Settings, tal
     told: tuple[Message, ...] = ()
     for attempt in range(settings.retries + 1):
         asked = replace(position, messages=(*position.messages, *told))
+        drawn = _drawn(episode.settings.sampling, settings.temperature if attempt else 0.0)
         try:
-            (reply,) = await step.ask(replace(episode, seed=episode.seed + (attempt << 20)), asked)
+            (reply,) = await step.ask(replace(episode, seed=episode.seed + attempt * _APART), asked, drawn)
         except ContextFull:
             return replace(position, stop="length", speaker=None)
         tally.tried += 1
@@ -70,9 +83,14 @@ async def _advance(episode: Episode, position: Position, settings: Settings, tal
         if isinstance(checked, Position):
             return checked
         tally.failed += 1
-        _spend(tally, reply.completion.turn)
+        tally.spend([reply.completion.turn])
         told = (*told, Message("user", checked))
     raise AssertionError("the last action counts as it is")
+
+
+def _drawn(sampling: Sampling, temperature: float) -> Sampling:
+    """Return how one reply is drawn, at least at a temperature."""
+    return replace(sampling, n=1, temperature=max(sampling.temperature, temperature))
 
 
 async def _check(
@@ -80,93 +98,74 @@ async def _check(
 ) -> Position | str:
     """Return the position after an action that is accepted, or what the role is told of one that is not."""
     toolbox, calls = episode.environment.toolbox, reply.completion.message.tool_calls
-    if last or not calls or episode.environment.calls_only:
-        vetoed = None if last else _objection(calls, toolbox)
-        return await step.take(episode, position, reply, toolbox.call) if vetoed is None else vetoed
-    if (vetoed := _objection(calls, toolbox)) is not None:
-        return vetoed
-    if settings.checker == "ranking":
-        vetoed = await _unlikely(episode, position, calls, settings.threshold, tally)
-        return await step.take(episode, position, reply, toolbox.call) if vetoed is None else vetoed
-    if settings.checker == "rules":
+    if last or not calls:
         return await step.take(episode, position, reply, toolbox.call)
-    return await _dry_run(episode, position, reply, tally)
+    found, after = vetting.objection(calls, toolbox.specs), None
+    if found.right and settings.checker == "dry_run" and not episode.environment.calls_only:
+        found, calls, after = await _dry_run(episode, position, reply, tally)
+    elif found.right and settings.checker in ("ranking", "role") and not episode.environment.calls_only:
+        found = await _asked(episode, position, calls, settings, tally)
+    _keep(tally, position, calls, found)
+    if not found.right:
+        return vetting.critique(calls, found.why)
+    return after or await step.take(episode, position, reply, toolbox.call)
 
 
-def _objection(calls: Sequence[ToolCall], toolbox: Toolset) -> str | None:
-    """Return what the rules have against calls: no such tool, or arguments that do not fit."""
-    specs = {spec.name: spec for spec in toolbox.specs}
-    for call in calls:
-        if call.name not in specs:
-            return _critique(call, f"there is no tool {call.name[:60]!r}; there are {', '.join(specs) or 'none'}")
-        if (wrong := misfit(specs[call.name], call.arguments)) is not None:
-            return _critique(call, wrong)
-    return None
+async def _asked(
+    episode: Episode, position: Position, calls: Sequence[ToolCall], settings: Settings, tally: Tally
+) -> Opinion:
+    asked = _place(episode, position, str(position.speaker))
+    if settings.checker == "ranking":
+        found = await vetting.likely(asked, calls, settings.threshold)
+    else:
+        found = await vetting.opinion(asked, calls)
+    tally.spend(found.turns)
+    return found
 
 
-async def _dry_run(episode: Episode, position: Position, reply: Reply, tally: Tally) -> Position | str:
-    """Run the calls on a branch of the state, which becomes the state if none has failed."""
-    branch = episode.environment.toolbox.branch()
+async def _judged(episode: Episode, position: Position, settings: Settings, tally: Tally) -> Position:
+    """Return the position with what a checker in a role has against the result of its last action, if anything."""
+    if position.speaker is None or settings.checker != "role" or not settings.after:
+        return position
+    last = position.turns[-1]
+    objected = sum(one.after and not one.right for one in tally.checks)
+    if not last.message.tool_calls or position.messages[-1].role != "tool" or objected >= settings.retries:
+        return position
+    found = await vetting.opinion(_place(episode, position, last.speaker), last.message.tool_calls, after=True)
+    tally.spend(found.turns)
+    _keep(tally, position, last.message.tool_calls, found, after=True)
+    if found.right:
+        return position
+    return replace(position, messages=(*position.messages, Message("user", vetting.remark(found.why))))
+
+
+def _keep(tally: Tally, position: Position, calls: Sequence[ToolCall], found: Opinion, *, after: bool = False) -> None:
+    named = tuple(replace(call, id="") for call in calls)
+    tally.checks.append(Check(len(position.messages), named, found.right, found.why, after))
+
+
+def _place(episode: Episode, position: Position, speaker: str) -> Asked:
+    constrained = episode.settings.constrained
+    tools = episode.task.tools
+    return Asked(episode.engine, episode.team, speaker, position.messages, tools, episode.seed, constrained)
+
+
+async def _dry_run(
+    episode: Episode, position: Position, reply: Reply, tally: Tally
+) -> tuple[Opinion, tuple[ToolCall, ...], Position | None]:
+    """Run the calls on a branch of the state, which becomes the state if none has failed.
+
+    Return the opinion, the calls it is of (the one that failed alone), and the position after them.
+    """
+    branch, made = episode.environment.toolbox.branch(), reply.completion.message.tool_calls
     try:
         end = await step.take(episode, position, reply, branch.call)
-        made = reply.completion.message.tool_calls
         failed = [message for message in end.messages[len(position.messages) :] if message.failed]
         if not failed:
             await asyncio.to_thread(branch.commit)
-            return end
+            return Opinion(True), made, end
     finally:
         await asyncio.to_thread(branch.close)
     tally.tool_calls += len(made)
     call = next((one for one in end.turns[-1].message.tool_calls if one.id == failed[0].tool_call_id), made[0])
-    return _critique(call, f"tried out, it answers: {failed[0].content}")
-
-
-async def _unlikely(
-    episode: Episode, position: Position, calls: Sequence[ToolCall], threshold: float, tally: Tally
-) -> str | None:
-    """Return what the role is told where the model finds it too unlikely that the calls are the right next step.
-
-    Both words are scored: the log-probability of one that is drawn under a schema is the model's own, and so tells
-    nothing of the other. Where there is no room to ask, the action is accepted.
-    """
-    role = episode.team.role(str(position.speaker))
-    proposed = "; ".join(map(_written, calls))
-    question = f"Proposed next step: {proposed}\nIs it the right next step for the request? Answer yes or no."
-    prompt = Prompt(
-        (*role.view(position.messages, episode.task.tools), Message("user", question)),
-        role.tools(episode.task.tools),
-        role.name,
-        choice="none",
-        sampling=Sampling(max_tokens=32, seed=episode.seed),
-    )
-    asked = (replace(prompt, schema=_only(word)) for word in ("yes", "no"))
-    try:
-        said = await asyncio.gather(*map(episode.engine.complete, asked))
-    except ContextFull:
-        return None
-    turns = [completion.turn for (completion,) in said]
-    for turn in turns:
-        _spend(tally, turn)
-    yes, no = (math.fsum(turn.logprobs) for turn in turns)
-    likely = 1 / (1 + math.exp(min(no - yes, 700.0)))
-    return None if likely >= threshold else _critique(calls[0], "a checker finds it is not the right next step")
-
-
-def _only(word: str) -> dict[str, Json]:
-    """Return the schema of an object that says nothing but a word."""
-    return {"type": "object", "properties": {"right": {"enum": [word]}}, "required": ["right"]}
-
-
-def _critique(call: ToolCall, why: str) -> str:
-    return f"The call {_written(call)} was not run: {why[:_SHOWN]}. Write another one, or answer."
-
-
-def _written(call: ToolCall) -> str:
-    text = f"{call.name}({json.dumps(dict(call.arguments), ensure_ascii=False, default=str)})"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _spend(tally: Tally, turn: Turn) -> None:
-    tally.model_calls += 1
-    used = turn.usage
-    tally.usages.append(Usage(used.prompt, used.cached, used.completion, used.seconds))
+    return Opinion(False, f"tried out, it answers: {failed[0].content}"), (call,), None

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import get_args
 
 from rolecraft.errors import DataError
-from rolecraft.types import EpisodeStop, Json, Message, Task, Trajectory, Trials, Usage, Verdict
+from rolecraft.types import Check, EpisodeStop, Json, Message, Task, ToolCall, Trajectory, Trials, Usage, Verdict
 from rolecraft.wire.calls import ArgumentsForm
 from rolecraft.wire.fields import read_choice, read_field, read_object
 from rolecraft.wire.legacy import modern
@@ -18,7 +18,8 @@ _RUN_KEYS = ("task_id", "opening", "stop", "seed", "final_state", "verdict", "tr
 ROW_KEYS = ("messages", "tools", "id", "reference", "lineage", "parallel_tool_calls", *_RUN_KEYS)
 _VERDICT_KEYS = ("score", "reason", "parts")
 _TRIAL_COUNTS = ("tried", "failed", "model_calls", "tool_calls")
-_TRIAL_KEYS = ("strategy", "agreement", "usage", *_TRIAL_COUNTS)
+_TRIAL_KEYS = ("strategy", "agreement", "usage", "checks", *_TRIAL_COUNTS)
+_CHECK_KEYS = ("at", "calls", "right", "why", "after")
 _USAGE_COUNTS = ("prompt", "cached", "completion")
 
 
@@ -40,7 +41,7 @@ def trajectory_to_json(trajectory: Trajectory, arguments: ArgumentsForm = "strin
         ("seed", trajectory.seed != 0, trajectory.seed),
         ("final_state", trajectory.final_state is not None, trajectory.final_state),
         ("verdict", verdict is not None, verdict and {key: getattr(verdict, key) for key in _VERDICT_KEYS}),
-        ("trials", trajectory.trials is not None, trajectory.trials and asdict(trajectory.trials)),
+        ("trials", trajectory.trials is not None, trajectory.trials and _trials_to_json(trajectory.trials)),
     )
     messages = [message_to_json(message, arguments) for message in trajectory.messages]
     return {"messages": messages} | {key: value for key, keep, value in optional if keep}
@@ -121,6 +122,29 @@ def _read_verdict(verdict: Json, where: str) -> Verdict:
     return Verdict(read_field(fields, "score", float, where), read_field(fields, "reason", str, where, ""), scores)
 
 
+def _trials_to_json(trials: Trials) -> dict[str, Json]:
+    """Return the trials; those without a checker are written without checks."""
+    told = asdict(trials)
+    checks = list(told.pop("checks"))
+    for check in checks:
+        check["calls"] = [{"name": call["name"], "arguments": dict(call["arguments"])} for call in check["calls"]]
+    return {**told, "checks": checks} if checks else told
+
+
+def _read_check(check: Json, where: str) -> Check:
+    fields = read_object(check, _CHECK_KEYS, where)
+    calls = [
+        read_object(one, ("name", "arguments"), f"{where}.calls") for one in read_field(fields, "calls", list, where)
+    ]
+    return Check(
+        read_field(fields, "at", int, where),
+        tuple(ToolCall(read_field(o, "name", str, where), read_field(o, "arguments", Mapping, where)) for o in calls),
+        read_field(fields, "right", bool, where),
+        read_field(fields, "why", str, where, ""),
+        read_field(fields, "after", bool, where, False),
+    )
+
+
 def _read_trials(trials: Json, where: str) -> Trials:
     fields = read_object(trials, _TRIAL_KEYS, where)
     usage = read_object(fields.get("usage", {}), (*_USAGE_COUNTS, "seconds"), f"{where}.usage")
@@ -129,5 +153,9 @@ def _read_trials(trials: Json, where: str) -> Trials:
         read_field(fields, "strategy", str, where),
         agreement=read_field(fields, "agreement", float, where, None),
         usage=Usage(**used, seconds=read_field(usage, "seconds", float, f"{where}.usage", 0.0)),
+        checks=tuple(
+            _read_check(one, f"{where}.checks[{i}]")
+            for i, one in enumerate(read_field(fields, "checks", list, where, []))
+        ),
         **{key: read_field(fields, key, int, where, 0) for key in _TRIAL_COUNTS},
     )
