@@ -10,7 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rolecraft.benchmarks.toolworld import frames, names, sums, topics
+from rolecraft.errors import NotFound
 from rolecraft.nano import checks, corpus, language, pretrain, problems
+from rolecraft.nano.tokenizer import VOCABULARY
 from rolecraft.nano.tokenizer import train as train_tokenizer
 
 WEIGHTS = Path(pretrain.__file__).parent / "weights"
@@ -127,6 +129,23 @@ def _interrupt_at(step):
             raise KeyboardInterrupt
 
     return interrupt
+
+
+def test_the_larger_size_has_three_million_parameters_and_the_same_tokenizer(tmp_path):
+    few = {"steps": 2, "rows": 1, "length": 64, "long_length": 128, "warmup": 1, "save_every": 2}
+    shape = pretrain.sized("larger", few)
+    pretrain.pretrain(replace(shape, tokenizer_documents=1000), tmp_path / "base", say=False)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert 2_800_000 < model.num_parameters() < 3_200_000
+    shipped = pretrain.sized("nano")
+    assert (shape.seed, shape.tokenizer_documents) == (shipped.seed, shipped.tokenizer_documents)
+    assert shape.hidden_size // shape.num_attention_heads == shipped.hidden_size // shipped.num_attention_heads
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "base")) == VOCABULARY
+
+
+def test_a_size_that_there_is_not_is_refused():
+    with pytest.raises(NotFound, match="there are nano, larger"):
+        pretrain.sized("huge")
 
 
 def test_two_processes_average_their_gradients(tmp_path):

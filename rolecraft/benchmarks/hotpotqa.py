@@ -45,14 +45,15 @@ class Settings:
     """How many questions are asked, what `search` looks through, and how many paragraphs it answers.
 
     Where paragraphs are `given`, there is no tool: so many that a search for the question itself finds are told before
-    it, the baseline of Agent Distillation that reasons over what is retrieved. `form` is said after each question.
+    it, the baseline of Agent Distillation that reasons over what is retrieved. `form` is said after each question; None
+    says nothing, for teams that answer in another way.
     """
 
     size: int = 100
     search: Paragraphs = "question"
     top_k: int = 3
     given: int = 0
-    form: str = "End with 'Answer:' and a name, a date, a number, yes or no, and nothing else."
+    form: str | None = "End with 'Answer:' and a name, a date, a number, yes or no, and nothing else."
 
     def __post_init__(self) -> None:
         """Raise SettingsError for what asks or finds nothing."""

@@ -20,6 +20,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     text = "pretrain makes a base, check measures one"
     parser.add_argument("action", type=_action, metavar="{pretrain,check}", help=text)
     _overrides.add(parser, "KEY=VALUE", "change a pretraining setting", beside="action", listing=_listing)
+    text = "the shape that pretrain makes: nano, the shipped one, or larger, of 2.9 million parameters (default: nano)"
+    parser.add_argument("--size", choices=("nano", "larger"), default="nano", help=text)
     text = "where pretrain writes (default: runs/nano)"
     parser.add_argument("--output", type=Path, default=Path("runs/nano"), metavar="DIR", help=text)
     parser.add_argument(
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.action == "pretrain":
         changes = settings.override({}, [f"pretrain.{flag}" for flag in options.set]).get("pretrain")
-        pretrain.launch(settings.from_dict(pretrain.Settings, changes), options.output, options.processes)
+        pretrain.launch(pretrain.sized(options.size, changes), options.output, options.processes)
         print(options.output)
         return 0
     loaded = model.load(options.base)

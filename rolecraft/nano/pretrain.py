@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,9 +20,11 @@ from torch.multiprocessing.spawn import spawn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rolecraft import attention, store
+from rolecraft.errors import NotFound
 from rolecraft.nano import corpus
 from rolecraft.nano.tokenizer import VOCABULARY
 from rolecraft.nano.tokenizer import train as train_tokenizer
+from rolecraft.settings import from_dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,20 @@ class Settings:
     tokenizer_documents: int = 20_000
     save_every: int = 500
     seed: int = 20
+
+
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "nano": {},
+    "larger": {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 528},
+}
+"""The shapes by name: what is shipped, and one of 2.9 million parameters with the same tokenizer and heads as wide."""
+
+
+def sized(size: str, changes: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings of a size, with changes; raises NotFound for a size that there is not, else SettingsError."""
+    if size not in SIZES:
+        raise NotFound(f"no size {size!r}; there are {', '.join(SIZES)}")
+    return from_dict(Settings, {**SIZES[size], **(changes or {})}, "pretrain")
 
 
 def pretrain(

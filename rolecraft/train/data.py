@@ -94,10 +94,12 @@ def prepare(
         tuple(itertools.chain.from_iterable(one.built.examples for one in outcomes if one.held == side))
         for side in (False, True)
     )
+    dropped = sum(one.built.dropped for one in outcomes)
+    if not rows and dropped:
+        raise DataError(f"no examples: none of {dropped} replies fits into data.max_length {data.max_length}; raise it")
     examples.audit(rows[:1], renderer, players, data.max_length)  # refuses to train nothing at all
     if data.validation and not held:
         raise DataError(f"data.validation {data.validation} of {len(trajectories)} rows holds none out; raise it")
-    dropped = sum(one.built.dropped for one in outcomes)
     told = tuple(one.told for one in outcomes if not one.held for _ in one.built.examples)
     notes = (*bad_rows.notes, *refused)
     return Data(rows, len(trajectories), dropped, notes, _fingerprint((*rows, *held)), told, held)
