@@ -22,6 +22,10 @@ _ASKED = (
     "An agent tried the task below and failed. Say in one sentence what it should do differently at tasks of this "
     "kind. Write advice that holds for other questions too: name no value of this one, and give no answer."
 )
+_AGAIN = (
+    "You tried the task below, and it failed. Say in one sentence what went wrong and what you will do differently "
+    "when you try it again: which tool, with which values."
+)
 
 
 def family_of(task: Task) -> str:
@@ -36,11 +40,23 @@ def answers_of(task: Task) -> list[str]:
 
 def ask(record: Trajectory) -> Prompt:
     """Return what a model is asked to say of a failed episode."""
-    steps = "\n".join(_steps(record)[-_STEPS:])
     why = CLASSES.get(failure(record) or "", "did not come to an answer")
-    task = f"Task: {_short(question_of(record.task))}\n{steps}\nWhat went wrong: it {why}."
+    return _prompt(_ASKED, record.task, record.messages, why)
+
+
+def ask_again(task: Task, messages: Sequence[Message], why: str) -> Prompt:
+    """Return what a model is asked to say of its own try of a task, which it is about to try again.
+
+    `messages` are those of the try, and `why` it failed by what is known without its judge.
+    """
+    return _prompt(_AGAIN, task, messages, why)
+
+
+def _prompt(asked: str, task: Task, messages: Sequence[Message], why: str) -> Prompt:
+    steps = "\n".join(_steps(messages[len(task.messages) :])[-_STEPS:])
+    text = f"Task: {_short(question_of(task))}\n{steps}\nWhat went wrong: it {why}."
     sampling = Sampling(max_tokens=80)
-    return Prompt((Message("system", _ASKED), Message("user", task)), choice="none", sampling=sampling)
+    return Prompt((Message("system", asked), Message("user", text)), choice="none", sampling=sampling)
 
 
 async def learn(
@@ -85,9 +101,9 @@ def summary(outcomes: Mapping[str, int]) -> str:
     return f"{asked} failed episodes asked about: {told}"
 
 
-def _steps(record: Trajectory) -> list[str]:
+def _steps(messages: Sequence[Message]) -> list[str]:
     lines = []
-    for message in record.messages[len(record.task.messages) :]:
+    for message in messages:
         if message.role == "tool":
             lines.append(f"Result: {_short(message.content)}")
             continue

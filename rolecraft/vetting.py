@@ -26,6 +26,7 @@ _SHOWN = 300
 _WHY = 160
 _PROPOSED = "Proposed next step: {calls}\nIs it the right next step for the request? Answer yes, or no and why."
 _DONE = "Last step: {calls}\nIs what it brought right, and of use for the request? Answer yes, or no and why."
+_ANSWER = "Proposed answer: {text}\nDoes it answer the request, by what the tools returned? Answer yes, or no and why."
 _SAID = re.compile(r"\b(yes|no)\b[\s\"',:;.}-]*(.*)", re.IGNORECASE | re.DOTALL)
 _KEY = re.compile(r"^\W*why\W*", re.IGNORECASE)
 
@@ -67,13 +68,13 @@ def objection(calls: Sequence[ToolCall], tools: Iterable[ToolSpec]) -> Opinion:
     return Opinion(True)
 
 
-async def likely(asked: Asked, calls: Sequence[ToolCall], threshold: float) -> Opinion:
-    """Return whether calls are the right next step by the probability of yes beside that of no.
+async def likely(asked: Asked, question: str, threshold: float) -> Opinion:
+    """Return the answer to a question of `asking` by the probability of yes beside that of no.
 
     Both words are scored: the log-probability of one that is drawn under a schema is the model's own, and so tells
     nothing of the other. Where there is no room to ask, they are.
     """
-    prompt = _prompt(asked, calls, after=False)
+    prompt = _prompt(asked, question)
     try:
         said = await asyncio.gather(
             *(asked.engine.complete(replace(prompt, schema=_only(word))) for word in ("yes", "no"))
@@ -83,15 +84,15 @@ async def likely(asked: Asked, calls: Sequence[ToolCall], threshold: float) -> O
     turns = tuple(completion.turn for (completion,) in said)
     yes, no = (math.fsum(turn.logprobs) for turn in turns)
     right = 1 / (1 + math.exp(min(no - yes, 700.0))) >= threshold
-    return Opinion(right, "" if right else "a checker finds it is not the right next step", turns)
+    return Opinion(right, "" if right else "a checker finds it is not right", turns)
 
 
-async def opinion(asked: Asked, calls: Sequence[ToolCall], *, after: bool = False) -> Opinion:
-    """Return what the checker says of calls that are proposed, or (`after`) of the last step, which is in `messages`.
+async def opinion(asked: Asked, question: str) -> Opinion:
+    """Return what the checker says to a question of `asking`.
 
     One that says neither yes nor no, or has no room to, objects to nothing.
     """
-    prompt = _prompt(asked, calls, after=after)
+    prompt = _prompt(asked, question)
     if asked.constrained:
         prompt = replace(prompt, schema=_FORM)
     try:
@@ -99,6 +100,13 @@ async def opinion(asked: Asked, calls: Sequence[ToolCall], *, after: bool = Fals
     except ContextFull:
         return Opinion(True)
     return replace(read(completion.message.content), turns=(completion.turn,))
+
+
+def asking(calls: Sequence[ToolCall] = (), *, after: bool = False, answer: str = "") -> str:
+    """Return what a checker is asked of calls that are proposed, of those just made (`after`), or of an answer."""
+    if not calls:
+        return _ANSWER.format(text=_cut(answer))
+    return (_DONE if after else _PROPOSED).format(calls=written(calls))
 
 
 def read(text: str) -> Opinion:
@@ -113,9 +121,10 @@ def read(text: str) -> Opinion:
 def row(check: Check, messages: Sequence[Message], *, right: bool) -> tuple[Message, ...]:
     """Return the conversation that trains the role `checker` to say of a check what it should have said.
 
-    `messages` are those of the record that it was made in.
+    `messages` are those of the record that it was made in; a check of no calls is of the answer that came next.
     """
-    question = Message("user", _question(check.calls, after=check.after))
+    said = "" if check.calls else messages[check.at].content
+    question = Message("user", asking(check.calls, after=check.after, answer=said))
     answer = Message("assistant", json.dumps({"right": "yes" if right else "no"}), speaker=CHECKER)
     context = (replace(message, weight=0.0) if message.role == "assistant" else message for message in messages)
     return (*tuple(context)[: check.at], question, answer)
@@ -137,17 +146,14 @@ def written(calls: Sequence[ToolCall]) -> str:
                      for one in calls)  # fmt: skip
 
 
-def _prompt(asked: Asked, calls: Sequence[ToolCall], *, after: bool) -> Prompt:
+def _prompt(asked: Asked, question: str) -> Prompt:
     team = asked.team
     role = team.role(CHECKER if team.checks else asked.speaker)
     view = role.view(asked.messages, asked.tools)
-    question = Message("user", _question(calls, after=after))
     sampling = Sampling(max_tokens=80, seed=asked.seed)
-    return asked.adapt(Prompt((*view, question), role.tools(asked.tools), role.name, choice="none", sampling=sampling))
-
-
-def _question(calls: Sequence[ToolCall], *, after: bool) -> str:
-    return (_DONE if after else _PROPOSED).format(calls=written(calls))
+    return asked.adapt(
+        Prompt((*view, Message("user", question)), role.tools(asked.tools), role.name, choice="none", sampling=sampling)
+    )
 
 
 def _only(word: str) -> dict[str, Json]:

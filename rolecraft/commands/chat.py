@@ -23,6 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_first_call(parser)
     _playing.add_repeats(parser)
     _playing.add_strategy(parser)
+    _playing.add_memory(parser)
     _endpoint.add_engine(parser)
     _endpoint.keep_defaults(parser)
 
@@ -44,7 +45,9 @@ def run(options: argparse.Namespace) -> None:
         while question := _ask(console):
             messages = _continued(messages, question) if messages else _asking.opening(options, question)
             record = asyncio.run(_asking.answer(options, player, window, players, box, messages, console))
-            messages = memory.without_oldest(record.messages, window.left_out)
+            # what a memory told of this question is not told beside the next one
+            messages = (*messages, *record.messages[len(record.task.messages) :])
+            messages = memory.without_oldest(messages, window.left_out)
             window.left_out = 0
 
 

@@ -61,9 +61,10 @@ async def vet(asked: Asked, calls: Sequence[ToolCall], how: Any) -> Opinion:
     found = vetting.objection(calls, asked.tools)
     if not found.right or how.checker == "rules":
         return found
-    return await (
-        vetting.likely(asked, calls, how.threshold) if how.checker == "ranking" else vetting.opinion(asked, calls)
-    )
+    question = vetting.asking(calls)
+    if how.checker == "ranking":
+        return await vetting.likely(asked, question, how.threshold)
+    return await vetting.opinion(asked, question)
 
 
 def _require_checker(how: Any) -> None:

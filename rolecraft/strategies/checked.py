@@ -58,12 +58,29 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
     """Play the episode action by action; raises NotForkable where a dry run has no copy of a tool's state."""
     if settings.checker == "dry_run":
         episode.environment.toolbox.branch().close()  # refused before anything is asked
-    tally, position = Tally(_NAME), step.begin(episode)
+    tally = Tally(_NAME)
+    end = await to_the_end(episode, step.begin(episode), settings, tally)
+    return await step.finish(episode, end, tally.trials())
+
+
+async def to_the_end(episode: Episode, position: Position, settings: Settings, tally: Tally) -> Position:
+    """Return the end of the episode from a position on, each action checked."""
     while position.speaker is not None:
         following = await _judged(episode, await _advance(episode, position, settings, tally), settings, tally)
         step.tell(episode, position, following)
         position = following
-    return await step.finish(episode, position, tally.trials())
+    return position
+
+
+async def answer(episode: Episode, end: Position, settings: Settings, tally: Tally) -> Opinion:
+    """Return what the checker says of the answer that an episode ended in; rules have nothing to say."""
+    if settings.checker not in ("ranking", "role"):
+        return Opinion(True)
+    before = replace(end, messages=end.messages[:-1])
+    said = end.messages[-1].content
+    found = await _asked(episode, before, str(end.turns[-1].speaker), settings, tally, answer=said)
+    _keep(tally, before, (), found)
+    return found
 
 
 async def _advance(episode: Episode, position: Position, settings: Settings, tally: Tally) -> Position:
@@ -104,7 +121,7 @@ async def _check(
     if found.right and settings.checker == "dry_run" and not episode.environment.calls_only:
         found, calls, after = await _dry_run(episode, position, reply, tally)
     elif found.right and settings.checker in ("ranking", "role") and not episode.environment.calls_only:
-        found = await _asked(episode, position, calls, settings, tally)
+        found = await _asked(episode, position, str(position.speaker), settings, tally, calls)
     _keep(tally, position, calls, found)
     if not found.right:
         return vetting.critique(calls, found.why)
@@ -112,13 +129,19 @@ async def _check(
 
 
 async def _asked(
-    episode: Episode, position: Position, calls: Sequence[ToolCall], settings: Settings, tally: Tally
+    episode: Episode,
+    position: Position,
+    speaker: str,
+    settings: Settings,
+    tally: Tally,
+    calls: Sequence[ToolCall] = (),
+    answer: str = "",
 ) -> Opinion:
-    asked = _place(episode, position, str(position.speaker))
+    asked, question = _place(episode, position, speaker), vetting.asking(calls, answer=answer)
     if settings.checker == "ranking":
-        found = await vetting.likely(asked, calls, settings.threshold)
+        found = await vetting.likely(asked, question, settings.threshold)
     else:
-        found = await vetting.opinion(asked, calls)
+        found = await vetting.opinion(asked, question)
     tally.spend(found.turns)
     return found
 
@@ -131,7 +154,8 @@ async def _judged(episode: Episode, position: Position, settings: Settings, tall
     objected = sum(one.after and not one.right for one in tally.checks)
     if not last.message.tool_calls or position.messages[-1].role != "tool" or objected >= settings.retries:
         return position
-    found = await vetting.opinion(_place(episode, position, last.speaker), last.message.tool_calls, after=True)
+    question = vetting.asking(last.message.tool_calls, after=True)
+    found = await vetting.opinion(_place(episode, position, last.speaker), question)
     tally.spend(found.turns)
     _keep(tally, position, last.message.tool_calls, found, after=True)
     if found.right:
