@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from rolecraft import adapters, bases, catalog, curate, parts, store, team
+from rolecraft import adapters, bases, catalog, curate, parts, renderers, store, team
 from rolecraft.apart import Shares
 from rolecraft.errors import NotFound, SettingsError
 from rolecraft.on_policy import OnPolicySettings
@@ -245,6 +245,7 @@ def check_sections(data: Mapping[str, Any], where: str) -> None:
     for role in told.roles:
         players.role(role)
     bases.find(model.base)
+    renderers.require(model.renderer)
     if rows.benchmark:
         open_benchmark(rows)
     else:

@@ -10,7 +10,7 @@ Not covered: a family's date line (it is fixed), pictures, and templates that re
 from __future__ import annotations
 
 from rolecraft.renderers._explaining import why_unparsed
-from rolecraft.renderers._finding import TEMPLATE, Found, find, prepare, recognize, release, switch
+from rolecraft.renderers._finding import TEMPLATE, Found, find, prepare, recognize, release, require, switch
 from rolecraft.renderers._format import CallSyntax, Format, Results, SystemBlock, ToolList, describe
 from rolecraft.renderers._lenient import reread, settled_length, why_unread
 from rolecraft.renderers._plain import reply_as_text, reply_from_text, result_as_text, tools_as_text
@@ -37,6 +37,7 @@ __all__ = [
     "release",
     "reply_as_text",
     "reply_from_text",
+    "require",
     "reread",
     "result_as_text",
     "settled_length",

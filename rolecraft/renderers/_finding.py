@@ -36,6 +36,12 @@ class Found:
     why: str = ""
 
 
+def require(name: str | Path | None) -> None:
+    """Raise NotFound for a format that is not there; None is a tokenizer's own."""
+    if name not in (None, TEMPLATE):
+        catalog.find("renderers", name)
+
+
 def prepare(tokenizer: Any, name: str | Path | None = None) -> None:
     """Start what `recognize` will need of processes, if anything, so that it need not wait."""
     name = name or tokenizer.init_kwargs.get("rolecraft_renderer")

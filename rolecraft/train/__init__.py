@@ -21,7 +21,7 @@ import transformers
 from peft import PeftModel
 from transformers import TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, bases, contract, examples, fit, model, store, team, workers
+from rolecraft import adapters, attention, bases, contract, examples, fit, model, renderers, store, team, workers
 from rolecraft.errors import DataError, Interrupted, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
@@ -71,6 +71,7 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
 
 
 def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
+    renderers.require(recipe.model.renderer)  # before the rows, which may take minutes to be made
     if recipe.on_policy is not None:
         return _distil(recipe, output_dir, resume)
     recipe = precision.decide(recipe, output_dir, resume)
