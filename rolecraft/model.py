@@ -22,7 +22,7 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file, logging
 
-from rolecraft import bases, catalog, contract, fit, gguf, parsing, renderers
+from rolecraft import bases, catalog, contract, fit, gguf, parsing, renderers, virtual_tokens
 from rolecraft.contract import Contract
 from rolecraft.errors import ContractError, NotFound, SettingsError
 from rolecraft.gate import Gate
@@ -51,7 +51,8 @@ class Loaded:
 
     `config` and `weights` are digests of the base, taken before an adapter was put on it; `contract` is the adapter's,
     and `gate` its rule for the tokens' role ids, None for a model that knows no roles. `chat` says which chat format
-    was found and why, '' where it was named. `switch`: the renderers that tell a base to think, and not to.
+    was found and why, '' where it was named. `switch`: the renderers that tell a base to think, and not to. `virtual`:
+    the ids of the virtual tokens that every sequence begins with.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Loaded:
     gate: Gate | None = None
     chat: str = ""
     switch: Mapping[bool, Renderer] = field(default_factory=dict)
+    virtual: tuple[int, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -133,7 +135,8 @@ def load(
     if made is not None:
         contract.check(made, make_contract(loaded), loaded.renderer)
     tuned = model if whole else _attach(model, adapter, merge)
-    return dataclasses.replace(loaded, model=tuned, gate=_gate(tuned, made))
+    virtual = virtual_tokens.ids(tuned)
+    return dataclasses.replace(loaded, model=tuned, gate=_gate(tuned, made), virtual=virtual)
 
 
 def make_empty(config: Any) -> Any:
@@ -300,6 +303,13 @@ def merges(adapter: Path) -> bool:
     """Tell whether the adapter can be folded into the base's weights: prompts cannot, nor what depends on the token."""
     if bases.is_whole(adapter):
         return True
+    return folds(adapter) and not hasattr(_peft_config(adapter), "num_virtual_tokens")
+
+
+def folds(adapter: Path) -> bool:
+    """Tell whether all of the adapter but virtual tokens can be folded into the base's weights, to be played faster."""
+    if bases.is_whole(adapter):
+        return True
     config = _peft_config(adapter)
     return not config.is_prompt_learning and not hasattr(config, "assignment")
 
@@ -336,7 +346,7 @@ def _gate(tuned: Any, made: Contract | None) -> Gate | None:
 
 def _attach(model: Any, adapter: Path, merge: bool) -> Any:
     config = _peft_config(adapter)
-    if merge and not merges(adapter):
+    if merge and not folds(adapter):
         raise SettingsError(f"the adapter in {str(adapter)!r} cannot be merged into its base; load it without merge")
     fit.require_fit(adapter, model, config)
     try:
@@ -346,6 +356,7 @@ def _attach(model: Any, adapter: Path, merge: bool) -> Any:
             wrapped = PeftModel.from_pretrained(model, str(adapter), config=config)
     except fit.UNREADABLE as error:
         raise ContractError(f"the adapter in {str(adapter)!r} does not fit the model: {_first_line(error)}") from error
+    virtual_tokens.fix(wrapped)
     return wrapped.merge_and_unload().eval() if merge else wrapped.eval()
 
 

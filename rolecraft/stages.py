@@ -14,7 +14,7 @@ from typing import Any
 
 from rolecraft import adapters, recipe, team
 from rolecraft.errors import SettingsError
-from rolecraft.recipe import Recipe, recipe_to_dict
+from rolecraft.recipe import AdapterSettings, Recipe, recipe_to_dict
 from rolecraft.settings import read_yaml
 
 SECTION = "stages"
@@ -141,13 +141,21 @@ def require_order(stages: Sequence[Stage]) -> tuple[Stage, ...]:
         if stage.start is None:
             continue
         before = by_name[stage.start].recipe
-        if adapters.find(before.adapter.name).gate(before.adapter.settings) is not None:
+        if why := _unmerged(before.adapter):
             raise SettingsError(
                 f"stage {stage.name!r} starts from {stage.start!r}, whose adapter {str(before.adapter.name)!r} cannot "
-                "be merged into its base, since what it adds depends on each token's role; give that stage another "
+                f"be merged into its base, since {why}; give that stage another "
                 f"adapter, or let this one start from {BASE}"
             )
     return tuple(stages)
+
+
+def _unmerged(told: AdapterSettings) -> str:
+    """Return why the adapter cannot be merged into its base, '' if it can."""
+    adapter = adapters.find(told.name)
+    if adapter.gate(told.settings) is not None:
+        return "what it adds depends on each token's role"
+    return "its virtual tokens stand in the prompt" if adapter.virtual_tokens(told.settings) else ""
 
 
 def _require_teacher(stage: Stage, earlier: Mapping[str, Stage]) -> None:
@@ -161,7 +169,7 @@ def _require_teacher(stage: Stage, earlier: Mapping[str, Stage]) -> None:
             f"the teacher of stage {stage.name!r} is {name!r}, which is no earlier stage; there are {known}"
         )
     before = earlier[name].recipe.adapter
-    if adapters.find(before.name).gate(before.settings) is not None:
+    if _unmerged(before):
         raise SettingsError(
             f"the teacher of stage {stage.name!r} is {name!r}, whose adapter {str(before.name)!r} cannot be merged "
             "into its base; give that stage another adapter, or name its folder in on_policy.teacher_adapter"

@@ -23,7 +23,7 @@ import jsonschema
 import pytest
 import several
 
-from rolecraft import catalog, commands, judges, store, strategies, wire
+from rolecraft import catalog, commands, judges, store, strategies, virtual_tokens, wire
 from rolecraft.commands import __main__ as command_page
 from rolecraft.errors import (
     ContractError,
@@ -445,12 +445,22 @@ def batch() -> tuple[Any, Any]:
     return ids_BT, torch.tensor([[-1] * 4 + [0] * 3 + [1] * 2 + [2] * 3] * 2)
 
 
+def begun(module: ModuleType, model: Any, ids_BT: Any, roles_BT: Any) -> tuple[Any, Any]:
+    """Return ids and roles behind the adapter's virtual tokens, if it has any."""
+    import torch
+
+    virtual = torch.tensor(virtual_tokens.ids(model), dtype=torch.long)
+    assert len(virtual) == module.virtual_tokens(module.Settings())
+    before = virtual.expand(len(ids_BT), -1)
+    return torch.cat((before, ids_BT), 1), torch.cat((torch.full_like(before, -1), roles_BT), 1)
+
+
 def logits(module: ModuleType, model: Any) -> Any:
     import torch
 
-    ids_BT, speakers_BT = batch()
+    ids_BT, roles_BT = begun(module, model, *batch())
     with torch.no_grad():
-        return model(input_ids=ids_BT, **module.inputs(speakers_BT)).logits
+        return model(input_ids=ids_BT, **module.inputs(roles_BT)).logits
 
 
 def perturb(model: Any) -> None:
@@ -494,10 +504,11 @@ def test_adapter_starts_as_the_base(name: str):
     import torch
 
     module = catalog.find("adapters", name)
-    ids_BT, _ = batch()
+    ids_BT, roles_BT = batch()
     with torch.no_grad():
         before = tiny_llama()(input_ids=ids_BT).logits
-    torch.testing.assert_close(logits(module, attached(module, tiny_llama())), before)
+        after = attached(module, tiny_llama())(input_ids=ids_BT, **module.inputs(roles_BT)).logits
+    torch.testing.assert_close(after, before)
 
 
 @peft_is_late
@@ -509,7 +520,7 @@ def test_adapter_gives_what_is_frozen_no_gradient(name: str):
     model = attached(module, tiny_llama())
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     perturb(model)
-    ids_BT, speakers_BT = batch()
+    ids_BT, speakers_BT = begun(module, model, *batch())
     loss = model(input_ids=ids_BT, **module.inputs(speakers_BT)).logits.float().logsumexp(-1).mean()
     (loss + module.penalty(model)).backward()
     assert all(parameter.grad is None for parameter in frozen)

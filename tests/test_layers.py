@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gguf",
         "bfloat16",
         "matching",
+        "virtual_tokens",
         "fit",
         "model",
         "adapters",

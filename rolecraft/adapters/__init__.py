@@ -1,8 +1,9 @@
 """What an adapter is: a part of a model that is trained, the rest frozen.
 
 To add an adapter, write `adapters/x.py` with the names of `Adapter`; a recipe then names it in `adapter.name`. An
-attached model starts as the base and gives what is frozen no gradient. It is PEFT's model, with a part put on the base
-and saved without it, or transformers' own, saved whole (see `bases.is_whole`); both by their own `save_pretrained`.
+attached model starts as the base, where it is told no virtual tokens, and gives what is frozen no gradient. It is
+PEFT's model, with a part put on the base and saved without it, or transformers' own, saved whole (see
+`bases.is_whole`); both by their own `save_pretrained`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class Adapter(Protocol):
 
     def gate(self, settings: Any) -> Gate | None:
         """Return the rule that gives each token its role id, or None for an adapter that knows no roles."""
+        ...
+
+    def virtual_tokens(self, settings: Any) -> int:
+        """Return how many virtual tokens (see the part of that name) every sequence begins with; 0 for most."""
         ...
 
     def inputs(self, role_ids_BT: torch.Tensor, times_BT: torch.Tensor | None = None) -> Mapping[str, torch.Tensor]:

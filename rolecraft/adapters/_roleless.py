@@ -14,6 +14,11 @@ def gate(settings: Any) -> None:
     return
 
 
+def virtual_tokens(settings: Any) -> int:
+    """Return 0: a sequence begins with its own first token."""
+    return 0
+
+
 def inputs(role_ids_BT: torch.Tensor, times_BT: torch.Tensor | None = None) -> Mapping[str, torch.Tensor]:
     """Return nothing: there are no roles to tell."""
     return {}

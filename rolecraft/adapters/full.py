@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rolecraft import matching
-from rolecraft.adapters._roleless import gate, inputs, loads, measure, parts, penalty
+from rolecraft.adapters._roleless import gate, inputs, loads, measure, parts, penalty, virtual_tokens
 from rolecraft.errors import SettingsError
 
-__all__ = ["Settings", "attach", "gate", "inputs", "loads", "measure", "merge", "parts", "penalty"]
+__all__ = ["Settings", "attach", "gate", "inputs", "loads", "measure", "merge", "parts", "penalty", "virtual_tokens"]
 
 
 @dataclass(frozen=True, slots=True)

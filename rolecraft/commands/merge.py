@@ -40,10 +40,14 @@ def run(options: argparse.Namespace) -> None:
     from rolecraft import model
 
     if not model.merges(options.adapter):
+        what = (
+            "a LoRA in it would go in, but the virtual tokens of P-tuning ('prompt') stand in the prompt"
+            if model.folds(options.adapter)
+            else "what it adds depends on the token (a Mixture of Roles, 'mor') or stands in the prompt"
+        )
         raise SettingsError(
-            f"{options.adapter} cannot be merged: what it adds depends on the token (a Mixture of Roles, 'mor') or "
-            "stands in the prompt, which the weights of a plain model do not hold; serve it with: "
-            f"rolecraft serve --adapter {options.adapter}"
+            f"{options.adapter} cannot be merged: {what}, which the weights of a plain model do not hold; serve it "
+            f"with: rolecraft serve --adapter {options.adapter}"
         )
     # In float32, for sums of bfloat16 numbers lose most of what an adapter adds.
     loaded = model.load(base, adapter=options.adapter, merge=True)

@@ -38,3 +38,5 @@ def run(options: argparse.Namespace) -> None:
         f"{trainable:,} trainable parameters beside the base's {base:,}, which stay as they are: "
         f"{trainable / (trainable + base):.2%} of the two together, {trainable / base:.2%} of the base"
     )
+    if virtual := counted.get("virtual_tokens"):
+        print(f"{virtual} virtual tokens stand before every prompt and take as much of the context")

@@ -58,16 +58,27 @@ def run(
 ) -> Tensor:
     """Run new tokens into the prepared `cache` (column -1: padding); return the last logits (B, keep, V)."""
     step = _step(network, roles_BQ, columns_BQ)
-    ids_N = torch.tensor(tokens_BQ, device=network.device).view(-1)
-    hidden = functional.embedding(_arranged(ids_N, step.order), network.embedding)
-    if hidden.dtype != network.cos.dtype:
-        hidden = hidden.to(network.cos.dtype)
+    hidden = _arranged(_embedded(network, tokens_BQ), step.order)
     for layer, block in enumerate(network.blocks):
         _attend(hidden, network, block, step, cache, layer)
         _transform(hidden, block, step)
     last = _kept(hidden, step, keep)
     logits = network.head.apply(_normed(last, network.norm), ())
     return logits.view(step.batch, keep, -1).float()
+
+
+def _embedded(network: Network, tokens_BQ: Sequence[Sequence[int]]) -> Tensor:
+    """Return the tokens' vectors (N, width) in the order of the rows."""
+    ids_N = torch.tensor(tokens_BQ, device=network.device).view(-1)
+    words = len(network.embedding)
+    some = network.virtual is not None and max(map(max, tokens_BQ)) >= words
+    hidden = functional.embedding(ids_N.clamp(max=words - 1) if some else ids_N, network.embedding)
+    if hidden.dtype != network.cos.dtype:
+        hidden = hidden.to(network.cos.dtype)
+    if not some or network.virtual is None:
+        return hidden
+    virtual = network.virtual.to(hidden.dtype)[(ids_N - words).clamp(min=0)]
+    return torch.where((ids_N >= words).unsqueeze(1), virtual, hidden)
 
 
 def _step(network: Network, roles_BQ: Sequence[Sequence[int]], columns_BQ: Sequence[Sequence[int]]) -> Step:

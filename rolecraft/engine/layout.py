@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rolecraft import virtual_tokens
 from rolecraft.adapters import mor
 from rolecraft.engine.packed import Logits, Matrix
 from rolecraft.engine.roles import RoleLoras, plain_loras, read_loras
@@ -109,7 +110,7 @@ class Network:
 
     `heads` ask and `cached_heads` are asked; `mixed` tells whether any layer has a Mixture of Roles, `tuned` whether
     any has a LoRA that all tokens share. `apart`: a row's attention is computed by itself, so that it is the same to
-    the bit whatever rows stand beside it.
+    the bit whatever rows stand beside it. `virtual` (N, width) are the vectors of the ids beyond the embedding's.
     """
 
     embedding: Tensor
@@ -127,6 +128,7 @@ class Network:
     mixed: bool
     tuned: bool = False
     apart: bool = False
+    virtual: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -173,10 +175,11 @@ def _plain(model: Any, family: str, with_lora: bool) -> bool:
         return False
     known = {f"{family}{part}" for part in ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm")}
     known |= {f"{family}RotaryEmbedding", "SiLUActivation", "SiLU", "Embedding", "Linear", "ModuleList", "Dropout"}
-    wrappers = [*mor.layers(model).values(), *(plain_loras(model) if with_lora else ())]
+    wrappers = [*mor.layers(model).values(), *virtual_tokens.layers(model)]
+    wrappers += plain_loras(model) if with_lora else ()
     inside = {id(module) for wrapper in wrappers for module in wrapper.modules()}
     modules = [module for module in model.modules() if id(module) not in inside]
-    modules += [wrapper.base_layer for wrapper in wrappers]
+    modules += [getattr(wrapper, "table", None) or wrapper.base_layer for wrapper in wrappers]
     gate = getattr(model, "mor_gate", None)
     if not all(type(module).__name__ in known and not _watched(module, gate) for module in modules):
         return False
@@ -243,6 +246,7 @@ def assemble(
         bias=torch.tensor([0.0, float("-inf")], dtype=cos.dtype, device=device),
         mixed=bool(mor.layers(model)),
         tuned=any(True for _ in plain_loras(model)),
+        virtual=virtual_tokens.rows(model),
     )
 
 

@@ -67,6 +67,7 @@ class ModelRunner:
         parameter = next(self.model.parameters())
         self._device = parameter.device
         self._roles = 0 if loaded.gate is None else len(loaded.gate.roles)
+        self._virtual = list(loaded.virtual)
         self._columns = torch.arange(self.context + 1, device=self._device)
         self._bias = torch.tensor([0.0, float("-inf")], dtype=parameter.dtype, device=self._device)
         self.cache = KVCache(rows, self.context, self._device)
@@ -245,6 +246,7 @@ class ModelRunner:
         """Return a few tokens of all roles, and what the model says after the last of them without cached rows."""
         words, places = self.model.get_input_embeddings().weight.shape[0], range(self._probe_length)
         ids = [(5 + 7 * place) % words for place in places]
+        ids[:1] = self._virtual[:1] or ids[:1]
         tokens = cache_keys(ids, [place % (self._roles + 1) - 1 for place in places])
         try:
             inputs = self._inputs(torch.tensor([tokens], device=self._device))

@@ -12,7 +12,7 @@ from rolecraft.engine.by_role import RoleEngines
 from rolecraft.engine.local import LocalEngine
 from rolecraft.engine.settings import Settings, check
 from rolecraft.engine.weights import Choice, choose
-from rolecraft.model import Dtype, load, load_config, merges
+from rolecraft.model import Dtype, folds, load, load_config
 
 
 def open_local(
@@ -73,7 +73,7 @@ def _open(
         )
     # What is packed is read as it is stored, so that it is never held in float32; an adapter merged into it would be
     # rounded with it.
-    merge = choice.kind is None and adapter is not None and merges(adapter)
+    merge = choice.kind is None and adapter is not None and folds(adapter)
     kind: Dtype = dtype if choice.kind is None else "stored"
     loaded = load(base, dtype=kind, adapter=adapter, renderer=renderer, think=think, device=device, merge=merge)
     return LocalEngine(loaded, settings, choice)

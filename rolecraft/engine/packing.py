@@ -14,6 +14,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from rolecraft import virtual_tokens
 from rolecraft.engine.blocks import Blocks
 from rolecraft.engine.layout import Linear, Network, assemble, base_layers, changed, joint_bias, linears
 from rolecraft.engine.packed import Kind, Logits, Matrix, fits_int4, most_rows, quantise, to_bfloat16, to_int4, to_int8
@@ -155,7 +156,7 @@ def with_adapter(network: Network, model: Any) -> Network:
                 down=replace(block.down, loras=down),
             )
         )
-    return replace(network, blocks=tuple(blocks))
+    return replace(network, blocks=tuple(blocks), virtual=virtual_tokens.rows(model))
 
 
 class PackedLinear(nn.Module):

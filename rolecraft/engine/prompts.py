@@ -29,8 +29,8 @@ def encode(loaded: Loaded, prompt: Prompt, context: int, limit: int | None) -> t
     else:
         ids = tuple(loaded.tokenizer.encode(prompt.text))
         opening = Rendered(ids, (0.0,) * len(ids), (prompt.speaker,) * len(ids), ())
-    ids = opening.ids
-    if not ids:
+    ids = (*loaded.virtual, *opening.ids)
+    if not opening.ids:
         raise EngineError("the text to go on with has no tokens; give some")
     if len(ids) >= context:
         raise ContextFull(
@@ -82,7 +82,7 @@ def check_scored(loaded: Loaded, ids: Sequence[int], start: int, roles: Sequence
         raise ContextFull(
             f"{len(ids)} tokens were to be scored and the context holds {context}; raise engine.max_context"
         )
-    words = loaded.model.get_input_embeddings().weight.shape[0]
+    words = loaded.model.get_input_embeddings().weight.shape[0] + len(loaded.virtual)
     if strays := [token for token in ids if not 0 <= token < words]:
         raise EngineError(f"token {strays[0]} is none of the model's {words}; score ids of its own tokenizer")
     if bool(roles) != (loaded.gate is not None) or (roles and len(roles) != len(ids)):
@@ -94,14 +94,15 @@ def reply_prefix(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...]) -> tuple[
     """Return the tokens of the reply that a prompt of `ids` ends in."""
     if not prompt.prefix:
         return ()
-    return ids[len(_renderer(loaded, prompt).prompt(prompt.messages, prompt.tools, prompt.speaker)) :]
+    before = len(_renderer(loaded, prompt).prompt(prompt.messages, prompt.tools, prompt.speaker))
+    return ids[len(loaded.virtual) + before :]
 
 
 def _roles(loaded: Loaded, prompt: Prompt, opening: Rendered) -> tuple[int, ...]:
     """Return the role ids of a prompt's tokens, by the rule that the adapter was trained with; -1s without roles."""
     gate, speaker = loaded.gate, prompt.speaker
     if gate is None:
-        return (NOBODY,) * len(opening.ids)
+        return (NOBODY,) * (len(loaded.virtual) + len(opening.ids))
     if speaker not in gate.roles:
         raise EngineError(f"speaker {speaker!r} has no LoRAs in this adapter; its roles are {', '.join(gate.roles)}")
     if prompt.text is not None:

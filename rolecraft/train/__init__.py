@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -42,7 +43,8 @@ from rolecraft.train.batches import Alike, Batch, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
 from rolecraft.train.display import Display
-from rolecraft.train.trainer import RoleTrainer, Rows, StopOnSignal, WholeCheckpoints, arguments_for
+from rolecraft.train.rows import Rows, virtual_of
+from rolecraft.train.trainer import RoleTrainer, StopOnSignal, WholeCheckpoints, arguments_for
 from rolecraft.train.validation import Validation, measure
 
 __all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe", "train"]
@@ -123,14 +125,16 @@ def _distil(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
 
 def count_parameters(base: str, recipe: Recipe) -> dict[str, int]:
     """Return the `trainable` parameters, those of the `base` (see `bases.find_config`), and how many of them are `own`,
-    that is, both; loads no weights.
+    that is, both; and the `virtual_tokens` before every sequence, if there are any. Loads no weights.
     """
     empty = model.make_empty(model.load_config(base))
     own = list(empty.parameters())
     total = sum(parameter.numel() for parameter in own)
     attached = adapters.find(recipe.adapter.name).attach(empty, recipe.adapter.settings)
     trained = sum(parameter.numel() for parameter in own if parameter.requires_grad)
-    return {"trainable": adapters.count_trainable(attached), "base": total, "own": trained}
+    counted = {"trainable": adapters.count_trainable(attached), "base": total, "own": trained}
+    virtual = adapters.find(recipe.adapter.name).virtual_tokens(recipe.adapter.settings)
+    return counted | ({"virtual_tokens": virtual} if virtual else {})
 
 
 def _work(settings: str, output_dir: str, resume: str, *flags: str) -> None:
@@ -208,12 +212,19 @@ def _prepare(recipe: Recipe, output_dir: Path, arguments: TrainingArguments) -> 
     gate = adapters.find(recipe.adapter.name).gate(recipe.adapter.settings)
     if gate is not None:
         gate.check(chosen)
-    length = min(recipe.data.max_length, loaded.context or recipe.data.max_length)
+    virtual = len(virtual_of(recipe, loaded))
+    length = min(recipe.data.max_length, (loaded.context or sys.maxsize) - virtual)
     fitting = replace(recipe, data=replace(recipe.data, max_length=length))
     made = data.prepare(fitting, output_dir, chosen, loaded.renderer, gate, arguments)
     if arguments.process_index == 0:
-        print(memory.tell(needs, max(len(example.ids) for example in made.examples)))
+        print(memory.tell(needs, virtual + max(len(example.ids) for example in made.examples)))
     return _Work(recipe, loaded, chosen, gate, made)
+
+
+def _rows(work: _Work, of: Sequence[examples.Example]) -> Rows:
+    loaded = work.loaded
+    pad, virtual = loaded.tokenizer.pad_token_id or 0, virtual_of(work.recipe, loaded)
+    return Rows(of, work.team.speakers, pad, loaded.context, virtual)
 
 
 def _show_first(work: _Work, output_dir: Path) -> None:
@@ -264,7 +275,8 @@ def _require_fit(checkpoint: Path, tuned: Any) -> None:
 def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signals: StopOnSignal) -> RoleTrainer:
     recipe, loaded, training = work.recipe, work.loaded, work.recipe.training
     adapter = adapters.find(recipe.adapter.name)
-    lengths = [len(example.ids) for example in work.data.examples]
+    virtual = len(virtual_of(recipe, loaded))
+    lengths = [virtual + len(example.ids) for example in work.data.examples]
     weights = [sum(example.weights[1:]) for example in work.data.examples]
     alike = Alike(work.data.told, recipe.data.group) if recipe.data.group > 1 else None
     _choose_attention(loaded.model, recipe, arguments, max(lengths))
@@ -278,7 +290,7 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
     trainer = RoleTrainer(
         tuned,
         arguments,
-        Rows(work.data.examples, work.team.speakers, loaded.tokenizer.pad_token_id or 0, loaded.context),
+        _rows(work, work.data.examples),
         Schedule(lengths, weights, _cut(recipe), training.seed, arguments.process_index, alike),
         adapter,
         work.team.speakers,
@@ -292,7 +304,7 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
 def _watch(validation: Validation, trainer: RoleTrainer, work: _Work) -> None:
     """Let the held-out rows be measured, and each role's own weights be kept at their best."""
     held, trained = work.data.held, work.recipe.training
-    rows = Rows(held, work.team.speakers, work.loaded.tokenizer.pad_token_id or 0, work.loaded.context)
+    rows = _rows(work, held)
     step = trained.per_device_train_batch_size
     order = sorted(range(len(held)), key=lambda row: len(held[row].ids))
     batches = [Batch(tuple(order[start : start + step]), 1.0) for start in range(0, len(order), step)]

@@ -81,6 +81,8 @@ vllm serve {base} --enable-lora --lora-modules agent={folder} --chat-template {f
 
 Text Generation Inference takes a template from the model's folder alone (not tested here), as does whatever knows no
 adapters: `rolecraft merge {folder} OUT` writes a whole model with the template and the weights folded in."""
+_PROMPT = """PEFT loads it once it knows the method, by the import below. Every sequence begins with the virtual tokens:
+call the model with ids `[*virtual_tokens.ids(model), *prompt]` (`from rolecraft import virtual_tokens`)."""
 _OWN_METHOD = "PEFT loads it once it knows the method, by the import below; a call takes `role_ids`, each token's role:"
 
 
@@ -147,7 +149,7 @@ def _loading(recipe: Recipe, facts: Facts) -> dict[str, str]:
     known = method in _ELSEWHERE
     return {
         "what": f"An adapter ({method}) for `{base}`",
-        "elsewhere": _ELSEWHERE.get(method, _OWN_METHOD),
+        "elsewhere": _PROMPT if method == "prompt" else _ELSEWHERE.get(method, _OWN_METHOD),
         "imports": _PEFT if known else f"import rolecraft.adapters.{method}\n{_PEFT}",
         "loader": "AutoPeftModelForCausalLM",
         "served": _SERVED.format(base=base, folder=folder) if known else "",

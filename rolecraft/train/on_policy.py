@@ -86,6 +86,11 @@ def check(recipe: Recipe) -> OnPolicySettings:
 
 def require_pair(student: Loaded, teacher: Loaded) -> None:
     """Raise DataError unless the teacher reads the student's tokens as the student does."""
+    if teacher.virtual:
+        raise DataError(
+            f"the adapter of teacher {teacher.name!r} has virtual tokens, which are not in the student's prompts; take "
+            "a teacher without"
+        )
     ours, theirs = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
     if ours != theirs:
         apart = sorted(set(ours.items()) ^ set(theirs.items()))[0]

@@ -19,7 +19,7 @@ import torch
 
 import rolecraft.train.policy_state as policy_state
 import rolecraft.train.rollouts as rollouts
-from rolecraft import agent, objectives, store
+from rolecraft import adapters, agent, objectives, store
 from rolecraft.adapters import Adapter
 from rolecraft.engine import LocalEngine
 from rolecraft.engine import Settings as EngineSettings
@@ -140,6 +140,9 @@ def check(recipe: Recipe, told: Told, section: str) -> None:
             raise SettingsError(f"training.{name} is {getattr(training, name)}; {section} takes 1")
     if training.extra:
         raise SettingsError(f"training.extra has {next(iter(training.extra))!r}; {section} takes none")
+    made = recipe.adapter
+    if adapters.find(made.name).virtual_tokens(made.settings):
+        raise SettingsError(f"adapter.name is {str(made.name)!r}, and {section} knows no virtual tokens; tune a LoRA")
     if told.validation and told.validation_seed == recipe.data.seed:
         raise SettingsError(f"{section}.validation_seed is {told.validation_seed}, data.seed; give another one")
 

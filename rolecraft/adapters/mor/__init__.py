@@ -16,6 +16,7 @@ import torch
 from peft import get_peft_model
 
 from rolecraft import matching
+from rolecraft.adapters._roleless import virtual_tokens
 from rolecraft.adapters.mor import _losses
 from rolecraft.adapters.mor._layer import MoRLinear, layers
 from rolecraft.adapters.mor._method import MoRConfig, MoRModel
@@ -40,6 +41,7 @@ __all__ = [
     "mixing",
     "parts",
     "penalty",
+    "virtual_tokens",
 ]
 
 _GROUPS = ("early", "middle", "late")
