@@ -20,7 +20,8 @@ from transformers import TrainerCallback
 
 from rolecraft import objectives, store
 from rolecraft.train.batches import Batch
-from rolecraft.train.trainer import RoleTrainer, Rows
+from rolecraft.train.rows import Rows
+from rolecraft.train.trainer import RoleTrainer
 
 FILE = "validation.jsonl"
 _STATE = "validation.json"
