@@ -300,7 +300,8 @@ def test_what_is_not_tuned_stands_beside_every_seed_of_what_is(done):
 
 
 def test_a_mode_may_play_by_a_strategy_and_what_it_tried_is_told(tmp_path):
-    modes = {"greedy": claims.SHORT, "voted": {**claims.SHORT, "strategy": "self_consistent,n=3"}}
+    voted, begun = {"strategy": "self_consistent,n=3"}, {"first_thought": True}
+    modes = {"greedy": claims.SHORT, "voted": {**claims.SHORT, **voted}, "begun": {**claims.SHORT, **begun}}
     evaluation = {**WIDE, "modes": modes, "columns": {"toolworld:test": WIDE["columns"]["toolworld:test"]}}
     told = {"arms": {"untuned": {"base": "nano"}}, "evaluation": evaluation}
     named = [{"better": "untuned/voted", "than": "untuned/greedy", "decides": "toolworld:test"}]
@@ -308,6 +309,7 @@ def test_a_mode_may_play_by_a_strategy_and_what_it_tried_is_told(tmp_path):
     spoken(reproduce, path, settings(tmp_path))
     costs = {one.mode: one.cost for one in plays.read_all(tmp_path / "results" / "wide")}
     assert "candidates" not in costs["greedy"]
+    assert costs["begun"]["model_calls"] == 2.0  # the chain of thought, and the reply that it begins
     assert (costs["voted"]["candidates"], costs["voted"]["model_calls"]) == (3.0, 3.0)
     text = (tmp_path / "claims.md").read_text()
     assert "| untuned/voted | 3.0 |" in text

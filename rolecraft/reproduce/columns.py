@@ -36,8 +36,9 @@ class Column:
 class Mode:
     """How tasks are played; the names are those of `rolecraft eval`, and so is how a `strategy` is written.
 
-    `bare` and `dtype` are of arms that are not tuned: a tuned one plays as it was trained. `columns` are those that are
-    played so (none named: all). Calls are read leniently; what a strict reading had scored is kept beside.
+    `first_thought` is the prefix of `rolecraft collect`. `bare` and `dtype` are of arms that are not tuned:
+    a tuned one plays as it was trained. `columns` are those that are played so (none named: all). Calls are read
+    leniently; what a strict reading had scored is kept beside.
     """
 
     constrain: bool = False
@@ -51,6 +52,7 @@ class Mode:
     max_turns: int = 12
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     strategy: str = "greedy"
+    first_thought: bool = False
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -174,7 +174,14 @@ def _scores(play: Play, place: Path, player: Player | None, limit: int | None = 
         opener = partial(open_player, player, play.mode)
         players, playing, model = player.team, episode_settings(play.mode), player.identity
     chosen = None if player is None or play.mode.strategy == "greedy" else strategies.parse(play.mode.strategy)
-    what = replace(_settings(play, model), limit=limit or play.column.n, shots=play.mode.shots, strategy=chosen)
+    first = True if player is not None and play.mode.first_thought else None
+    what = replace(
+        _settings(play, model),
+        limit=limit or play.column.n,
+        shots=play.mode.shots,
+        strategy=chosen,
+        first_thought=first,
+    )
     run, started = Run(place), time.monotonic()
     held = len(run.finished())
     scores = evaluate.run(what, players, opener, run, playing, console=Console(quiet=True))
