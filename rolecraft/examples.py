@@ -310,7 +310,7 @@ def _run_problem(example: Example, start: int, end: int, renderer: Renderer, tea
         return f"the reply {where} has tokens that are not labelled {speaker!r}"
     if body[-1] != renderer.end_id:
         return f"the end token of the reply {where} is not trained, so the model would not learn to stop"
-    unparsed = renderer.parse(body, speaker).unparsed
+    unparsed = renderer.parse(body, speaker).unparsed if team.role(speaker).calls_tools else None
     if unparsed is not None:
         return (
             f"a malformed or truncated call is trained {where}: {why_unparsed(unparsed, (), renderer.call_syntax)}; "

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from rolecraft import adapters, bases, catalog, curate, parts, renderers, store, team
 from rolecraft.apart import Shares
 from rolecraft.errors import NotFound, SettingsError
+from rolecraft.experience import ExperienceSettings, read_experience
 from rolecraft.on_policy import OnPolicySettings
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
@@ -181,7 +182,7 @@ class AdapterSettings:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything a training run is told; with `on_policy` its tasks are played while it learns, and not read."""
+    """Everything a training run is told; `on_policy`: its tasks are played while it learns; `experience`: before."""
 
     model: ModelSettings
     team: TeamSettings
@@ -189,6 +190,7 @@ class Recipe:
     adapter: AdapterSettings
     training: TrainingSettings
     on_policy: OnPolicySettings | None = None
+    experience: ExperienceSettings | None = None
 
 
 def find_recipe(name: str) -> Path:
@@ -303,7 +305,7 @@ def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """
     model, told, rows, training = _plain_sections(data, where)
     on_policy = _on_policy(data)
-    return Recipe(model=model, team=told, data=rows, adapter=_adapter(data), training=training, on_policy=on_policy)
+    return Recipe(model, told, rows, _adapter(data), training, on_policy, read_experience(data, where))
 
 
 def _on_policy(data: Mapping[str, Any]) -> OnPolicySettings | None:
@@ -359,9 +361,10 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as the YAML sections that `read_recipe` reads back."""
     sections = {name: to_dict(getattr(recipe, name)) for name in ("model", "team", "data", "training")}
     adapter = {"name": str(recipe.adapter.name), **to_dict(recipe.adapter.settings)}
-    order = [section.name for section in fields(Recipe) if section.name != "on_policy"]
+    ways = ("on_policy", "experience")
+    order = [section.name for section in fields(Recipe) if section.name not in ways]
     told = {name: {**sections, "adapter": adapter}[name] for name in order}
-    return told if recipe.on_policy is None else {**told, "on_policy": to_dict(recipe.on_policy)}
+    return told | {name: to_dict(getattr(recipe, name)) for name in ways if getattr(recipe, name) is not None}
 
 
 def own_files(recipe: Recipe) -> list[str]:

@@ -135,6 +135,7 @@ def require_order(stages: Sequence[Stage]) -> tuple[Stage, ...]:
     by_name = {stage.name: stage for stage in stages}
     for place, stage in enumerate(stages):
         _require_teacher(stage, {one.name: one for one in stages[:place]})
+        _require_player(stage, [one.name for one in stages[:place]])
         told, made = stage.recipe.team, stage.recipe.adapter
         if gate := adapters.find(made.name).gate(made.settings):
             gate.check(team.find(told.preset, instructions=told.instructions))
@@ -156,6 +157,16 @@ def _unmerged(told: AdapterSettings) -> str:
     if adapter.gate(told.settings) is not None:
         return "what it adds depends on each token's role"
     return "its virtual tokens stand in the prompt" if adapter.virtual_tokens(told.settings) else ""
+
+
+def _require_player(stage: Stage, earlier: Sequence[str]) -> None:
+    """Raise SettingsError for a round that is played by what is no earlier stage."""
+    told = stage.recipe.experience
+    if told is not None and told.stage not in earlier:
+        known = ", ".join(earlier) or "none"
+        raise SettingsError(
+            f"the experience of stage {stage.name!r} is of {told.stage!r}, which is no earlier stage; there are {known}"
+        )
 
 
 def _require_teacher(stage: Stage, earlier: Mapping[str, Stage]) -> None:

@@ -135,7 +135,7 @@ class Verdict:
 class Check:
     """What a checker made of some calls: whether they are `right`, and `why` not; `after` they were run, or before.
 
-    It saw the record's first `at` messages.
+    It saw the record's first `at` messages. Without calls it is of an `answer`.
     """
 
     at: int
@@ -143,6 +143,7 @@ class Check:
     right: bool
     why: str = ""
     after: bool = False
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

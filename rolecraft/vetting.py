@@ -99,7 +99,8 @@ async def opinion(asked: Asked, question: str) -> Opinion:
         (completion,) = await asked.engine.complete(prompt)
     except ContextFull:
         return Opinion(True)
-    return replace(read(completion.message.content), turns=(completion.turn,))
+    said = completion.message
+    return replace(read(said.content or said.unparsed or ""), turns=(completion.turn,))
 
 
 def asking(calls: Sequence[ToolCall] = (), *, after: bool = False, answer: str = "") -> str:
@@ -121,10 +122,9 @@ def read(text: str) -> Opinion:
 def row(check: Check, messages: Sequence[Message], *, right: bool) -> tuple[Message, ...]:
     """Return the conversation that trains the role `checker` to say of a check what it should have said.
 
-    `messages` are those of the record that it was made in; a check of no calls is of the answer that came next.
+    `messages` are those of the record that it was made in.
     """
-    said = "" if check.calls else messages[check.at].content
-    question = Message("user", asking(check.calls, after=check.after, answer=said))
+    question = Message("user", asking(check.calls, after=check.after, answer=check.answer))
     answer = Message("assistant", json.dumps({"right": "yes" if right else "no"}), speaker=CHECKER)
     context = (replace(message, weight=0.0) if message.role == "assistant" else message for message in messages)
     return (*tuple(context)[: check.at], question, answer)
@@ -133,6 +133,11 @@ def row(check: Check, messages: Sequence[Message], *, right: bool) -> tuple[Mess
 def critique(calls: Sequence[ToolCall], why: str) -> str:
     """Return what a role is told of calls that were not run."""
     return f"The call {written(calls[:1])} was not run: {why[:_SHOWN]}. Write another one, or answer."
+
+
+def rejection(why: str) -> str:
+    """Return what a role is told of an answer that was not given."""
+    return f"That answer was not given: {why[:_SHOWN]}. Call a tool, or give another answer."
 
 
 def remark(why: str) -> str:

@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model",
         "adapters",
         "on_policy",
+        "experience",
         "recipe",
         "stages",
         "attention",

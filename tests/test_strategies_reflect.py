@@ -62,8 +62,9 @@ def test_a_try_without_a_failure_is_the_only_one_whatever_the_judge_would_say():
 
 
 def test_the_checker_has_its_say_on_the_answer():
-    script = [[says("5")], [says("no: two was asked for")], [says("I look again.")], [says("2")], [says("yes")]]
-    record, _, _ = play("reflect", script, Counter(), players="cmat", checker="role")
+    wrong = [[says("5")], [says("no: two was asked for")]]
+    script = [*wrong, *wrong, [says("I look again.")], [says("2")], [says("yes")]]
+    record, _, _ = play("reflect", script, Counter(), players="cmat", checker="role", retries=1)
     assert record.messages[-1].content == "2"
     assert "two was asked for" in record.messages[1].content
     assert [(one.calls, one.right) for one in record.trials.checks] == [((), True)]

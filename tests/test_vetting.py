@@ -49,14 +49,20 @@ def test_a_role_vets_an_action_and_judges_its_result():
         ("assistant", RIGHT),
         ("checker", says("yes")),
         ("checker", says("no: it is odd")),
+        ("assistant", says("3")),
+        ("checker", says("no: it is 2")),
         ("assistant", says("2")),
+        ("checker", says("yes")),
     )
     record, engine, _ = play("checked", script, tool, players="cmat", checker="role")
     assert tool.log == [2]
     told = [message.content for message in record.messages if message.role == "user"][1:]
-    assert ["two was asked for" in told[0], "it is odd" in told[1]] == [True, True]
-    assert [(one.right, one.after) for one in record.trials.checks] == [(False, False), (True, False), (False, True)]
-    assert record.trials.model_calls == 4
+    assert ["two was asked for" in told[0], "it is odd" in told[1], "it is 2" in told[2]] == [True, True, True]
+    checks = [(one.answer, one.right, one.after) for one in record.trials.checks]
+    assert checks[:3] == [("", False, False), ("", True, False), ("", False, True)]
+    assert checks[3:] == [("3", False, False), ("2", True, False)]
+    assert record.trials.model_calls == 7
+    assert record.messages[-1].content == "2"
     assert all(message.speaker != "checker" for message in record.messages)
     assert engine.asked[1].messages[-1].content.startswith("Proposed next step: add(")
 
@@ -96,7 +102,8 @@ def test_checks_are_written_and_read_without_loss():
 
 
 def test_a_checker_is_trained_on_what_it_was_asked():
-    script = cmat(("assistant", RIGHT), ("checker", says("yes")), ("checker", says("yes")), ("assistant", says("2")))
+    yes = ("checker", says("yes"))
+    script = cmat(("assistant", RIGHT), yes, yes, ("assistant", says("2")), yes)
     record, engine, _ = play("checked", script, Counter(), players="cmat", checker="role")
     asked = [prompt.messages for prompt in engine.asked if prompt.speaker == "checker"]
     for check, seen in zip(record.trials.checks, asked, strict=True):

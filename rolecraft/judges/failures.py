@@ -13,7 +13,7 @@ from rolecraft import toolschema
 from rolecraft.judges import replies
 from rolecraft.judges._equality import difference
 from rolecraft.judges.answers import holds
-from rolecraft.types import Json, Message, ToolCall, Trajectory, Verdict
+from rolecraft.types import Json, Message, Task, ToolCall, Trajectory, Verdict
 
 CLASSES: Mapping[str, str] = {
     "needless call": "called a tool although none fits",
@@ -87,6 +87,16 @@ def classify(trajectory: Trajectory) -> str:
 def calls_made(trajectory: Trajectory) -> tuple[ToolCall, ...]:
     """Return the calls of the episode; those in the task's opening messages are not its own."""
     return tuple(call for _, message in replies(trajectory) for call in message.tool_calls)
+
+
+def wanted(task: Task, call: ToolCall) -> bool | None:
+    """Return whether a call equals one of the task's reference; None where that lists no calls."""
+    asked = Trajectory(task.id, task, task.messages)
+    calls = _wanted(asked)
+    if calls is None:
+        return None
+    made = _Attempt(_completed(call, _defaults(asked)), 0)
+    return any(_equals(made, one) for one in calls)
 
 
 @dataclass(frozen=True, slots=True)

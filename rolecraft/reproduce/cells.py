@@ -314,6 +314,7 @@ def _unusual(recipe: Recipe, told: Mapping[str, Mapping[str, Json]]) -> dict[str
     plain = {section: to_dict(type(getattr(recipe, section))()) for section in _SECTIONS}
     plain["adapter"] = to_dict(type(recipe.adapter.settings)())
     plain["on_policy"] = {} if recipe.on_policy is None else to_dict(type(recipe.on_policy)(teacher=""))
+    plain["experience"] = {} if recipe.experience is None else to_dict(type(recipe.experience)(stage=""))
     return {
         section: {key: value for key, value in values.items() if value != plain[section].get(key, ...)}
         for section, values in told.items()

@@ -31,7 +31,7 @@ from rolecraft.settings import to_dict
 from rolecraft.stages import Stage
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import checkpoints, precision, references, stages
+from rolecraft.train import checkpoints, precision, references, rounds, stages
 from rolecraft.types import Sampling, Task
 
 _SLOTS = 32
@@ -190,6 +190,9 @@ def _stage(told: Stage, place: Path, done: Mapping[str, _Stage]) -> _Stage:
     if told.start is not None:
         recipe = stages.on(recipe, _merged(done[told.start], recipe))
     recipe = stages.taught(recipe, lambda name: _merged(done[name], told.recipe))
+    if recipe.experience is not None:
+        before = done[recipe.experience.stage]
+        recipe = rounds.prepare(recipe, place / told.name, before.adapter, before.recipe.model.base, before.folder)
     return _Stage(recipe, place / told.name, recipe.training.max_steps)
 
 

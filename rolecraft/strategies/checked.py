@@ -3,10 +3,10 @@
 `rules` asks whether the calls fit their schemas; `dry_run`, besides, runs them on a branch of the state, which becomes
 the state only if none fails; `ranking`, besides the rules, asks a model whether the action is the right next step, by
 the probability of yes beside no (as ToolPRM does with a checker of its own; an endpoint cannot be held to these words);
-`role`, besides the rules, asks it in words, and once more after the action what its result is worth. Who is asked is
-the team's role `checker`, else the role that acts (`vetting`). A retry is drawn at a temperature, for a greedy one is
-the same action again. After so many retries the last action counts as it is. A vetoed action is not in the record, its
-critique is: it is what the role was told. Neither the judge nor the reference has a say.
+`role`, besides the rules, asks it in words, and also what a result is worth and whether an answer is one. Who is asked
+is the team's role `checker`, else the role that acts (`vetting`). A retry is drawn at a temperature, for a greedy one
+is the same action again. After so many retries the last action counts as it is. A vetoed action is not in the record,
+its critique is: it is what the role was told. Neither the judge nor the reference has a say.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _APART = 1 << 20  # between the seeds of retries; the turns of an episode count 
 class Settings:
     """Who checks, how often an action may be sent back, and how the next one is then drawn.
 
-    `threshold` is the probability of yes from which on `ranking` accepts. With `after` the checker `role` judges each
-    result too, and objects to at most `retries` of an episode.
+    `threshold` is the probability of yes from which on `ranking` accepts. With `after` the checker `role` judges
+    answers and results too, of which it objects to at most `retries` of an episode.
     """
 
     checker: vetting.Kind = "dry_run"
@@ -76,10 +76,13 @@ async def answer(episode: Episode, end: Position, settings: Settings, tally: Tal
     """Return what the checker says of the answer that an episode ended in; rules have nothing to say."""
     if settings.checker not in ("ranking", "role"):
         return Opinion(True)
-    before = replace(end, messages=end.messages[:-1])
     said = end.messages[-1].content
+    known = tally.checks[-1] if tally.checks else None
+    if known is not None and (known.at, known.calls, known.answer) == (len(end.messages) - 1, (), said):
+        return Opinion(known.right, known.why)
+    before = replace(end, messages=end.messages[:-1])
     found = await _asked(episode, before, str(end.turns[-1].speaker), settings, tally, answer=said)
-    _keep(tally, before, (), found)
+    _keep(tally, before, (), found, answer=said)
     return found
 
 
@@ -116,7 +119,12 @@ async def _check(
     """Return the position after an action that is accepted, or what the role is told of one that is not."""
     toolbox, calls = episode.environment.toolbox, reply.completion.message.tool_calls
     if last or not calls:
-        return await step.take(episode, position, reply, toolbox.call)
+        end = await step.take(episode, position, reply, toolbox.call)
+        asks = not last and settings.checker == "role" and settings.after and end.stop == "answered"
+        if not asks or episode.environment.calls_only:
+            return end
+        found = await answer(episode, end, settings, tally)
+        return end if found.right else vetting.rejection(found.why)
     found, after = vetting.objection(calls, toolbox.specs), None
     if found.right and settings.checker == "dry_run" and not episode.environment.calls_only:
         found, calls, after = await _dry_run(episode, position, reply, tally)
@@ -163,9 +171,17 @@ async def _judged(episode: Episode, position: Position, settings: Settings, tall
     return replace(position, messages=(*position.messages, Message("user", vetting.remark(found.why))))
 
 
-def _keep(tally: Tally, position: Position, calls: Sequence[ToolCall], found: Opinion, *, after: bool = False) -> None:
+def _keep(
+    tally: Tally,
+    position: Position,
+    calls: Sequence[ToolCall],
+    found: Opinion,
+    *,
+    after: bool = False,
+    answer: str = "",
+) -> None:
     named = tuple(replace(call, id="") for call in calls)
-    tally.checks.append(Check(len(position.messages), named, found.right, found.why, after))
+    tally.checks.append(Check(len(position.messages), named, found.right, found.why, after, answer))
 
 
 def _place(episode: Episode, position: Position, speaker: str) -> Asked:

@@ -74,6 +74,8 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
 
 def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     renderers.require(recipe.model.renderer)  # before the rows, which may take minutes to be made
+    if recipe.experience is not None:
+        raise SettingsError("experience is of an earlier stage; write the recipe's rounds as stages")
     if recipe.on_policy is not None:
         return _distil(recipe, output_dir, resume)
     recipe = precision.decide(recipe, output_dir, resume)

@@ -24,7 +24,7 @@ from rolecraft.errors import SettingsError
 from rolecraft.recipe import ModelSettings, Recipe, load_recipe, recipe_to_dict
 from rolecraft.stages import Stage, to_dict
 from rolecraft.store import Run
-from rolecraft.train import MAY_CHANGE, precision, train
+from rolecraft.train import MAY_CHANGE, precision, rounds, train
 
 FILE = "stage.json"
 MERGED = "merged"
@@ -125,6 +125,9 @@ def _run(stage: Stage, run_dir: Path, left: Mapping[str, str], title: str) -> st
     _write(folder, _Record(inputs))
     recipe = on(stage.recipe, _start(stage, run_dir))
     recipe = taught(recipe, lambda name: _merged(name, stage.recipe.model, run_dir))
+    if recipe.experience is not None:
+        player = run_dir / recipe.experience.stage
+        recipe = rounds.prepare(recipe, folder, player, _base_of(player), player)
     begun = (folder / "settings.yaml").exists()
     if begun:  # the base's place may have changed, nothing else has
         recipe = precision.decide(recipe, folder, resume=True)
@@ -145,9 +148,14 @@ def _start(stage: Stage, run_dir: Path) -> str:
 def _merged(name: str, settings: ModelSettings, run_dir: Path) -> str:
     """Return the base with what a finished stage left merged in, made if it is not there yet."""
     before = run_dir / name
+    return merge(before, replace(settings, base=_base_of(before)), before / MERGED)
+
+
+def _base_of(before: Path) -> str:
+    """Return the base of what a finished stage left."""
     told = contract.read(before)
     assert told is not None, before  # a finished stage has its papers
-    return merge(before, replace(settings, base=contract.base_of(told, before)), before / MERGED)
+    return contract.base_of(told, before)
 
 
 def _require_new(stages: Sequence[Stage], output_dir: Path, resume: bool) -> None:
@@ -171,6 +179,8 @@ def _inputs(stage: Stage, left: Mapping[str, str]) -> dict[str, Any]:
     base = settings["model"].pop("base")
     start = bases.digest(base) if stage.start is None else left[stage.start]
     inputs = {"settings": settings, "start": start, "data": _digests(stage.recipe), **_teacher(stage.recipe, left)}
+    if stage.recipe.experience is not None:
+        inputs["player"] = left[stage.recipe.experience.stage]
     told: dict[str, Any] = json.loads(json.dumps(inputs))
     return told
 

@@ -19,7 +19,7 @@ ROW_KEYS = ("messages", "tools", "id", "reference", "lineage", "parallel_tool_ca
 _VERDICT_KEYS = ("score", "reason", "parts")
 _TRIAL_COUNTS = ("tried", "failed", "model_calls", "tool_calls")
 _TRIAL_KEYS = ("strategy", "agreement", "usage", "checks", *_TRIAL_COUNTS)
-_CHECK_KEYS = ("at", "calls", "right", "why", "after")
+_CHECK_KEYS = ("at", "calls", "right", "why", "after", "answer")
 _USAGE_COUNTS = ("prompt", "cached", "completion")
 
 
@@ -142,6 +142,7 @@ def _read_check(check: Json, where: str) -> Check:
         read_field(fields, "right", bool, where),
         read_field(fields, "why", str, where, ""),
         read_field(fields, "after", bool, where, False),
+        read_field(fields, "answer", str, where, ""),
     )
 
 

@@ -1,0 +1,103 @@
+"""A round learns from what proved right, has its checker learn from what the outcome says, and is played once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rolecraft.errors import SettingsError
+from rolecraft.judges.failures import wanted
+from rolecraft.recipe import read_recipe
+from rolecraft.stages import Stage, require_order
+from rolecraft.train import rounds
+from rolecraft.types import Check, Message, Task, ToolCall, ToolSpec, Trajectory, Trials, Verdict
+
+GOOD, BAD = ToolCall("find", {"key": "Ro"}, "1"), ToolCall("find", {"key": "Po"}, "2")
+ASKED = Message("user", "debt of Ro?")
+
+
+def episode(call, score, *, checks=(), listed=True, name="t"):
+    reference = {"calls": [{"name": "find", "arguments": {"key": "Ro"}}]} if listed else {}
+    task = Task(name, (ASKED,), (ToolSpec("find", "find a key"),), reference)
+    act = Message("assistant", tool_calls=(call,), speaker="assistant")
+    messages = (
+        ASKED,
+        act,
+        Message("tool", "12", tool_call_id=call.id),
+        Message("assistant", "12", speaker="assistant"),
+    )
+    trials = Trials("checked", checks=tuple(checks))
+    return Trajectory(name, task, messages, stop="answered", verdict=Verdict(score), trials=trials)
+
+
+def weights(row):
+    return [message.weight for message in row.messages if message.role == "assistant"]
+
+
+def test_a_call_is_wanted_if_the_reference_makes_it():
+    listed, unlisted = episode(GOOD, 1).task, episode(GOOD, 1, listed=False).task
+    assert (wanted(listed, GOOD), wanted(listed, BAD), wanted(unlisted, GOOD)) == (True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("call", "score", "kept"), [(GOOD, 1.0, [1.0, 1.0]), (GOOD, 0.0, [1.0, 0.0]), (BAD, 1.0, [0.0, 1.0])]
+)
+def test_what_proved_right_is_trained_and_the_rest_is_context(call, score, kept):
+    (row,), report = rounds.learn([episode(call, score)])
+    assert weights(row) == kept
+    assert (report.score, report.confirmed) == (score, sum(kept))
+
+
+def test_an_episode_with_nothing_right_is_no_row():
+    assert rounds.learn([episode(BAD, 0.0)])[0] == []
+
+
+def test_the_checker_is_measured_and_trained_by_the_outcome():
+    checks = [
+        Check(1, (GOOD,), right=True),  # let pass what was right
+        Check(1, (BAD,), right=False),  # sent back what was wrong
+        Check(1, (GOOD,), right=False),  # sent back what was right
+        Check(1, (BAD,), right=True),  # let pass what was wrong
+    ]
+    rows, report = rounds.learn([episode(GOOD, 1.0, checks=checks)])
+    assert (report.checks, report.objections, report.precision, report.recall) == (4, 2, 0.5, 0.5)
+    said = [row.messages[-1].content for row in rows if row.messages[-1].speaker == "checker"]
+    assert sorted(said) == ['{"right": "no"}'] * 2 + ['{"right": "yes"}'] * 2
+    assert report.opinions == 4
+
+
+def test_no_more_opinions_of_right_actions_are_learned_than_of_wrong_ones():
+    checks = [Check(1, (GOOD,), right=True)] * 9 + [Check(1, (BAD,), right=True)] * 2
+    rows, report = rounds.learn([episode(GOOD, 1.0, checks=checks)])
+    said = [row.messages[-1].content for row in rows if row.messages[-1].speaker == "checker"]
+    assert (said.count('{"right": "yes"}'), said.count('{"right": "no"}'), report.opinions) == (2, 2, 4)
+
+
+def test_where_nothing_is_known_of_an_action_its_check_is_left_out():
+    unknown = [Check(1, (GOOD,), right=False), Check(3, (), right=False, answer="11")]
+    known = [Check(1, (GOOD,), right=True), Check(3, (), right=True, answer="12")]
+    found = episode(GOOD, 0.0, checks=[*unknown, *known], listed=False)
+    assert list(rounds.labels(found)) == [(check, False) for check in known]
+
+
+def test_rows_are_read_back_as_they_were_written():
+    from rolecraft import wire
+
+    rows, _ = rounds.learn([episode(GOOD, 0.0, checks=[Check(1, (BAD,), right=True)])])
+    for row in rows:
+        assert weights(wire.trajectory_from_json(wire.trajectory_to_json(row))) == weights(row)
+
+
+def told(**experience):
+    return read_recipe({"data": {"benchmark": "toolworld"}, "experience": experience})
+
+
+def test_a_round_is_of_an_earlier_stage_and_of_a_benchmark():
+    with pytest.raises(SettingsError, match="no earlier stage"):
+        require_order([Stage("one", told(stage="two"))])
+    with pytest.raises(SettingsError, match=r"data\.benchmark"):
+        read_recipe({"data": {"path": "x.jsonl"}, "experience": {"stage": "one"}})
+    with pytest.raises(SettingsError, match="checker"):
+        told(stage="one", strategy="greedy")
+    assert require_order([Stage("one", replace(told(stage="x"), experience=None)), Stage("two", told(stage="one"))])
