@@ -8,7 +8,7 @@ from string import Formatter
 import pytest
 
 from rolecraft.benchmarks import toolworld
-from rolecraft.benchmarks.toolworld import Settings, asking, english, facts, frames, sums, topics
+from rolecraft.benchmarks.toolworld import Settings, asking, english, facts, frames, requests, sums, topics
 from rolecraft.benchmarks.toolworld.asking import Frames
 
 CALC = [sums.SYMBOLIC, *(shape.frames for shape in sums.SHAPES)]
@@ -21,6 +21,7 @@ BY_FAMILY = {
     "recover": [frames.LOOKUP],
     "irrelevant": [frames.LOOKUP, frames.OFF_TOPIC],
     "search": [facts.PLUS, facts.MINUS, facts.TIMES, facts.BOTH],
+    "db": [requests.FIND, requests.SET, requests.ADD, requests.BOTH, requests.COPY],
 }
 EVERY = [*{id(f): f for found in BY_FAMILY.values() for f in found}.values(), asking.OPENERS, asking.CLOSERS]
 TRAINING = [text for found in EVERY for text in found.training]

@@ -1,11 +1,11 @@
 """toolworld: small random worlds whose tools really run, and questions that only their tools can answer.
 
-Seven families, one file each in families/: calc, records, hub, hop, parallel, recover, irrelevant; an eighth, search,
-is played where it is named. Four splits: `train`; `test` has unseen entities; `tools` has unseen functions, topics,
-relations, parameters and entities; `phrasing` has unseen sentences and entities. Of search alone there are two more,
-`hops` with longer chains than in training and `numbers` with larger numbers. Names are parted by a hash, words and
-sentences by lists, so any seed gives any number of tasks. Answers are random numbers and names: nobody can guess them,
-and a wrong entity or function gives a wrong one.
+Seven families, one file each in families/: calc, records, hub, hop, parallel, recover, irrelevant; two more, search
+and db, are played where they are named. Four splits: `train`; `test` has unseen entities; `tools` has unseen functions,
+topics, relations, parameters, tables and entities; `phrasing` has unseen sentences and entities. Of search alone there
+are two more, `hops` with longer chains than in training and `numbers` with larger numbers. Names are parted by a hash,
+words and sentences by lists, so any seed gives any number of tasks. Answers are random numbers and names: nobody can
+guess them, and a wrong entity or function gives a wrong one.
 
 Not covered: calls with several or typed parameters, long observations, and conversations of several requests.
 """

@@ -41,7 +41,7 @@ class Draft:
     `labels` pairs each answer with what it belongs to. `forbidden` are other candidates: an answer that lists them is
     no answer. `last_number` asks that the answer's last number, those of the question aside, is the right one.
     `refusal` asks that the answer says that no tool fits, and that no call was made. `system` is told before the
-    question.
+    question. `state` is the state that tools are to be left in, by their names.
     """
 
     question: str
@@ -56,6 +56,7 @@ class Draft:
     last_number: bool = False
     refusal: bool = False
     system: str = ""
+    state: Mapping[str, Json] | None = None
 
 
 HAVE_RESULT = "I have the result."
@@ -89,6 +90,8 @@ def to_task(draft: Draft, family: str, task_id: str) -> Task:
         reference["calls"] = [
             {**_call_to_json(call), "group": group} for group, step in enumerate(draft.steps) for call in step.calls
         ]
+    if draft.state is not None:
+        reference["state"] = dict(draft.state)
     specs = tuple(tool.spec for tool in draft.tools)
     told = (Message("system", draft.system),) if draft.system else ()
     return Task(task_id, (*told, Message("user", draft.question)), specs, reference)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from rolecraft import catalog
 from rolecraft.types import Json, Message, ToolCall, Trajectory, Verdict
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -40,6 +41,8 @@ def judge(trajectory: Trajectory) -> Verdict:
         "answer": _wrong_answer(answer, trajectory),
         "calls": _wrong_calls(episode, trajectory.task.reference),
     }
+    if "state" in trajectory.task.reference:
+        problems["state"] = catalog.find("judges", "state").judge(trajectory).reason
     reasons = [reason for reason in problems.values() if reason]
     parts = {name: 0.0 if reason else 1.0 for name, reason in problems.items()}
     return Verdict(0.0 if reasons else 1.0, "; ".join(reasons), parts)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 from rolecraft.benchmarks.toolworld.vocabulary import Vocabulary, descriptions, function_names
-from rolecraft.benchmarks.toolworld.world import Calculator, Code, Lookup, Passages, Table, ToolData
+from rolecraft.benchmarks.toolworld.world import Calculator, Code, Database, Lookup, Passages, Table, ToolData
 
 _CODE = ("runs Python code", "Python code", "executes Python code", "Python, for sums")
 _SQL = ("SQL over", "SQL on", "runs SQL on", "query of")
@@ -46,6 +47,11 @@ def table(random: Random, columns: Sequence[str], kind: str, keys: Sequence[str]
     numbers = iter(random.sample(_NUMBERS, len(columns) * len(keys)))
     rows: list[tuple[str | int, ...]] = [(key, *(next(numbers) for _ in columns)) for key in keys]
     return Table(random.choice(_SQL), kind, ("name", *columns), tuple(rows))
+
+
+def database(random: Random, tables: Sequence[Table]) -> Database:
+    """Return the SQL tool that may write, over `tables`."""
+    return Database(random.choice(_SQL[:3]), tuple(replace(table, description="") for table in tables))
 
 
 def passages(random: Random, texts: Sequence[str]) -> Passages:

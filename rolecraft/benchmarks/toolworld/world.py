@@ -86,6 +86,46 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Database:
+    """A SQL tool that may write, over several tables."""
+
+    description: str
+    tables: Sequence[Table]
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model is told of it, every table's columns included."""
+        schemas = (f"{table.name}({', '.join(table.columns)})" for table in self.tables)
+        return _spec("sql", f"{self.description} {' '.join(schemas)}", "query")
+
+    @property
+    def script(self) -> str:
+        """The SQL that builds the tables."""
+        return "\n".join(table.script for table in self.tables)
+
+    @property
+    def state_query(self) -> str:
+        """The SQL for all rows of all tables, each behind its table's name, and what tables there are behind ''."""
+        width = max(len(table.columns) for table in self.tables)
+        parts = [
+            f"SELECT {_text(table.name)}, "
+            + ", ".join([*map(_quoted, table.columns), *["NULL"] * (width - len(table.columns))])
+            + f" FROM {_quoted(table.name)}"
+            for table in self.tables
+        ]
+        made = ", ".join(["name", "type", *["NULL"] * (width - 2)])
+        return " UNION ALL ".join([*parts, f"SELECT '', {made} FROM sqlite_master"]) + " ORDER BY 1, 2, 3"
+
+    def state(self) -> list[Json]:
+        """Return what `state_query` answers of these tables."""
+        width = max(len(table.columns) for table in self.tables)
+        rows: list[list[Json]] = [["", table.name, "table", *[None] * (width - 2)] for table in self.tables]
+        for table in self.tables:
+            rows += [[table.name, *row, *[None] * (width - len(row))] for row in table.rows]
+        return sorted(rows, key=lambda row: (row[0], row[1], str(row[2])))
+
+
+@dataclass(frozen=True, slots=True)
 class Passages:
     """The search tool over sentences: the best `top_k` of them for a query."""
 
@@ -111,7 +151,7 @@ class Calculator:
         return _spec("calculator", self.description, "expression")
 
 
-ToolData = Lookup | Code | Table | Passages | Calculator
+ToolData = Lookup | Code | Table | Passages | Calculator | Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +160,17 @@ class _Told:
 
     spec: ToolSpec
     tool: ToolLike
+    keeps: bool = False
 
     def call(self, arguments: Mapping[str, Json]) -> str:
         return self.tool.call(arguments)
 
     def fork(self) -> _Told:
-        return _Told(self.spec, self.tool.fork())
+        return _Told(self.spec, self.tool.fork(), self.keeps)
 
     def state(self) -> Json:
-        return None  # tables are only read, and what code leaves behind is no matter of the judge
+        # A lone table is only read, and what code leaves behind is no matter of the judge.
+        return self.tool.state() if self.keeps else None
 
     def close(self) -> None:
         self.tool.close()
@@ -163,6 +205,12 @@ def _checked(data: ToolData) -> ToolData:
         if not all(isinstance(cell, str | int) for cell in cells):
             raise ValueError("a table's cells are names and whole numbers")
         return Table(data.description, data.name, tuple(data.columns), rows)
+    if isinstance(data, Database):
+        raw: Sequence[Any] = data.tables  # as JSON has them
+        found = [_checked(Table(**table)) for table in raw]
+        if not found:
+            raise ValueError("a database has a table at least")
+        return Database(data.description, tuple(table for table in found if isinstance(table, Table)))
     if isinstance(data, Passages):
         if not data.texts or not all(isinstance(text, str) and text.strip() for text in data.texts):
             raise ValueError("passages are texts, at least one")
@@ -179,11 +227,14 @@ def open_tool(data: ToolData) -> ToolLike:
             (tool,) = find("python")
         case Table():
             (tool,) = find("sql", {"script": data.script})
+        case Database():
+            told = {"script": data.script, "read_only": False, "state_query": data.state_query}
+            (tool,) = find("sql", told)
         case Passages():
             (tool,) = find("search", {"passages": [{"text": text} for text in data.texts], "top_k": data.top_k})
         case Calculator():
             (tool,) = find("calculator")
-    return _Told(data.spec, tool)
+    return _Told(data.spec, tool, isinstance(data, Database))
 
 
 def _spec(name: str, description: str, parameter: str) -> ToolSpec:
