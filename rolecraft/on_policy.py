@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rolecraft.errors import SettingsError
+from rolecraft.settings import from_dict
 
 _STAGES = "stages."
 
@@ -85,3 +86,8 @@ class OnPolicySettings:
         if self.depth_start is None:
             return self.max_turns
         return min(self.depth_start + (step - 1) // self.depth_every, self.max_turns)
+
+
+def read_on_policy(sections: Mapping[str, Any]) -> OnPolicySettings | None:
+    """Return the section of a recipe's sections, None where there is none."""
+    return from_dict(OnPolicySettings, sections["on_policy"], "on_policy") if sections.get("on_policy") else None

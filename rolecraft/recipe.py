@@ -18,7 +18,8 @@ from rolecraft import adapters, bases, catalog, curate, parts, renderers, store,
 from rolecraft.apart import Shares
 from rolecraft.errors import NotFound, SettingsError
 from rolecraft.experience import ExperienceSettings, read_experience
-from rolecraft.on_policy import OnPolicySettings
+from rolecraft.on_policy import OnPolicySettings, read_on_policy
+from rolecraft.reinforcement import ReinforcementSettings, read_reinforcement
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
 
@@ -182,7 +183,7 @@ class AdapterSettings:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything a training run is told; `on_policy`: its tasks are played while it learns; `experience`: before."""
+    """Everything a training run is told; with one of the last three, tasks are played while it learns, or before."""
 
     model: ModelSettings
     team: TeamSettings
@@ -191,6 +192,7 @@ class Recipe:
     training: TrainingSettings
     on_policy: OnPolicySettings | None = None
     experience: ExperienceSettings | None = None
+    reinforcement: ReinforcementSettings | None = None
 
 
 def find_recipe(name: str) -> Path:
@@ -252,7 +254,8 @@ def check_sections(data: Mapping[str, Any], where: str) -> None:
         open_benchmark(rows)
     else:
         read_rows(rows)
-    told_on_policy = _on_policy(data)
+    read_reinforcement(data)
+    told_on_policy = read_on_policy(data)
     for role in told_on_policy.weights if told_on_policy else ():
         players.role(role)
     if told_on_policy and told_on_policy.stage is None:
@@ -304,12 +307,8 @@ def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     Raises SettingsError for an unknown section or key, with the nearest name, and NotFound for an unknown adapter.
     """
     model, told, rows, training = _plain_sections(data, where)
-    on_policy = _on_policy(data)
-    return Recipe(model, told, rows, _adapter(data), training, on_policy, read_experience(data, where))
-
-
-def _on_policy(data: Mapping[str, Any]) -> OnPolicySettings | None:
-    return from_dict(OnPolicySettings, data["on_policy"], "on_policy") if data.get("on_policy") else None
+    ways = read_on_policy(data), read_experience(data, where), read_reinforcement(data)
+    return Recipe(model, told, rows, _adapter(data), training, *ways)
 
 
 def _plain_sections(
@@ -361,10 +360,10 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as the YAML sections that `read_recipe` reads back."""
     sections = {name: to_dict(getattr(recipe, name)) for name in ("model", "team", "data", "training")}
     adapter = {"name": str(recipe.adapter.name), **to_dict(recipe.adapter.settings)}
-    ways = ("on_policy", "experience")
-    order = [section.name for section in fields(Recipe) if section.name not in ways]
+    played = {name: getattr(recipe, name) for name in ("on_policy", "experience", "reinforcement")}
+    order = [section.name for section in fields(Recipe) if section.name not in played]
     told = {name: {**sections, "adapter": adapter}[name] for name in order}
-    return told | {name: to_dict(getattr(recipe, name)) for name in ways if getattr(recipe, name) is not None}
+    return told | {name: to_dict(section) for name, section in played.items() if section is not None}
 
 
 def own_files(recipe: Recipe) -> list[str]:

@@ -193,7 +193,10 @@ def to_dict(stages: Sequence[Stage], played: Sequence[str] = ()) -> dict[str, An
     `played` are the stages that `cast` reads back.
     """
     told = {stage.name: {"start": stage.start or BASE, **recipe_to_dict(stage.recipe)} for stage in stages}
-    return {**recipe_to_dict(stages[-1].recipe), SECTION: told, **({CAST: list(played)} if played else {})}
+    common = recipe_to_dict(stages[-1].recipe)
+    for section in ("on_policy", "reinforcement"):  # one stage's way of learning is not every stage's
+        common.pop(section, None)
+    return {**common, SECTION: told, **({CAST: list(played)} if played else {})}
 
 
 def _sections(path: Path, flags: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], str | None]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rolecraft import catalog
 from rolecraft.benchmarks.toolworld import script
@@ -180,15 +182,30 @@ def earned(say: Said, settings: layered.Settings) -> float:
     return statistics.mean(scores)
 
 
+def shipped() -> dict[str, layered.Settings]:
+    """Return the reward of every recipe that learns from one, by the recipe's name."""
+    found = {}
+    for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")):
+        told = yaml.safe_load(path.read_text())
+        for sections in (told, *told.get("stages", {}).values()):
+            if "reinforcement" in sections:
+                found[path.stem] = layered.Settings(**sections["reinforcement"].get("reward", {}))
+    return found
+
+
+def test_recipes_with_rewards_are_found():
+    assert {"grpo", "gspo", "ppo", "gigpo", "rejection"} <= set(shipped())
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        layered.Settings(),
+        *{tuple(sorted(asdict(one).items())): one for one in shipped().values()}.values(),
         layered.Settings(binary=True),
         layered.Settings(format=1.0, calls=1.0, task=1.0, efficiency=1.0),
         layered.Settings(format=0.2, calls=2.0, task=1.0, efficiency=0.0),
     ],
-    ids=["default", "binary", "even", "calls"],
+    ids=str,
 )
 def test_no_cheat_earns_what_an_honest_but_imperfect_policy_does(settings):
     fair = earned(honest, settings)

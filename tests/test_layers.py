@@ -56,6 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "adapters",
         "on_policy",
         "experience",
+        "reinforcement",
         "recipe",
         "stages",
         "attention",

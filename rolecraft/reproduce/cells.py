@@ -209,6 +209,10 @@ def _recipe(sections: Sections) -> Recipe:
         raise SettingsError(
             "on_policy.validation is set; a claim's arms are played as their last step left them: set it to 0"
         )
+    if recipe.reinforcement is not None and recipe.reinforcement.validation:
+        raise SettingsError(
+            "reinforcement.validation is set; a claim's arms are played as their last step left them: set it to 0"
+        )
     return recipe
 
 
@@ -313,6 +317,7 @@ def _start(cell: Cell, place: int) -> dict[str, Json]:
 def _unusual(recipe: Recipe, told: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
     plain = {section: to_dict(type(getattr(recipe, section))()) for section in _SECTIONS}
     plain["adapter"] = to_dict(type(recipe.adapter.settings)())
+    plain["reinforcement"] = {} if recipe.reinforcement is None else to_dict(type(recipe.reinforcement)())
     plain["on_policy"] = {} if recipe.on_policy is None else to_dict(type(recipe.on_policy)(teacher=""))
     plain["experience"] = {} if recipe.experience is None else to_dict(type(recipe.experience)(stage=""))
     return {

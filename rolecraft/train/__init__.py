@@ -38,7 +38,7 @@ from rolecraft.recipe import (
 )
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import card, data, distilling, memory, on_policy, precision
+from rolecraft.train import card, data, distilling, memory, precision, reinforce
 from rolecraft.train.batches import Alike, Batch, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
@@ -76,8 +76,8 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     renderers.require(recipe.model.renderer)  # before the rows, which may take minutes to be made
     if recipe.experience is not None:
         raise SettingsError("experience is of an earlier stage; write the recipe's rounds as stages")
-    if recipe.on_policy is not None:
-        return _distil(recipe, output_dir, resume)
+    if recipe.on_policy is not None or recipe.reinforcement is not None:
+        return _learn_from_play(recipe, output_dir, resume)
     recipe = precision.decide(recipe, output_dir, resume)
     if recipe.training.processes > 1 and not workers.is_worker():
         _resumable(recipe, output_dir, resume)
@@ -106,22 +106,23 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     return output_dir
 
 
-def _distil(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
-    """Distil on-policy: the tasks are played, and there are no examples to prepare."""
+def _learn_from_play(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
+    """Distil on-policy, or reinforce: the tasks are played, and there are no examples to prepare."""
     if workers.is_worker():
-        raise SettingsError("on-policy distillation is not for torchrun: it is one process; run it without")
-    on_policy.check(recipe)
+        raise SettingsError("what learns from play is not for torchrun: it is one process; run it without")
+    way = reinforce if recipe.on_policy is None else distilling
+    way.check(recipe)
     recipe = precision.decide(recipe, output_dir, resume)
     checkpoint = _resumable(recipe, output_dir, resume)
     Run(output_dir).write_settings(recipe_to_dict(recipe))
     _say_where(checkpoint, remove_broken(output_dir), resume)
-    student, teacher, players = distilling.load(recipe)
-    work = _Work(recipe, student, players, student.gate, Data((), 0, 0, (), ""))
+    policy, players, learn = way.prepare(recipe)
+    work = _Work(recipe, policy, players, policy.gate, Data((), 0, 0, (), ""))
     if checkpoint:
-        _require_fit(checkpoint.folder, student.model)
+        _require_fit(checkpoint.folder, policy.model)
     started = (checkpoint.folder, checkpoint.facts) if checkpoint else None
-    pair = on_policy.Work(recipe, student, teacher, players, output_dir, partial(_accompany, work, output_dir, None))
-    _move_up(distilling.distil(pair, started), output_dir)
+    finished = learn(output_dir, partial(_accompany, work, output_dir, None), started)
+    _move_up(finished, output_dir)
     return output_dir
 
 

@@ -173,6 +173,11 @@ def _data(recipe: Recipe) -> str:
             f"What the {recipe.on_policy.player} played of the benchmark `{data.benchmark}`, split `{data.split}`, "
             f"seed {data.seed}, scored token by token by the teacher `{recipe.on_policy.teacher}`"
         )
+    if recipe.reinforcement is not None:
+        return (
+            f"What the policy played of the benchmark `{data.benchmark}`, split `{data.split}`, seed {data.seed}, "
+            f"rewarded in layers ({recipe.reinforcement.objective})"
+        )
     if data.benchmark:
         return f"Reference solutions of the benchmark `{data.benchmark}`, split `{data.split}`, seed {data.seed}"
     if data.sources:

@@ -35,7 +35,9 @@ def world(data: DataSettings, size: int, seed: int | None = None) -> World:
     Raises SettingsError where there is none, or it has no tasks to train on.
     """
     if not data.benchmark:
-        raise SettingsError("on_policy plays tasks; set data.benchmark to a benchmark with a training split")
+        raise SettingsError(
+            "this recipe plays tasks while it learns; set data.benchmark to a benchmark with a training split"
+        )
     known = {one.name for one in fields(catalog.find("benchmarks", data.benchmark).Settings)}
     benchmark, settings = open_benchmark(replace(data, size=size if "size" in known else None))
     found = tuple(benchmark.tasks(settings, data.split, data.seed if seed is None else seed))[:size]
@@ -48,14 +50,20 @@ def collect(
     told: World, asked: Sequence[Task], engine: Engine, team: Team, playing: agent.Settings, seed: int
 ) -> list[Trajectory]:
     """Play the tasks at once and return their episodes in the order of the tasks, whichever ended first."""
+    found = played([partial(told.open, task) for task in asked], engine, team, playing, seed)
+    return [found[task.id] for task in asked]
+
+
+def played(
+    openers: Sequence[agent.Opener], engine: Engine, team: Team, playing: agent.Settings, seed: int
+) -> dict[str, Trajectory]:
+    """Play all at once and return the episodes by their tasks' ids."""
 
     async def gather() -> dict[str, Trajectory]:
-        openers = [partial(told.open, task) for task in asked]
-        played = agent.play(openers, team, engine, playing, concurrency=len(openers), seed=seed, explain=why_unparsed)
-        return {episode.id: episode async for episode in played}
+        found = agent.play(openers, team, engine, playing, concurrency=len(openers), seed=seed, explain=why_unparsed)
+        return {episode.id: episode async for episode in found}
 
-    found = asyncio.run(gather())
-    return [found[task.id] for task in asked]
+    return asyncio.run(gather())
 
 
 def measure(episodes: Sequence[Trajectory]) -> dict[str, float]:

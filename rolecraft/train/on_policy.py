@@ -60,6 +60,11 @@ class Work:
         return self.told.rollouts
 
     @property
+    def in_all(self) -> int:
+        """How many different tasks the steps take together, where the recipe does not say."""
+        return self.recipe.training.max_steps * self.told.rollouts
+
+    @property
     def at_once(self) -> int:
         """How many episodes are played at once."""
         return self.told.rollouts
@@ -173,7 +178,7 @@ def learn(
         raise RolecraftError(
             f"the loss is {loss} at step {progress.step + 1}; lower training.learning_rate, or set on_policy.gate"
         )
-    policy_loop.move(work, progress, tally)
+    policy_loop.move(work.recipe, progress, tally)
     progress.scheduler.step()
     return loss
 

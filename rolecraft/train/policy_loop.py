@@ -120,6 +120,11 @@ class Work(Protocol):
         ...
 
     @property
+    def in_all(self) -> int:
+        """How many different tasks the steps take together, where the recipe does not say."""
+        ...
+
+    @property
     def at_once(self) -> int:
         """How many episodes are played at once."""
         ...
@@ -195,7 +200,7 @@ def run(
 
 def tasks(work: Work) -> World:
     """Return the tasks to play; raises SettingsError if a step would play one twice."""
-    found = world(work.recipe.data, work.recipe.data.size or work.recipe.training.max_steps * work.per_step)
+    found = world(work.recipe.data, work.recipe.data.size or work.in_all)
     if len(found.tasks) < work.per_step:
         raise SettingsError(
             f"a step plays {work.per_step} different tasks and there are {len(found.tasks)}; raise data.size, or let "
@@ -255,9 +260,9 @@ def logits(
     return objectives.pick_logits(outputs.logits, keep_BT), targets_N
 
 
-def move(work: Work, progress: Progress, tally: Tally) -> None:
+def move(recipe: Recipe, progress: Progress, tally: Tally) -> None:
     """Let the optimizer take its step along the gradient that was gathered, and forget the gradient."""
-    most = work.recipe.training.max_grad_norm
+    most = recipe.training.max_grad_norm
     tally.add("grad_norm", policy_state.gradient_norm(list(progress.trained.values()), most))
     progress.optimizer.step()
     progress.optimizer.zero_grad(set_to_none=True)
