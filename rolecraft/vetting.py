@@ -125,7 +125,8 @@ def row(check: Check, messages: Sequence[Message], *, right: bool) -> tuple[Mess
     `messages` are those of the record that it was made in.
     """
     question = Message("user", asking(check.calls, after=check.after, answer=check.answer))
-    answer = Message("assistant", json.dumps({"right": "yes" if right else "no"}), speaker=CHECKER)
+    verdict = json.dumps({"right": "yes" if right else "no"}, separators=(",", ":"))  # as the engine holds it to be
+    answer = Message("assistant", verdict, speaker=CHECKER)
     context = (replace(message, weight=0.0) if message.role == "assistant" else message for message in messages)
     return (*tuple(context)[: check.at], question, answer)
 

@@ -63,7 +63,7 @@ def test_the_checker_is_measured_and_trained_by_the_outcome():
     rows, report = rounds.learn([episode(GOOD, 1.0, checks=checks)])
     assert (report.checks, report.objections, report.precision, report.recall) == (4, 2, 0.5, 0.5)
     said = [row.messages[-1].content for row in rows if row.messages[-1].speaker == "checker"]
-    assert sorted(said) == ['{"right": "no"}'] * 2 + ['{"right": "yes"}'] * 2
+    assert sorted(said) == ['{"right":"no"}'] * 2 + ['{"right":"yes"}'] * 2
     assert report.opinions == 4
 
 
@@ -71,7 +71,7 @@ def test_no_more_opinions_of_right_actions_are_learned_than_of_wrong_ones():
     checks = [Check(1, (GOOD,), right=True)] * 9 + [Check(1, (BAD,), right=True)] * 2
     rows, report = rounds.learn([episode(GOOD, 1.0, checks=checks)])
     said = [row.messages[-1].content for row in rows if row.messages[-1].speaker == "checker"]
-    assert (said.count('{"right": "yes"}'), said.count('{"right": "no"}'), report.opinions) == (2, 2, 4)
+    assert (said.count('{"right":"yes"}'), said.count('{"right":"no"}'), report.opinions) == (2, 2, 4)
 
 
 def test_where_nothing_is_known_of_an_action_its_check_is_left_out():
