@@ -8,7 +8,8 @@ caches.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,17 @@ def register_shared() -> str:
     """Do the same for `attend_shared`; a model's call then takes `trees` beside ids and their positions."""
     AttentionInterface.register(SHARED, attend_shared)
     return SHARED
+
+
+@contextmanager
+def sharing(model: Any) -> Iterator[None]:
+    """Within, a model attends by `attend_shared`; what else the model does finds it as it was."""
+    before = model.config.get_text_config()._attn_implementation
+    model.set_attn_implementation(register_shared())
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def serves(model: Any) -> bool:

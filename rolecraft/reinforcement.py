@@ -66,7 +66,8 @@ class ReinforcementSettings:
     `reward` weighs the layers (`judges.layered`); with `normalise: layers` each is normalised by itself. Advantages are
     compared `per` trajectory, per role of it, or per turn: a role's n-th reply. `scale` is what they are divided by. A
     group whose rewards are all equal is given up to `resample` times for another task's. The rows of a step are gone
-    through `updates` times, in `minibatches` moves of the optimizer each.
+    through `updates` times, in `minibatches` moves of the optimizer each. `share_prompts`: what several rows begin with
+    is computed once, where the base attends to all before (else each row is computed by itself).
 
     Every `validate_every` steps `validation` tasks of the training split at `validation_seed` are played greedily, and
     the best of these checkpoints by the task's own score is what is left; 0: the last is.
@@ -90,6 +91,7 @@ class ReinforcementSettings:
     kl: float = 0.0
     updates: int = 1
     minibatches: int = 1
+    share_prompts: bool = True
     step_weight: float = 1.0
     step_gamma: float = 0.95
     keep: float = 1.0

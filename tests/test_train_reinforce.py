@@ -99,6 +99,8 @@ def test_each_step_tells_its_reward_by_layer_its_ratios_and_its_drift(finished):
     names = {"reward", "reward/format", "reward/task", "entropy", "kl", "ratio", "clipped", "flat", "play/calls"}
     for entry in told:
         assert names <= set(entry)
+        assert entry["shared"] > 0.4  # tries at a task begin alike
+        assert entry["saved"] > 100
         assert entry["drift"] < 1e-4  # the trainer's log-probabilities are the engine's
         assert entry["ratio_apart"] > 0  # the second minibatch's rollouts are of an older policy
 

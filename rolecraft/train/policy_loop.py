@@ -19,7 +19,7 @@ import torch
 
 import rolecraft.train.policy_state as policy_state
 import rolecraft.train.rollouts as rollouts
-from rolecraft import adapters, agent, objectives, store
+from rolecraft import adapters, agent, attention, objectives, store
 from rolecraft.adapters import Adapter
 from rolecraft.engine import LocalEngine
 from rolecraft.engine import Settings as EngineSettings
@@ -247,15 +247,16 @@ def chosen_speakers(row: Row) -> Iterator[str | None]:
 def logits(
     loaded: Loaded, batch: rollouts.Batch, some: Sequence[Row], adapter: Adapter | None, recipe: Recipe
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a model's logits where a chosen token is predicted (N, V), and these tokens (N,)."""
+    """Return a model's logits where a chosen token is predicted (N, V), and these tokens (N,), as a batch has them."""
     keep_BT, targets_N, _ = objectives.next_token_targets(batch.ids, batch.weights)
-    roles_BT = rollouts.roles_of(some, loaded.gate, batch.ids.device)
-    call = {}
+    roles_BT = rollouts.roles_of(some, loaded.gate, batch.ids.device, batch.layout)
+    call = batch.call
     if roles_BT is not None:
-        call = {"role_ids": roles_BT} if adapter is None else dict(adapter.inputs(roles_BT))
+        call |= {"role_ids": roles_BT} if adapter is None else dict(adapter.inputs(roles_BT, batch.times))
     kind = batch.ids.device.type
     lower = torch.autocast(kind, torch.bfloat16) if recipe.training.bf16 and adapter is not None else nullcontext()
-    with lower, objectives.only_logits_at(loaded.model.get_output_embeddings(), keep_BT):
+    attends = nullcontext() if batch.layout is None else attention.sharing(loaded.model)
+    with lower, attends, objectives.only_logits_at(loaded.model.get_output_embeddings(), keep_BT):
         outputs = loaded.model(input_ids=batch.ids, use_cache=False, **call)
     return objectives.pick_logits(outputs.logits, keep_BT), targets_N
 

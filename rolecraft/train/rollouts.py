@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from rolecraft.errors import DataError
 from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
 from rolecraft.team import Team
+from rolecraft.train.sharing import Layout, alike, lay_out, rounded, shared_length
 from rolecraft.types import Trajectory, Turn
 
 
@@ -42,11 +45,34 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows as padded tensors (B, T); `extra` are values of each token by name, cut like the targets by `of_targets`."""
+    """Rows as padded tensors (B, T); `extra` are values of each token by name, cut like the targets by `of_targets`.
+
+    With a `layout` they are one row (1, T) whose groups have their prefixes once; `places` (N,) say where the trained
+    tokens stand in it, in the order of the rows.
+    """
 
     ids: torch.Tensor
     weights: torch.Tensor
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    layout: Layout | None = None
+    places: torch.Tensor | None = None
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """What a model's call takes beside the ids."""
+        if self.layout is None:
+            return {}
+        width = self.ids.shape[1]
+        return {"position_ids": self.layout.positions(width).to(self.ids.device), "trees": self.layout.padded(width)}
+
+    @property
+    def times(self) -> torch.Tensor | None:
+        """How many rows each token stands for; None where it is one."""
+        return None if self.layout is None else self.layout.times(self.ids.shape[1]).to(self.ids.device)
+
+    def in_order(self, values_N: torch.Tensor) -> torch.Tensor:
+        """Return values of the trained tokens in the order of the rows."""
+        return values_N if self.places is None else values_N[self.places]
 
     def of_targets(self, name: str) -> torch.Tensor:
         """Return an extra's values (N,) at the tokens that are trained, in reading order."""
@@ -139,10 +165,36 @@ def batch(
     )
 
 
-def roles_of(chosen: Sequence[Row], gate: Gate | None, device: torch.device | str = "cpu") -> torch.Tensor | None:
-    """Return the rows' role ids (B, T), -1 on padding; None without a gate."""
+def laid_out(chosen: Sequence[Row], pad_id: int, gate: Gate | None, device: torch.device | str = "cpu") -> Batch | None:
+    """Return rows as one, what groups of them begin with computed once; None where no two begin alike."""
+    ids, weights = [torch.tensor(row.ids) for row in chosen], [torch.tensor(row.chosen).float() for row in chosen]
+    told = [
+        (one,) if gate is None else (one, torch.tensor(row.roles(gate))) for one, row in zip(ids, chosen, strict=True)
+    ]
+    groups = alike(told, weights)
+    shared = [shared_length([told[row] for row in group], [weights[row] for row in group]) for group in groups]
+    if not any(prefix and len(group) > 1 for prefix, group in zip(shared, groups, strict=True)):
+        return None
+    layout = lay_out(groups, [len(one) for one in ids], shared)
+    width = rounded(layout.length)
+    counts = [int(one.sum()) for one in weights]
+    parts = torch.split(torch.arange(sum(counts)), [counts[row] for group in groups for row in group])
+    by_row = dict(zip((row for group in groups for row in group), parts, strict=True))
+    return Batch(
+        layout.place(ids, width, pad_id).to(device),
+        layout.place(weights, width, 0.0).to(device),
+        layout=layout,
+        places=torch.cat([by_row[row] for row in range(len(chosen))]).to(device),
+    )
+
+
+def roles_of(
+    chosen: Sequence[Row], gate: Gate | None, device: torch.device | str = "cpu", layout: Layout | None = None
+) -> torch.Tensor | None:
+    """Return the rows' role ids (B, T), -1 on padding, or as they are laid out; None without a gate."""
     if gate is None:
         return None
-    width = max(len(row.ids) for row in chosen)
-    told = [row.roles(gate) for row in chosen]
-    return torch.tensor([[*one, *[-1] * (width - len(one))] for one in told], device=device)
+    told = [torch.tensor(row.roles(gate)) for row in chosen]
+    if layout is not None:
+        return layout.place(told, rounded(layout.length), -1).to(device)
+    return pad_sequence(told, batch_first=True, padding_value=-1).to(device)

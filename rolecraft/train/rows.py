@@ -15,9 +15,7 @@ from rolecraft.examples import Example
 from rolecraft.model import Loaded
 from rolecraft.recipe import Recipe
 from rolecraft.train.batches import Batch
-from rolecraft.train.sharing import lay_out, shared_length
-
-_ROUND = 8
+from rolecraft.train.sharing import lay_out, rounded, shared_length
 
 
 def virtual_of(recipe: Recipe, loaded: Loaded) -> tuple[int, ...]:
@@ -64,7 +62,7 @@ class Rows:
         if batch.groups:
             return self._shared(batch)
         lengths = [len(self._ids[row]) for row in batch.rows]
-        width = max(max(lengths), min(self._context, _rounded(max(lengths))))
+        width = max(max(lengths), min(self._context, rounded(max(lengths))))
         tensors = {
             "ids_BT": self._padded(self._ids, batch, width, self._pad_id),
             "weights_BT": self._padded(self._weights, batch, width, 0.0) * batch.scale,
@@ -79,7 +77,7 @@ class Rows:
     def _shared(self, batch: Batch) -> dict[str, Any]:
         lengths = [len(ids) for ids in self._ids]
         layout = lay_out(batch.groups, lengths, [self.common(group) for group in batch.groups])
-        width = _rounded(layout.length)
+        width = rounded(layout.length)
         weights_1T = layout.place(self._weights, width, 0.0) * batch.scale
         positions_1T = layout.positions(width)
         weights_1T[positions_1T == 0] = 0.0  # in a row by itself, too, the first token is never trained
@@ -109,8 +107,3 @@ class Rows:
 def _begun(nothing: Sequence[float], weights: Sequence[float]) -> Sequence[float]:
     """Return the weights after those of virtual tokens; the first token of all is not trained, with them or without."""
     return (*nothing, 0.0, *weights[1:]) if nothing else weights
-
-
-def _rounded(width: int) -> int:
-    # oneDNN compiles and keeps a kernel for every shape it meets: round, or a run takes gigabytes.
-    return -(-width // _ROUND) * _ROUND

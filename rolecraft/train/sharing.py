@@ -15,6 +15,8 @@ import torch
 
 from rolecraft.attention import Tree
 
+_ROUND = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -58,6 +60,12 @@ class Layout:
         return sum(piece.end - piece.start for piece in self.pieces)
 
 
+def rounded(width: int) -> int:
+    """Return the width that so many tokens are filled up to."""
+    # oneDNN compiles and keeps a kernel for every shape it meets: round, or a run takes gigabytes.
+    return -(-width // _ROUND) * _ROUND
+
+
 def lay_out(groups: Sequence[Sequence[int]], lengths: Sequence[int], shared: Sequence[int]) -> Layout:
     """Return the layout of groups of rows, of which each shares its first `shared` tokens."""
     pieces, trees = [], []
@@ -70,6 +78,29 @@ def lay_out(groups: Sequence[Sequence[int]], lengths: Sequence[int], shared: Seq
         pieces += [Piece(row, prefix, lengths[row]) for row in group]
         trees.append(Tree(prefix, tuple(lengths[row] - prefix for row in group)))
     return Layout(tuple(pieces), tuple(trees))
+
+
+def alike(rows: Sequence[Sequence[torch.Tensor]], weights: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
+    """Return all rows in groups that share their beginnings, so cut that the fewest tokens are computed.
+
+    Among sorted rows the best groups are neighbours, and what a group shares is what its least alike neighbours do.
+    """
+    order = sorted(range(len(rows)), key=lambda row: [one.tolist() for one in rows[row]])
+    pairs = [shared_length([rows[a], rows[b]], [weights[a], weights[b]]) for a, b in itertools.pairwise(order)]
+    saved, cuts = [0], [0]
+    for end in range(1, len(order) + 1):
+        best, cut, shared = saved[end - 1], end - 1, len(rows[order[0]][0]) + sum(pairs)
+        for start in range(end - 2, -1, -1):
+            shared = min(shared, pairs[start])
+            if saved[start] + (end - 1 - start) * shared > best:
+                best, cut = saved[start] + (end - 1 - start) * shared, start
+        saved.append(best)
+        cuts.append(cut)
+    found, end = [], len(order)
+    while end:
+        found.append(tuple(order[cuts[end] : end]))
+        end = cuts[end]
+    return found[::-1]
 
 
 def shared_length(rows: Sequence[Sequence[torch.Tensor]], weights: Sequence[torch.Tensor]) -> int:

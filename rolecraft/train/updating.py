@@ -16,13 +16,14 @@ from itertools import groupby, pairwise
 from typing import TypeVar
 
 import torch
+from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
 import rolecraft.train.credit as credit
 import rolecraft.train.policy_loop as policy_loop
 import rolecraft.train.rollouts as rollouts
 import rolecraft.train.value_head as value_head
-from rolecraft import adapters, advantages, objectives, policy_losses
+from rolecraft import adapters, advantages, attention, objectives, policy_losses
 from rolecraft.errors import RolecraftError
 from rolecraft.model import Loaded
 from rolecraft.recipe import Recipe
@@ -53,6 +54,14 @@ class Policy:
         """Whether the trainer computes otherwise than the engine."""
         return bool(self.recipe.training.bf16)
 
+    @property
+    def shares(self) -> bool:
+        """Whether rows that begin alike are computed from one beginning."""
+        model = self.loaded.model
+        return self.told.share_prompts and attention.shares(
+            model.get_base_model() if isinstance(model, PeftModel) else model
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -81,13 +90,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a forward pass says of the chosen tokens of some episodes, (B, T), 0 where `mask` is not."""
+    """What a forward pass says of the chosen tokens of some episodes, (B, T), 0 where `mask` is not.
+
+    `saved` tokens of their rows were not computed, for another row begins with them as well.
+    """
 
     new: torch.Tensor
     mask: torch.Tensor
     entropy: torch.Tensor
     values: torch.Tensor | None
     plain: torch.Tensor
+    saved: int = 0
 
 
 def learn(
@@ -107,6 +120,7 @@ def learn(
     if len(losses) == 1:  # nothing to learn: the optimizer counts the step all the same
         progress.optimizer.step()
     tally.add("loss", sum(losses) / max(1, len(losses) - 1))
+    tally.add("saved", 0.0)  # tokens a step
     return watched.means()
 
 
@@ -226,7 +240,7 @@ def look(policy: Policy, progress: Progress | None, some: Sequence[Sample], *, b
     Log-probabilities are those at the temperature of play, `plain` those at temperature 1, as the engine tells them.
     """
     loaded, rows = policy.loaded, [row for one in some for row in one.rows]
-    batch = rollouts.batch(rows, loaded.tokenizer.pad_token_id or 0, {}, loaded.device)
+    batch = _batch(policy, rows)
     head = None if progress is None else progress.beside
     adapter = adapters.find(policy.recipe.adapter.name)
     without = loaded.model.disable_adapter() if began else nullcontext()
@@ -234,18 +248,30 @@ def look(policy: Policy, progress: Progress | None, some: Sequence[Sample], *, b
         logits_NV, targets_N = policy_loop.logits(loaded, batch, rows, adapter, policy.recipe)
     keep_BT, _, _ = objectives.next_token_targets(batch.ids, batch.weights)
     counts = [one.tokens for one in some]
+
+    def told(values_N: torch.Tensor) -> torch.Tensor:
+        return _together(batch.in_order(values_N), counts)
+
     warm_NV = logits_NV.float() / policy.told.temperature
     new_N = -objectives.token_losses(warm_NV, targets_N)
     with torch.no_grad():
         plain_N = new_N if policy.told.temperature == 1 else -objectives.token_losses(logits_NV, targets_N)
-    mask = _together(torch.ones_like(new_N), counts) > 0
     return Seen(
-        _together(new_N, counts),
-        mask,
-        _together(entropies(warm_NV), counts),
-        None if head is None else _together(value_head.values(head, hidden[-1][keep_BT]), counts),
-        _together(plain_N.detach(), counts),
+        told(new_N),
+        told(torch.ones_like(new_N)) > 0,
+        told(entropies(warm_NV)),
+        None if head is None else told(value_head.values(head, hidden[-1][keep_BT])),
+        told(plain_N.detach()),
+        0 if batch.layout is None else sum(len(row.ids) for row in rows) - batch.layout.length,
     )
+
+
+def _batch(policy: Policy, rows: Sequence[Row]) -> rollouts.Batch:
+    """Return rows as they are computed: what they begin with once, where the base can and any two begin alike."""
+    loaded = policy.loaded
+    pad_id = loaded.tokenizer.pad_token_id or 0
+    shared = rollouts.laid_out(rows, pad_id, loaded.gate, loaded.device) if policy.shares else None
+    return shared or rollouts.batch(rows, pad_id, {}, loaded.device)
 
 
 @torch.no_grad()
@@ -261,6 +287,8 @@ def _note(
     """Count what a pass told: losses by role are not, for advantages have no sign of their own."""
     new, mask = seen.new.detach(), seen.mask
     old, tokens = _old(some, seen), int(mask.sum())
+    tally.add("saved", float(seen.saved), 0)
+    tally.add("shared", float(seen.saved), sum(len(row.ids) for one in some for row in one.rows))
     if first:
         played = _matrix([one.played for one in some], seen)
         tally.add("drift", float((seen.plain - played).abs()[mask].sum()), tokens)
@@ -297,10 +325,27 @@ def _together(values_N: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
 
 
 def _batches(policy: Policy, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
-    """Yield so many episodes as are computed at once, those of a like length together."""
+    """Yield so many episodes as are computed at once: those that begin alike together, or of a like length."""
     size = policy.recipe.training.per_device_train_batch_size
-    alike = sorted(samples, key=lambda one: max(len(row.ids) for row in one.rows))
-    return (alike[first : first + size] for first in range(0, len(alike), size))
+    if policy.shares:
+        alike, begun = list[Sample](), groupby(sorted(samples, key=_prompt), _prompt)
+        for some in (list(of) for _, of in begun):
+            if len(alike) + len(some) > size:
+                yield from _cut(alike, size)
+                alike = []
+            alike += some
+    else:
+        alike = sorted(samples, key=lambda one: max(len(row.ids) for row in one.rows))
+    yield from _cut(alike, size)
+
+
+def _prompt(one: Sample) -> tuple[int, ...]:
+    row = one.rows[0]
+    return row.ids[: row.chosen.index(True)]
+
+
+def _cut(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    return (samples[first : first + size] for first in range(0, len(samples), size))
 
 
 def _divided(samples: Sequence[Sample], parts: int) -> Iterator[Sequence[Sample]]:
