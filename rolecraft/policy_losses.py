@@ -1,4 +1,4 @@
-"""What reinforcement minimises, as pure functions of token log-probabilities: GRPO and its kin, GSPO, PPO.
+"""What reinforcement and preference minimise, as pure functions of log-probabilities: GRPO and its kin, PPO, DPO.
 
 `_B` is a rollout, `_T` a token of it. `mask_BT` marks the tokens that the policy chose: neither a prompt's, nor a
 tool's, nor those that a grammar left no choice for. `advantages` are (B, 1) for a whole rollout, or (B, T).
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch.nn import functional
 
 Level = Literal["token", "sequence"]
 Aggregation = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
@@ -128,3 +129,23 @@ def penalised(
     rewards_T = torch.zeros_like(old_T) if reference_T is None else -beta * (old_T - reference_T)
     rewards_T[-1] += reward
     return rewards_T
+
+
+def margins(
+    preferred_B: torch.Tensor,
+    refused_B: torch.Tensor,
+    preferred_before_B: torch.Tensor,
+    refused_before_B: torch.Tensor,
+    beta: float = 0.1,
+) -> torch.Tensor:
+    """Return how much more a preferred reply has gained than the refused one, in DPO's implicit reward (B,).
+
+    A reply's reward is `beta` times its log-probability less what that was of the policy as it began (DPO, arXiv
+    2305.18290, section 4).
+    """
+    return beta * ((preferred_B - preferred_before_B) - (refused_B - refused_before_B))
+
+
+def dpo(margins_B: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each pair (DPO, arXiv 2305.18290, equation 7): how surprising it is that the one is better."""
+    return -functional.logsigmoid(margins_B)

@@ -14,12 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from rolecraft import adapters, bases, catalog, curate, parts, renderers, store, team
+from rolecraft import adapters, bases, catalog, curate, parts, renderers, store, team, ways, wire
 from rolecraft.apart import Shares
 from rolecraft.errors import NotFound, SettingsError
-from rolecraft.experience import ExperienceSettings, read_experience
-from rolecraft.on_policy import OnPolicySettings, read_on_policy
-from rolecraft.reinforcement import ReinforcementSettings, read_reinforcement
+from rolecraft.experience import ExperienceSettings
+from rolecraft.on_policy import OnPolicySettings
+from rolecraft.preference import PreferenceSettings
+from rolecraft.reinforcement import ReinforcementSettings
 from rolecraft.settings import from_dict, override, read_yaml, to_dict
 from rolecraft.types import Trajectory
 
@@ -183,7 +184,7 @@ class AdapterSettings:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything a training run is told; with one of the last three, tasks are played while it learns, or before."""
+    """Everything a training run is told; the last four are ways to learn other than imitation (see ways)."""
 
     model: ModelSettings
     team: TeamSettings
@@ -193,6 +194,7 @@ class Recipe:
     on_policy: OnPolicySettings | None = None
     experience: ExperienceSettings | None = None
     reinforcement: ReinforcementSettings | None = None
+    preference: PreferenceSettings | None = None
 
 
 def find_recipe(name: str) -> Path:
@@ -250,24 +252,15 @@ def check_sections(data: Mapping[str, Any], where: str) -> None:
         players.role(role)
     bases.find(model.base)
     renderers.require(model.renderer)
+    distils, played, _, prefers = ways.read(data, where)
     if rows.benchmark:
         open_benchmark(rows)
+    elif prefers is not None and played is None:
+        read_pairs(rows)
     else:
         read_rows(rows)
-    read_reinforcement(data)
-    told_on_policy = read_on_policy(data)
-    for role in told_on_policy.weights if told_on_policy else ():
-        players.role(role)
-    if told_on_policy and told_on_policy.stage is None:
-        tuned = _path(told_on_policy.teacher_adapter)
-        if tuned is not None:
-            bases.require_adapter(tuned)
-        bases.find(bases.source(told_on_policy.teacher, tuned))
+    ways.check(distils, players)
     _adapter(data)  # the last: some adapters' settings need torch
-
-
-def _path(name: str | None) -> Path | None:
-    return None if name is None else Path(name)
 
 
 def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iterator[Trajectory]:
@@ -281,6 +274,13 @@ def read_rows(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iter
     if not data.path:
         raise SettingsError("the recipe names no data; set data.path to a file of trajectories, or data.benchmark")
     return store.read_trajectories(Path(data.path), data.importer, data.on_bad_row, bad_rows, data.unknown_keys)
+
+
+def read_pairs(data: DataSettings, bad_rows: store.BadRows | None = None) -> Iterator[wire.Pair]:
+    """Return the pairs of the user's file, to be read one by one; raises NotFound at once if it is not there."""
+    if not data.path:
+        raise SettingsError("the recipe prefers and names no pairs; set data.path to a file of them")
+    return store.read_pairs(Path(data.path), data.on_bad_row, bad_rows)
 
 
 def _mixed(data: DataSettings, bad_rows: store.BadRows | None) -> Iterator[Trajectory]:
@@ -307,8 +307,7 @@ def read_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     Raises SettingsError for an unknown section or key, with the nearest name, and NotFound for an unknown adapter.
     """
     model, told, rows, training = _plain_sections(data, where)
-    ways = read_on_policy(data), read_experience(data, where), read_reinforcement(data)
-    return Recipe(model, told, rows, _adapter(data), training, *ways)
+    return Recipe(model, told, rows, _adapter(data), training, *ways.read(data, where))
 
 
 def _plain_sections(
@@ -360,7 +359,7 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as the YAML sections that `read_recipe` reads back."""
     sections = {name: to_dict(getattr(recipe, name)) for name in ("model", "team", "data", "training")}
     adapter = {"name": str(recipe.adapter.name), **to_dict(recipe.adapter.settings)}
-    played = {name: getattr(recipe, name) for name in ("on_policy", "experience", "reinforcement")}
+    played = {name: getattr(recipe, name) for name in ways.SECTIONS}
     order = [section.name for section in fields(Recipe) if section.name not in played]
     told = {name: {**sections, "adapter": adapter}[name] for name in order}
     return told | {name: to_dict(section) for name, section in played.items() if section is not None}

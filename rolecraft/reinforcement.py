@@ -139,14 +139,7 @@ class ReinforcementSettings:
 
 
 def read_reinforcement(sections: Mapping[str, Any]) -> ReinforcementSettings | None:
-    """Return the section of a recipe's sections, which may be empty; None where there is none.
-
-    Raises SettingsError beside another way of learning from play.
-    """
+    """Return the section of a recipe's sections, which may be empty; None where there is none."""
     if "reinforcement" not in sections:
         return None
-    if sections.get("on_policy"):
-        raise SettingsError(
-            "the recipe has both on_policy and reinforcement; write them as two stages, or leave one out"
-        )
     return from_dict(ReinforcementSettings, sections["reinforcement"], "reinforcement")

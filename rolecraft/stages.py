@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecraft import adapters, recipe, team
+from rolecraft import adapters, recipe, team, ways
 from rolecraft.errors import SettingsError
 from rolecraft.recipe import AdapterSettings, Recipe, recipe_to_dict
 from rolecraft.settings import read_yaml
@@ -194,7 +194,7 @@ def to_dict(stages: Sequence[Stage], played: Sequence[str] = ()) -> dict[str, An
     """
     told = {stage.name: {"start": stage.start or BASE, **recipe_to_dict(stage.recipe)} for stage in stages}
     common = recipe_to_dict(stages[-1].recipe)
-    for section in ("on_policy", "reinforcement"):  # one stage's way of learning is not every stage's
+    for section in ways.SECTIONS:  # one stage's way of learning is not every stage's
         common.pop(section, None)
     return {**common, SECTION: told, **({CAST: list(played)} if played else {})}
 

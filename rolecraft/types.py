@@ -135,7 +135,7 @@ class Verdict:
 class Check:
     """What a checker made of some calls: whether they are `right`, and `why` not; `after` they were run, or before.
 
-    It saw the record's first `at` messages. Without calls it is of an `answer`.
+    It saw the record's first `at` messages. Without calls it is of an `answer`, which else is what was said beside.
     """
 
     at: int

@@ -57,6 +57,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "on_policy",
         "experience",
         "reinforcement",
+        "preference",
+        "ways",
         "recipe",
         "stages",
         "attention",

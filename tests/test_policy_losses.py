@@ -128,3 +128,27 @@ def test_the_reward_comes_at_the_end_and_divergence_is_paid_on_the_way():
     old, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.0])
     assert policy_losses.penalised(3.0, old, reference, 0.1).tolist() == pytest.approx([-0.05, 3.1])
     assert policy_losses.penalised(3.0, old).tolist() == [0.0, 3.0]
+
+
+def test_a_preference_costs_what_the_published_formula_says():
+    generator = torch.Generator().manual_seed(3)
+    preferred, refused, before, refused_before = (
+        -9 * torch.rand(50, generator=generator, dtype=torch.float64) for _ in range(4)
+    )
+    found = policy_losses.dpo(policy_losses.margins(preferred, refused, before, refused_before, beta=0.3))
+    for place, loss in enumerate(found.tolist()):
+        # equation 7: the policy's ratio to the reference of the one, over that of the other
+        better = math.exp(preferred[place]) / math.exp(before[place])
+        worse = math.exp(refused[place]) / math.exp(refused_before[place])
+        chance = better**0.3 / (better**0.3 + worse**0.3)
+        assert loss == pytest.approx(-math.log(chance), abs=1e-12)
+
+
+def test_a_preference_by_hand_its_gradient_and_its_bounds():
+    log_2 = math.log(2)
+    now = torch.tensor([log_2, -300.0, 0.0], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(3, dtype=torch.float64)
+    losses = policy_losses.dpo(policy_losses.margins(now, zero, zero, zero, beta=1.0))
+    assert losses.tolist() == pytest.approx([math.log(1.5), 300.0, log_2])  # log(1 + 1/2); linear where it is lost
+    (gradient,) = torch.autograd.grad(losses.sum(), now)
+    assert gradient.tolist() == pytest.approx([-1 / 3, -1.0, -0.5])

@@ -51,10 +51,13 @@ def test_each_stage_of_a_recipe_trains_two_steps(path, tmp_path, nano_tokenizer)
     for stage in stages.load(path):
         one = replace(stage.recipe.training, max_steps=2, logging_steps=1, eval_steps=0, early_stopping_patience=0)
         data, told = small_data(stage.recipe, tmp_path), replace(stage.recipe.model, base=base)
-        few = stage.recipe.experience and replace(stage.recipe.experience, tasks=3, max_turns=2, max_tokens=8)
+        few = stage.recipe.experience and replace(
+            stage.recipe.experience, tasks=3, max_turns=2, max_tokens=8, update="supervised", tries=1
+        )  # a base that knows nothing takes no action that could be preferred
         less = {"tasks": 2, "group": 2, "max_turns": 2, "max_tokens": 8, "validation": 2, "minibatches": 1}
         tried = replace(stage.recipe.reinforcement, **less) if stage.recipe.reinforcement else None
         small = replace(stage.recipe, model=told, data=data, training=one, experience=few, reinforcement=tried)
+        small = replace(small, preference=None)
         found.append(replace(stage, recipe=small))
     run_stages(found, tmp_path / "run", played=stages.cast(path, found))
     for stage in found:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rolecraft.errors import SettingsError
+from rolecraft import store
+from rolecraft.errors import DataError, SettingsError
 from rolecraft.judges.failures import wanted
 from rolecraft.recipe import read_recipe
 from rolecraft.stages import Stage, require_order
@@ -101,3 +102,23 @@ def test_a_round_is_of_an_earlier_stage_and_of_a_benchmark():
     with pytest.raises(SettingsError, match="checker"):
         told(stage="one", strategy="greedy")
     assert require_order([Stage("one", replace(told(stage="x"), experience=None)), Stage("two", told(stage="one"))])
+
+
+def test_a_round_that_prefers_is_told_of_its_pairs(tmp_path):
+    found = [episode(GOOD, 1.0, checks=[Check(1, (BAD,), right=False)])]
+    _, report = rounds.learn(found)
+    report = rounds._write_pairs(found, report, tmp_path, told(stage="one", update="preference").experience)
+    assert (report.pairs, report.opinions) == (1, 1)
+    assert len(list(store.read_pairs(tmp_path / rounds.PAIRS))) == 2
+    assert "learned: 1 pairs of actions, 1 opinions" in rounds.say(rounds.to_json(report))
+
+
+def test_a_round_without_pairs_is_refused_with_what_to_raise(tmp_path):
+    found = [episode(GOOD, 1.0)]
+    with pytest.raises(DataError, match=r"stage 'one' give no pairs.*experience\.tries"):
+        rounds._write_pairs(found, rounds.learn(found)[1], tmp_path, told(stage="one", update="preference").experience)
+
+
+def test_tries_at_a_task_are_played_apart_and_keep_its_name():
+    task = Task("t", (ASKED,))
+    assert rounds._names(task, 3) == ["t", "t#1", "t#2"]

@@ -12,7 +12,8 @@ from rolecraft.errors import MissingExtra, SettingsError
 from rolecraft.examples import Example
 from rolecraft.recipe import TrainingSettings
 from rolecraft.train.batches import Batch
-from rolecraft.train.trainer import Rows, arguments_for
+from rolecraft.train.rows import Rows
+from rolecraft.train.trainer import arguments_for
 
 EXAMPLES = (
     Example((7, 8, 9), (0.0, 1.0, 0.5), (None, "executor", "executor")),

@@ -319,6 +319,7 @@ def _unusual(recipe: Recipe, told: Mapping[str, Mapping[str, Json]]) -> dict[str
     plain["adapter"] = to_dict(type(recipe.adapter.settings)())
     plain["reinforcement"] = {} if recipe.reinforcement is None else to_dict(type(recipe.reinforcement)())
     plain["on_policy"] = {} if recipe.on_policy is None else to_dict(type(recipe.on_policy)(teacher=""))
+    plain["preference"] = {} if recipe.preference is None else to_dict(type(recipe.preference)())
     plain["experience"] = {} if recipe.experience is None else to_dict(type(recipe.experience)(stage=""))
     return {
         section: {key: value for key, value in values.items() if value != plain[section].get(key, ...)}

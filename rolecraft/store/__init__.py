@@ -8,7 +8,7 @@ from __future__ import annotations
 from rolecraft.store.files import atomic, cache, hash_file, write_jsonl
 from rolecraft.store.lock import lock
 from rolecraft.store.records import record_from_json, record_to_json
-from rolecraft.store.rows import BadRows, OnBadRow, objects, read_jsonl, read_rows, read_trajectories
+from rolecraft.store.rows import BadRows, OnBadRow, objects, read_jsonl, read_pairs, read_rows, read_trajectories
 from rolecraft.store.run import Run
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "lock",
     "objects",
     "read_jsonl",
+    "read_pairs",
     "read_rows",
     "read_trajectories",
     "record_from_json",

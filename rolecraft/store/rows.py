@@ -121,6 +121,20 @@ def read_trajectories(
     return _at_least_one(path, _read(path, read, on_bad_row, notes, tell=bad_rows is None, rows=laid_out))
 
 
+def read_pairs(path: Path, on_bad_row: OnBadRow = "stop", bad_rows: BadRows | None = None) -> Iterator[wire.Pair]:
+    """Yield the pairs of a data file in OpenAI's preference format; a row without an id gets `file:line`.
+
+    Bad rows are told as by `read_jsonl`; a file without one good row is a DataError in either case.
+    """
+    require_file(path)
+    notes = BadRows() if bad_rows is None else bad_rows
+
+    def read(row: dict[str, Json], number: int) -> wire.Pair:
+        return wire.pair_from_json({**row, "id": row.get("id") or f"{path.name}:{number}"})
+
+    return _at_least_one(path, _read(path, read, on_bad_row, notes, tell=bad_rows is None))
+
+
 def objects(path: Path) -> Iterator[tuple[str, Json]]:
     """Yield each row of a data file after where it stands; one that is no object as its text, for a reader to refuse.
 

@@ -130,7 +130,7 @@ async def _check(
         found, calls, after = await _dry_run(episode, position, reply, tally)
     elif found.right and settings.checker in ("ranking", "role") and not episode.environment.calls_only:
         found = await _asked(episode, position, str(position.speaker), settings, tally, calls)
-    _keep(tally, position, calls, found)
+    _keep(tally, position, calls, found, answer=reply.completion.message.content)
     if not found.right:
         return vetting.critique(calls, found.why)
     return after or await step.take(episode, position, reply, toolbox.call)

@@ -22,7 +22,7 @@ import transformers
 from peft import PeftModel
 from transformers import TrainerState, TrainingArguments
 
-from rolecraft import adapters, attention, bases, contract, examples, fit, model, renderers, store, team, workers
+from rolecraft import adapters, bases, contract, examples, fit, model, renderers, store, team, workers
 from rolecraft.errors import DataError, Interrupted, SettingsError
 from rolecraft.gate import Gate
 from rolecraft.model import Loaded
@@ -38,13 +38,14 @@ from rolecraft.recipe import (
 )
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import card, data, distilling, memory, precision, reinforce
+from rolecraft.train import attending, card, data, distilling, memory, precision, preferring, reinforce
 from rolecraft.train.batches import Alike, Batch, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
 from rolecraft.train.display import Display
+from rolecraft.train.preferring import Pairs
 from rolecraft.train.rows import Rows, virtual_of
-from rolecraft.train.trainer import RoleTrainer, StopOnSignal, WholeCheckpoints, arguments_for
+from rolecraft.train.trainer import IMITATION, RoleTrainer, StopOnSignal, WholeCheckpoints, arguments_for
 from rolecraft.train.validation import Validation, measure
 
 __all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe", "train"]
@@ -52,8 +53,6 @@ __all__ = ["Recipe", "count_parameters", "find_recipe", "launch", "load_recipe",
 MAY_CHANGE = ("training.report_to", "training.save_total_limit")
 """The settings that a resumed run may have otherwise."""
 _SHOWN = 5
-_EAGER_LENGTH = 512
-"""Up to this many tokens eager attention beats torch's fused one in bf16 on a CPU, whose backward pass is slow."""
 
 
 def launch(path: Path, output_dir: Path, *, flags: Sequence[str] = (), resume: bool = False) -> Path:
@@ -261,6 +260,8 @@ def _run(work: _Work, arguments: TrainingArguments, output_dir: Path, checkpoint
             trainer.load_weights(checkpoint.folder)
             trainer.state = TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json"))
         else:
+            if isinstance(trainer.train_dataset, Pairs):
+                trainer.train_dataset.begin(trainer)
             trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     if signals.stopped:
         step, steps = trainer.state.global_step, trainer.state.max_steps
@@ -282,7 +283,7 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
     lengths = [virtual + len(example.ids) for example in work.data.examples]
     weights = [sum(example.weights[1:]) for example in work.data.examples]
     alike = Alike(work.data.told, recipe.data.group) if recipe.data.group > 1 else None
-    _choose_attention(loaded.model, recipe, arguments, max(lengths))
+    attending.choose(loaded.model, recipe, arguments, max(lengths))
     transformers.set_seed(training.seed)
     tuned = adapter.attach(loaded.model, recipe.adapter.settings)
     validation = (
@@ -290,14 +291,21 @@ def _trainer(work: _Work, arguments: TrainingArguments, output_dir: Path, signal
     )
     beside = partial(_accompany, work, output_dir, validation)
     whole = WholeCheckpoints(training.save_total_limit, beside, {"data": work.data.fingerprint})
+    plain = _rows(work, work.data.examples)
+    rows: Rows | Pairs = plain
+    objective = IMITATION
+    if recipe.preference is not None:
+        rows, objective = Pairs(plain, lengths), preferring.objective(recipe.preference)
+        lengths, weights = [rows.length(pair) for pair in range(len(rows))], [1.0] * len(rows)
     trainer = RoleTrainer(
         tuned,
         arguments,
-        _rows(work, work.data.examples),
+        rows,
         Schedule(lengths, weights, _cut(recipe), training.seed, arguments.process_index, alike),
         adapter,
         work.team.speakers,
         [signals, whole, Display(Run(output_dir))],
+        objective,
     )
     if validation:
         _watch(validation, trainer, work)
@@ -321,28 +329,6 @@ def _watch(validation: Validation, trainer: RoleTrainer, work: _Work) -> None:
 def _cut(recipe: Recipe) -> Cut:
     training = recipe.training
     return Cut(training.per_device_train_batch_size, training.gradient_accumulation_steps, training.processes)
-
-
-def _choose_attention(base: Any, recipe: Recipe, arguments: TrainingArguments, longest: int) -> None:
-    named = recipe.model.attn_implementation
-    if recipe.data.group > 1:
-        if named or not attention.shares(base):
-            raise SettingsError(_cannot_share(recipe))
-        base.set_attn_implementation(attention.register_shared())
-        return
-    slow = arguments.device.type == "cpu" and recipe.training.bf16 and longest <= _EAGER_LENGTH
-    if named or slow:
-        fast = attention.register() if attention.serves(base) else "eager"
-        base.set_attn_implementation(named or fast)
-
-
-def _cannot_share(recipe: Recipe) -> str:
-    named = recipe.model.attn_implementation
-    given = f"model.attn_implementation is {named!r}" if named else f"{recipe.model.base!r} attends otherwise"
-    return (
-        f"data.group is {recipe.data.group}, and rows that share a prefix need attention of our own, plain and causal; "
-        f"{given}: {'leave it out' if named else 'take another base'}, or set data.group to 1"
-    )
 
 
 def _accompany(work: _Work, run: Path, validation: Validation | None, folder: Path, place: Path | None = None) -> None:

@@ -17,7 +17,7 @@ from rolecraft.apart import Shares
 from rolecraft.errors import DataError
 from rolecraft.examples import Built, Example
 from rolecraft.gate import Gate
-from rolecraft.recipe import DataSettings, Recipe, read_rows
+from rolecraft.recipe import Recipe, read_pairs, read_rows
 from rolecraft.renderers import Renderer
 from rolecraft.team import Team
 from rolecraft.train.references import NAME as REFERENCES
@@ -31,7 +31,8 @@ class Data:
     """The examples, of how many trajectories, how many replies they leave out, and why rows were refused.
 
     By the fingerprint a resumed run knows its data again. `told` is equal for examples that tell the same tools and
-    begin with the same system text. `held` are the examples of the rows that are held out for validation.
+    begin with the same system text. `held` are the examples of the rows that are held out for validation. Of pairs the
+    examples are the preferred reply's and the refused one's, in turn.
     """
 
     examples: tuple[Example, ...]
@@ -74,7 +75,7 @@ def prepare(
     """
     data = recipe.data
     bad_rows = store.BadRows()
-    trajectories = _read(data, folder, bad_rows)
+    trajectories = _read(recipe, folder, bad_rows)
 
     def outcome(trajectory: Trajectory) -> _Outcome:
         if recipe.team.thoughts == "rule":
@@ -87,6 +88,8 @@ def prepare(
         return replace(_outcome(trajectory, players, renderer, recipe, gate), told=_told(trajectory), held=held)
 
     outcomes = list(_shared(trajectories, outcome, data.on_bad_row == "stop", arguments))
+    if recipe.preference is not None:
+        outcomes = list(_whole_pairs(outcomes))
     refused = [one.refused for one in outcomes if one.refused]
     if refused and data.on_bad_row == "stop":
         raise DataError(f"{refused[0]}; or leave such rows out (--on-bad-row skip)")
@@ -105,10 +108,22 @@ def prepare(
     return Data(rows, len(trajectories), dropped, notes, _fingerprint((*rows, *held)), told, held)
 
 
-def _read(data: DataSettings, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
-    rows = store.read_trajectories(folder / REFERENCES) if data.benchmark else read_rows(data, bad_rows)
+def _read(recipe: Recipe, folder: Path, bad_rows: store.BadRows) -> tuple[Trajectory, ...]:
+    data = recipe.data
+    if recipe.preference is not None:
+        rows: Iterator[Trajectory] = itertools.chain.from_iterable(read_pairs(data, bad_rows))
+    else:
+        rows = store.read_trajectories(folder / REFERENCES) if data.benchmark else read_rows(data, bad_rows)
     part = data.part
     return tuple(rows) if part is None else tuple(row for row in rows if parts.belongs(row, part))
+
+
+def _whole_pairs(outcomes: Sequence[_Outcome]) -> Iterator[_Outcome]:
+    """Yield the outcomes of pairs of which both replies can be trained, and what is told of the others."""
+    for pair in zip(outcomes[::2], outcomes[1::2], strict=False):
+        whole = all(len(one.built.examples) == 1 for one in pair)
+        yield from pair if whole else (replace(one, built=replace(one.built, examples=())) for one in pair)
+    yield from outcomes[len(outcomes) // 2 * 2 :]  # where the first refused row ended the reading
 
 
 def _of_roles(trajectory: Trajectory, roles: Sequence[str]) -> Trajectory:

@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 from rolecraft import store
 from rolecraft.store import Run
 
+_SHOWN = ("loss", "preference")
+
 
 class Display(TrainerCallback):  # type: ignore[misc]
     """Prints a line for each log, and adds it to `metrics.jsonl`; the last step is always logged."""
@@ -33,10 +35,11 @@ class Display(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
         self._run.log({"step": state.global_step, **logs})
-        speakers = ", ".join(f"{key[5:]} {value:.3f}" for key, value in logs.items() if key.startswith("loss/"))
+        shown = ((key.partition("/"), value) for key, value in logs.items())
+        told = ", ".join(f"{name} {value:.3f}" for (kind, _, name), value in shown if name and kind in _SHOWN)
         left = timedelta(seconds=round(logs["seconds_left"]))
         print(
             f"step {state.global_step}/{state.max_steps}  epoch {state.epoch:.2f}  loss {logs['loss']:.4f} "
-            f"({speakers})  lr {logs['learning_rate']:.2e}  {logs['tokens_per_second']:,.0f} tokens/s  {left} left",
+            f"({told})  lr {logs['learning_rate']:.2e}  {logs['tokens_per_second']:,.0f} tokens/s  {left} left",
             flush=True,
         )

@@ -20,6 +20,7 @@ from typing import Any
 from rolecraft import agent, reflection, store, strategies, team, vetting, wire
 from rolecraft.engine import Settings as EngineSettings
 from rolecraft.engine import open_local
+from rolecraft.errors import DataError
 from rolecraft.experience import ExperienceSettings
 from rolecraft.judges.failures import wanted
 from rolecraft.lessons import Lessons
@@ -27,13 +28,14 @@ from rolecraft.recipe import Recipe
 from rolecraft.renderers import why_unparsed
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import collecting, references
-from rolecraft.types import Check, Engine, Message, Sampling, Task, Trajectory
+from rolecraft.train import collecting, pairs, references
+from rolecraft.types import Check, Engine, Environment, Message, Sampling, Task, Trajectory
 
 FOLDER = "experience"
 """The folder in a stage's own with what was played for it, and what came of that."""
 
 ROWS = "rows.jsonl"
+PAIRS = "pairs.jsonl"
 REPORT = "report.json"
 _DATA = "data.jsonl"
 _LESSONS = "lessons.db"
@@ -45,8 +47,8 @@ class Report:
     """What came of a round: the score of its play, how good its checker is, and what is learned.
 
     `precision` is the share of the checker's objections that were to wrong actions, `recall` the share of wrong actions
-    that it objected to; None where there are none. `confirmed` counts replies, `opinions` checks, and `lessons` what
-    the memory holds.
+    that it objected to; None where there are none. `confirmed` counts replies, `pairs` those of actions, `opinions`
+    checks, and `lessons` what the memory holds.
     """
 
     episodes: int
@@ -58,6 +60,7 @@ class Report:
     confirmed: int
     opinions: int
     lessons: int
+    pairs: int = 0
 
 
 def prepare(recipe: Recipe, folder: Path, player: Path, base: str, before: Path) -> Recipe:
@@ -75,7 +78,10 @@ def prepare(recipe: Recipe, folder: Path, player: Path, base: str, before: Path)
             episodes = asyncio.run(_played(told, world, players, engine, Run(place)))
             held = asyncio.run(_remembered(episodes, engine, place, before / FOLDER)) if told.memory else 0
         learned, report = learn(episodes)
-        store.write_jsonl(place / ROWS, [*_lines(before / FOLDER / ROWS), *map(wire.trajectory_to_json, learned)])
+        if told.update == "preference":
+            report = _write_pairs(episodes, report, place, told)
+        else:
+            store.write_jsonl(place / ROWS, [*_lines(before / FOLDER / ROWS), *map(wire.trajectory_to_json, learned)])
         with store.atomic(place / REPORT) as unfinished:
             unfinished.write_text(json.dumps(to_json(replace(report, lessons=held)), indent=1) + "\n")
     print(say(json.loads((place / REPORT).read_text())), flush=True)
@@ -85,11 +91,11 @@ def prepare(recipe: Recipe, folder: Path, player: Path, base: str, before: Path)
 def learn(episodes: Sequence[Trajectory]) -> tuple[list[Trajectory], Report]:
     """Return the rows to train on of a round's episodes, and what came of it (without lessons)."""
     confirmed = [row for episode in episodes if (row := _confirmed(episode)) is not None]
-    labelled = [(episode, check, right) for episode in episodes for check, right in labels(episode)]
+    labelled = _labelled(episodes)
     wrong = sum(not right for *_, right in labelled)
     objections = [right for _, check, right in labelled if not check.right]
     hits = sum(not right for right in objections)
-    opinions = list(_balanced(labelled, wrong))
+    opinions = [_opinion(number, one) for number, one in enumerate(_balanced(labelled))]
     replies = sum(message.weight == 1.0 for row in confirmed for message in row.messages)
     score = sum(one.verdict.score for one in episodes if one.verdict) / max(1, len(episodes))
     report = Report(
@@ -114,7 +120,7 @@ def labels(episode: Trajectory) -> Iterator[tuple[Check, bool]]:
     """
     good = episode.verdict is not None and episode.verdict.score >= 1
     for check in episode.trials.checks if episode.trials else ():
-        right = _right(episode.task, check) if check.calls else None
+        right = pairs.action_is_right(episode.task, check.calls) if check.calls else None
         if right is None and check.right:
             right = good
         if right is not None:
@@ -124,21 +130,17 @@ def labels(episode: Trajectory) -> Iterator[tuple[Check, bool]]:
 def say(told: Mapping[str, Any]) -> str:
     """Return a round's report in a line."""
     shares = {key: "-" if told[key] is None else f"{100 * told[key]:.1f} %" for key in ("precision", "recall")}
+    learned = f"{told['pairs']} pairs of actions" if told.get("pairs") else f"{told['confirmed']} replies"
     return (
-        f"played {told['episodes']} tasks, score {100 * told['score']:.1f}; checker: {told['objections']} objections "
-        f"to {told['checks']} actions, precision {shares['precision']}, recall {shares['recall']}; learned: "
-        f"{told['confirmed']} replies, {told['opinions']} opinions, {told['lessons']} lessons in memory"
+        f"played {told['episodes']} episodes, score {100 * told['score']:.1f}; checker: {told['objections']} "
+        f"objections to {told['checks']} actions, precision {shares['precision']}, recall {shares['recall']}; learned: "
+        f"{learned}, {told['opinions']} opinions, {told['lessons']} lessons in memory"
     )
 
 
 def to_json(report: Report) -> dict[str, Any]:
     """Return a report as it is written."""
     return {name: getattr(report, name) for name in Report.__slots__}
-
-
-def _right(task: Task, check: Check) -> bool | None:
-    found = [wanted(task, call) for call in check.calls]
-    return None if None in found else all(found)
 
 
 def _confirmed(episode: Trajectory) -> Trajectory | None:
@@ -159,18 +161,40 @@ def _confirmed(episode: Trajectory) -> Trajectory | None:
     return _row(f"{episode.id}/confirmed", episode, messages)
 
 
-def _balanced(labelled: Sequence[tuple[Trajectory, Check, bool]], wrong: int) -> Iterator[Trajectory]:
-    """Yield the opinions to train the checker on: all of wrong actions, and as many of right ones, evenly spread."""
+def _labelled(episodes: Sequence[Trajectory]) -> list[pairs.Labelled]:
+    return [(episode, check, right) for episode in episodes for check, right in labels(episode)]
+
+
+def _balanced(labelled: Sequence[pairs.Labelled]) -> Iterator[pairs.Labelled]:
+    """Yield the checks to train the checker on: all of wrong actions, and as many of right ones, evenly spread."""
+    wrong = sum(not right for *_, right in labelled)
     rights = len(labelled) - wrong
     kept = seen = 0
-    for number, (episode, check, right) in enumerate(labelled):
+    for episode, check, right in labelled:
         if right:
             seen += 1
             if kept * rights >= min(wrong, rights) * seen:
                 continue
             kept += 1
-        messages = vetting.row(check, episode.messages, right=right)
-        yield _row(f"{episode.id}/check-{number}", episode, messages)
+        yield episode, check, right
+
+
+def _opinion(number: int, labelled: pairs.Labelled) -> Trajectory:
+    episode, check, right = labelled
+    return _row(f"{episode.id}/check-{number}", episode, vetting.row(check, episode.messages, right=right))
+
+
+def _write_pairs(episodes: Sequence[Trajectory], report: Report, place: Path, told: ExperienceSettings) -> Report:
+    """Write the pairs of the round's actions and opinions; raises DataError if there are none."""
+    actions = pairs.of_actions(episodes)
+    opinions = list(pairs.of_opinions(list(_balanced(_labelled(episodes)))))
+    if not actions and not opinions:
+        raise DataError(
+            f"{len(episodes)} episodes of stage {told.stage!r} give no pairs: in no state was there a right action and "
+            "a wrong one; raise experience.tries or experience.temperature, or set experience.update to supervised"
+        )
+    store.write_jsonl(place / PAIRS, map(wire.pair_to_json, [*actions, *opinions]))
+    return replace(report, pairs=len(actions), opinions=len(opinions))
 
 
 def _row(name: str, episode: Trajectory, messages: Sequence[Message]) -> Trajectory:
@@ -184,7 +208,8 @@ async def _played(
 ) -> list[Trajectory]:
     """Play what the run does not hold yet, and return all in the order of the tasks."""
     held = {episode.id: episode for episode in run.trajectories()}
-    missing = [partial(world.open, task) for task in world.tasks if task.id not in held]
+    asked = [(task, name) for task in world.tasks for name in _names(task, told.tries)]
+    missing = [partial(_open, world, task, name) for task, name in asked if name not in held]
     sampling = Sampling(temperature=told.temperature, max_tokens=told.max_tokens)
     playing = agent.Settings(max_turns=told.max_turns, sampling=sampling, constrained=told.constrained)
     played = agent.play(
@@ -200,7 +225,17 @@ async def _played(
     async for episode in played:
         run.append(episode)
         held[episode.id] = episode
-    return [held[task.id] for task in world.tasks]
+    return [held[name] for _, name in asked]
+
+
+def _names(task: Task, tries: int) -> list[str]:
+    """Return what the tries at a task are called; a name is what an episode's seed is made of."""
+    return [task.id, *(f"{task.id}#{number}" for number in range(1, tries))]
+
+
+def _open(world: collecting.World, task: Task, name: str) -> Environment:
+    environment = world.open(task)
+    return environment if name == task.id else replace(environment, task=replace(environment.task, id=name))
 
 
 async def _remembered(episodes: Sequence[Trajectory], engine: Engine, place: Path, before: Path) -> int:
@@ -226,7 +261,10 @@ def _lines(path: Path) -> list[Any]:
 
 
 def _with_rows(recipe: Recipe, place: Path) -> Recipe:
-    """Return the recipe with its own data and the rows of its rounds in one file."""
+    """Return the recipe with its own data and the rows of its rounds in one file, or with the pairs of its round."""
+    if recipe.preference is not None:
+        alone = replace(recipe.data, path=str(place / PAIRS), benchmark=None, size=None, options={})
+        return replace(recipe, data=alone, experience=None)
     data = place / _DATA
     if not data.exists():
         references.write_share(recipe.data, recipe.team.preset, place, 0, 1)

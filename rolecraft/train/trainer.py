@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
@@ -28,10 +28,22 @@ from rolecraft.adapters import Adapter
 from rolecraft.errors import MissingExtra, RolecraftError, SettingsError
 from rolecraft.model import no_bar
 from rolecraft.recipe import TrainingSettings
-from rolecraft.train.batches import Schedule
+from rolecraft.train.batches import Batch, Schedule
 from rolecraft.train.checkpoints import folders as checkpoint_folders
 from rolecraft.train.checkpoints import mark_whole
-from rolecraft.train.rows import Rows
+
+
+class Batches(Protocol):
+    """Tensors of the batches that a schedule plans."""
+
+    def __len__(self) -> int:
+        """Return how many there are of what the schedule plans by."""
+        ...
+
+    def __getitem__(self, batch: Batch) -> dict[str, Any]:
+        """Return a batch."""
+        ...
+
 
 _REPORTERS = ("tensorboard", "wandb", "trackio")
 _OURS = {
@@ -62,6 +74,28 @@ _OURS = {
 """Names of TrainingArguments that would do harm or nothing here, and what to do instead."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised, and the names of what else it measures.
+
+    `loss` takes the losses and the weights of the trained tokens (N,), and the batch, and returns the batch's share of
+    the step's loss, with the sum and the count of each measure (M, 2).
+    """
+
+    loss: Callable[[torch.Tensor, torch.Tensor, Mapping[str, Any]], tuple[torch.Tensor, torch.Tensor]]
+    measures: tuple[str, ...] = ()
+
+
+def _imitated(
+    losses_N: torch.Tensor, weights_N: torch.Tensor, inputs: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return objectives.weighted_sum(losses_N, weights_N), losses_N.new_zeros(0, 2)
+
+
+IMITATION = Objective(_imitated)
+"""Every trained token is to become as likely as can be."""
+
+
 class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to put a loss and batches
     """transformers' Trainer with our loss and batches; checkpoints, schedules, DDP and logging stay its own."""
 
@@ -71,13 +105,16 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
         self,
         model: Any,
         arguments: TrainingArguments,
-        rows: Rows,
+        rows: Batches,
         schedule: Schedule,
         adapter: Adapter,
         speakers: Sequence[str],
         callbacks: Sequence[TrainerCallback],
+        objective: Objective = IMITATION,
     ) -> None:
-        self._rows, self._schedule, self._adapter, self._speaker_names = rows, schedule, adapter, tuple(speakers)
+        self._rows, self._schedule, self._adapter, self._objective = rows, schedule, adapter, objective
+        self._told = (*(f"loss/{name}" for name in speakers), *objective.measures)
+        self._speakers = len(speakers)
         self._head = model.get_output_embeddings()
         follow = _Follow(schedule, self._start_clock)
         caches = getattr(model.config, "use_cache", None)
@@ -117,10 +154,12 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
         The adapter's penalty is added for each batch, and averaged over the step's.
         """
         losses_N, weights_N, speakers_N, outputs = self.token_losses(model, inputs)
-        self._tally += objectives.sums_by_speaker(losses_N, speakers_N, len(self._speaker_names))
+        share, measured = self._objective.loss(losses_N, weights_N, inputs)
+        by_speaker = objectives.sums_by_speaker(losses_N, speakers_N, self._speakers)
+        self._tally += torch.cat((by_speaker, measured.to(by_speaker)))
         self._tokens += inputs["tokens"]
         penalty = self._adapter.penalty(self.model) / self.args.gradient_accumulation_steps
-        loss = objectives.weighted_sum(losses_N, weights_N) * self.args.world_size + penalty
+        loss = share * self.args.world_size + penalty
         return (loss, outputs) if return_outputs else loss
 
     def token_losses(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
@@ -148,29 +187,25 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
                     f"the loss is {logs['loss']} at step {self.state.global_step}; lower training.learning_rate, "
                     "raise training.warmup_steps, or use bf16 instead of float16"
                 )
-            logs = {**logs, **self._losses_and_pace(), **self._adapter.measure(self.model)}
+            logs = {**logs, **self._means_and_pace(), **self._adapter.measure(self.model)}
         super().log(logs, start_time)
 
     def _start_clock(self, step: int) -> None:
-        """Begin to count tokens, seconds and each speaker's losses (S, 2) anew."""
-        self._tally = torch.zeros(len(self._speaker_names), 2, device=self.args.device)
+        """Begin to count tokens, seconds, each speaker's losses and the objective's measures (S + M, 2) anew."""
+        self._tally = torch.zeros(len(self._told), 2, device=self.args.device)
         self._tokens, self._logged_step, self._logged_at = 0, step, time.monotonic()
 
-    def _losses_and_pace(self) -> dict[str, float]:
+    def _means_and_pace(self) -> dict[str, float]:
         """Return what all processes saw since the last log; the one place where the tally is waited for."""
         seen = torch.cat((self._tally, self._tally.new_tensor([[self._tokens, 0]])))
         if self.args.world_size > 1:
             torch.distributed.all_reduce(seen)
-        *speakers, (tokens, _) = seen.tolist()
+        *told, (tokens, _) = seen.tolist()
         seconds, steps = time.monotonic() - self._logged_at, self.state.global_step - self._logged_step
         self._start_clock(self.state.global_step)
-        losses = {
-            f"loss/{name}": total / count
-            for name, (total, count) in zip(self._speaker_names, speakers, strict=True)
-            if count
-        }
+        means = {name: total / count for name, (total, count) in zip(self._told, told, strict=True) if count}
         left = (self.state.max_steps - self.state.global_step) * seconds / max(1, steps)
-        return {**losses, "tokens_per_second": tokens / seconds, "seconds_left": left}
+        return {**means, "tokens_per_second": tokens / seconds, "seconds_left": left}
 
 
 class _Follow(TrainerCallback):  # type: ignore[misc]

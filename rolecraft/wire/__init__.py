@@ -14,6 +14,9 @@ verbatim, and is written back to the place where it was. Of a tool's schema, key
 tables pad them, are left out. In a row, the older `functions`, `function_call` and role `function` become tools and
 tool calls.
 
+A pair of replies of which one is preferred is a row of OpenAI's preference format: `input`, `preferred_output` and
+`non_preferred_output`, with an `id` of ours.
+
 Not covered: images, audio and refusals; each is an error with its remedy.
 """
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 from rolecraft.wire.calls import ArgumentsForm, call_to_json
 from rolecraft.wire.conversation import settled
 from rolecraft.wire.messages import message_from_json, message_to_json
+from rolecraft.wire.preferences import Pair, pair_from_json, pair_to_json
 from rolecraft.wire.rows import trajectory_from_json, trajectory_to_json
 from rolecraft.wire.text import depth_within, dumps, loads, read_arguments
 from rolecraft.wire.tools import tool_from_json, tool_to_json, tools_from_json
@@ -32,12 +36,15 @@ __all__ = [
     "KNOWN_TOOL",
     "ArgumentsForm",
     "Keys",
+    "Pair",
     "call_to_json",
     "depth_within",
     "dumps",
     "loads",
     "message_from_json",
     "message_to_json",
+    "pair_from_json",
+    "pair_to_json",
     "read_arguments",
     "settled",
     "tool_from_json",

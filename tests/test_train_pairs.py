@@ -1,0 +1,71 @@
+"""Pairs are of actions from one state, each known to be right or wrong, and never of what was repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from test_train_rounds import ASKED, BAD, GOOD, episode
+
+from rolecraft.train import pairs
+from rolecraft.types import Check, Message, ToolCall, ToolSpec
+
+
+def calls(found):
+    return [[message.messages[-1].tool_calls[0].arguments["key"] for message in pair] for pair in found]
+
+
+def test_an_action_that_was_sent_back_is_the_worse_one_of_where_it_was_taken():
+    sent_back = episode(GOOD, 1.0, checks=[Check(1, (BAD,), right=False, answer="I look.")])
+    critique = Message("user", "not run")
+    told = replace(sent_back, messages=(ASKED, critique, *sent_back.messages[1:]))
+    (pair,) = pairs.of_actions([told])
+    assert calls([pair]) == [["Ro", "Po"]]
+    assert [one.messages[:-1] for one in pair] == [(ASKED,)] * 2  # neither is told of the objection
+    assert pair[1].messages[-1].content == "I look."
+    assert pair[1].messages[-1].speaker == "assistant"
+
+
+def test_several_tries_meet_in_the_states_that_they_share():
+    right, wrong = episode(GOOD, 1.0), episode(BAD, 0.0, name="t#1")
+    assert calls(pairs.of_actions([right, wrong])) == [["Ro", "Po"]]
+    last = Message("assistant", "13", speaker="assistant")
+    other = replace(right, id="t#1", verdict=wrong.verdict, messages=(*right.messages[:-1], last))
+    answers = pairs.of_actions([right, other])
+    assert [[one.messages[-1].content for one in pair] for pair in answers] == [["12", "13"]]
+
+
+def test_there_is_no_pair_of_other_states_and_none_without_both_sides():
+    other = replace(episode(BAD, 0.0), messages=(Message("user", "of Po?"), *episode(BAD, 0.0).messages[1:]))
+    assert pairs.of_actions([episode(GOOD, 1.0), other]) == []
+    assert pairs.of_actions([episode(BAD, 0.0), episode(BAD, 0.0, name="t#1")]) == []
+
+
+def test_a_call_that_was_made_before_is_right_no_more():
+    told = episode(GOOD, 0.0)
+    act, other = (
+        Message("assistant", tool_calls=(call,), speaker="assistant") for call in (replace(GOOD, id="3"), BAD)
+    )
+    result = Message("tool", "12", tool_call_id="3")
+    repeated = replace(told, messages=(*told.messages[:3], act, result, *told.messages[3:]))
+    wrong = replace(told, id="t#1", messages=(*told.messages[:3], other))
+    assert pairs.of_actions([repeated, wrong]) == []
+
+
+def test_where_the_reference_lists_no_calls_the_outcome_alone_says_what_was_right():
+    right, wrong = episode(GOOD, 1.0, listed=False), episode(BAD, 0.0, listed=False, name="t#1")
+    assert pairs.of_actions([right, wrong]) == []  # a call of a task that failed may have been right
+
+
+def test_a_checker_is_to_prefer_what_the_outcome_says():
+    told = episode(GOOD, 1.0)
+    labelled = [(told, Check(1, (BAD,), right=True), False), (told, Check(1, (GOOD,), right=False), True)]
+    said = [[one.messages[-1].content for one in pair] for pair in pairs.of_opinions(labelled)]
+    assert said == [['{"right":"no"}', '{"right":"yes"}'], ['{"right":"yes"}', '{"right":"no"}']]
+
+
+@pytest.mark.parametrize("calls", [(ToolCall("red", {}),), (GOOD, BAD)])
+def test_an_action_is_right_only_if_all_of_its_calls_are(calls):
+    told = replace(episode(GOOD, 1.0).task, tools=(ToolSpec("find", "find a key"),))
+    assert pairs.action_is_right(told, calls) is False
+    assert pairs.action_is_right(replace(told, reference={}), calls) is None
