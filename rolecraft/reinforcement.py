@@ -71,6 +71,9 @@ class ReinforcementSettings:
 
     Every `validate_every` steps `validation` tasks of the training split at `validation_seed` are played greedily, and
     the best of these checkpoints by the task's own score is what is left; 0: the last is.
+
+    With `recorded` no task is played: one step learns from the answers that a server kept in that folder, by the file
+    of `rewards` (`train.recorded`).
     """
 
     objective: Objective = "grpo"
@@ -100,6 +103,8 @@ class ReinforcementSettings:
     validation: int = 0
     validate_every: int = 50
     validation_seed: int = 7
+    recorded: str | None = None
+    rewards: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be meant."""
@@ -122,9 +127,17 @@ class ReinforcementSettings:
             )
         if self.group < 2 and self.objective in ("grpo", "gspo", "gigpo"):
             raise SettingsError(f"reinforcement.group is {self.group}; {self.objective} compares at least 2 tries")
+        self._require_both()
         for name, low in (("clip_low", self.clip[0]), ("clip_high", self.clip[1])):
             if not low > 0:
                 raise SettingsError(f"reinforcement.{name} is {low}; it must be above 0")
+
+    def _require_both(self) -> None:
+        if bool(self.recorded) != bool(self.rewards):
+            raise SettingsError(
+                f"reinforcement.recorded is {self.recorded!r} and reinforcement.rewards {self.rewards!r}; a record is "
+                "learned from by its rewards: give both (--from RUN --rewards FILE), or neither"
+            )
 
     @property
     def clip(self) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from rolecraft.engine import LocalEngine, reply
 from rolecraft.errors import ContextFull
 from rolecraft.renderers import Renderer
 from rolecraft.server import listener, models
+from rolecraft.server.recording import Recorder
 from rolecraft.types import Completion, Delta, Message, Prompt, Turn, Usage
 
 Script = Callable[[Prompt], str]
@@ -114,14 +115,16 @@ def scripted(tokenizer, script: Script = debts, **settings) -> ScriptedEngine:
 
 @contextmanager
 def running(
-    served: Sequence[models.ServedModel], settings: server.Settings | None = None, key: str | None = None
+    served: Sequence[models.ServedModel],
+    settings: server.Settings | None = None,
+    key: str | None = None,
+    recorder: Recorder | None = None,
 ) -> Iterator[str]:
     """Serve on a free port from a thread; yield the address that clients are given."""
     settings = settings or server.Settings(port=0)
     started: list[tuple[listener.Server, str]] = []
-    thread = threading.Thread(
-        target=server.serve, args=(served, settings, key), kwargs={"ready": lambda *told: started.append(told)}
-    )
+    told = {"ready": lambda *told: started.append(told), "recorder": recorder}
+    thread = threading.Thread(target=server.serve, args=(served, settings, key), kwargs=told)
     thread.start()
     try:
         until(lambda: started and started[0][0].started)
@@ -134,11 +137,15 @@ def running(
 
 @contextmanager
 def connected(
-    served: Sequence[models.ServedModel], settings: server.Settings | None = None, **options
+    served: Sequence[models.ServedModel],
+    settings: server.Settings | None = None,
+    *,
+    recorder: Recorder | None = None,
+    **options,
 ) -> Iterator[openai.OpenAI]:
     """Serve, and yield a client that does not try again."""
     options = {"api_key": "none", "max_retries": 0, "timeout": 20, **options}
-    with running(served, settings) as url, openai.OpenAI(base_url=url, **options) as client:
+    with running(served, settings, recorder=recorder) as url, openai.OpenAI(base_url=url, **options) as client:
         yield client
 
 

@@ -6,14 +6,16 @@ import argparse
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rolecraft.commands import _asking, _playing
 from rolecraft.commands._numbers import amount, count, port, seconds, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rolecraft import engine, team
-    from rolecraft.server import models
+    from rolecraft.server import models, recording
 
 GROUP = "playing"
 
@@ -28,11 +30,20 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-base", action="store_true", help="do not load the untuned base beside an adapter")
     text = "let replies break the form of their role and of the tools' schemas"
     parser.add_argument("--unconstrained", action="store_true", help=text)
+    _add_record(parser)
     _add_limits(parser)
     _asking.add_own_tools(parser, of=", of a team that acts by code")
     _playing.add_model(parser, max_context=4096, max_tokens=1024, max_tokens_of="an answer, all roles together,")
     _playing.add_constrain(parser)
     _playing.add_repeats(parser)
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("learning from what is served")
+    text = "keep the exact answers here, to learn from them (rolecraft train RECIPE --from RUN --rewards FILE)"
+    group.add_argument("--record", type=Path, metavar="RUN", help=text)
+    text = "the most that is kept; after it requests are refused (default: 1024)"
+    group.add_argument("--record-mb", type=count, default=1024, metavar="MIB", help=text)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -76,9 +87,68 @@ def run(options: argparse.Namespace) -> None:
     )
     key = server.read_key(options.api_key_file)
     # The address is taken before the models are loaded: that it cannot be had is told at once.
-    with server.bind(settings, key) as bound, open_models(base, players, options) as served:
+    with server.bind(settings, key) as bound, _alone(options), open_models(base, players, options) as served:
         told = f"{models.describe(served)}: {'with' if key else 'without'} a key at "
-        server.serve(served, settings, key, bound=bound, ready=lambda _, url: print(told + url, flush=True))
+        recorder = _recorder(served, base, players, options)
+        server.serve(
+            served,
+            settings,
+            key,
+            bound=bound,
+            ready=lambda _, url: print(told + url, flush=True),
+            recorder=recorder,
+        )
+
+
+def _alone(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Be the only server that keeps answers in the folder, if any are kept."""
+    from contextlib import nullcontext
+
+    from rolecraft import store
+
+    return nullcontext() if options.record is None else store.lock(options.record)
+
+
+def _recorder(
+    served: Sequence[models.ServedModel], base: str, players: team.Team, options: argparse.Namespace
+) -> recording.Recorder | None:
+    """Return what keeps answers, where the user asks for it; raises SettingsError for what cannot be learned from."""
+    if options.record is None:
+        return None
+    from rolecraft import bases, cast, contract
+    from rolecraft.engine.prompts import constraint
+    from rolecraft.errors import SettingsError
+    from rolecraft.server import recording
+    from rolecraft.store.served import Policy
+
+    if options.adapter and cast.read(options.adapter):
+        raise SettingsError(f"{str(options.adapter)!r} is a cast of several models; record each by itself")
+    loaded = served[-1].loaded
+    taught = contract.read(options.adapter) if options.adapter else None
+    forms = [options.weights, *([] if options.weights != "float32" else [options.dtype, options.prefill_dtype])]
+    policy = Policy(
+        base=str(Path(base).resolve()) if Path(base).is_dir() else base,
+        weights=loaded.weights,
+        team=options.team or (taught and taught.team) or "single",
+        instructions=(taught is None or taught.instructions) and not options.bare,
+        adapter=str(options.adapter.resolve()) if options.adapter else "",
+        tuned=bases.digest_weights(options.adapter) if options.adapter else "",
+        exact=set(forms) == {"float32"},
+        engine=next((one for one in forms if one != "float32"), "float32"),
+    )
+    how = engine_constraint(options)
+    return recording.Recorder(
+        options.record,
+        policy,
+        loaded,
+        lambda prompt: constraint(prompt, how, lenient=False) is not None,
+        options.record_mb << 20,
+    )
+
+
+def engine_constraint(options: argparse.Namespace) -> Literal["off", "asked", "always"]:
+    """Return which replies a grammar holds."""
+    return "off" if options.unconstrained else "always" if options.constrain else "asked"
 
 
 def open_models(
@@ -89,9 +159,7 @@ def open_models(
 
     from rolecraft.server import loading
 
-    engines = replace(_playing.engine_settings(options), seed=options.seed)
-    if options.unconstrained:
-        engines = replace(engines, constrain="off")
+    engines = replace(_playing.engine_settings(options), seed=options.seed, constrain=engine_constraint(options))
 
     def open_engine(adapter: Path | None) -> engine.LocalEngine | engine.RoleEngines:
         opened = _playing.open_local(base, adapter, options, engines)

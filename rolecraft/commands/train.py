@@ -33,6 +33,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="the run folder (default: runs/<recipe's name>)")
     text = "processes that train in parallel, each on its part of a batch (default: the recipe's, else 1)"
     parser.add_argument("--processes", type=count, metavar="N", help=text)
+    text = "learn from the answers that `rolecraft serve --record RUN` kept, by --rewards; no task is played"
+    parser.add_argument("--from", dest="recorded", type=Path, metavar="RUN", help=text)
+    text = 'the rewards of their episodes: lines of {"episode": NAME, "reward": NUMBER}'
+    parser.add_argument("--rewards", type=Path, metavar="FILE", help=text)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
@@ -46,6 +50,23 @@ def run(options: argparse.Namespace) -> None:
     flags = [f"{key}={value}" for key, value in short.items() if value is not None] + options.set
     path = recipe.find_recipe(options.recipe)
     stages.check(path, flags)
+    output = options.output or Path("runs") / path.stem
+    if options.recorded is not None or options.rewards is not None:
+        _learn_recorded(path, flags, output, options)
+        return
     from rolecraft.train.stages import launch
 
-    launch(path, options.output or Path("runs") / path.stem, flags=flags, resume=options.resume)
+    launch(path, output, flags=flags, resume=options.resume)
+
+
+def _learn_recorded(path: Path, flags: list[str], output: Path, options: argparse.Namespace) -> None:
+    """Learn from what a server recorded; raises SettingsError for a record without rewards, or the other way."""
+    from rolecraft.errors import SettingsError
+
+    if options.recorded is None or options.rewards is None:
+        there, missing = ("--rewards", "--from RUN") if options.recorded is None else ("--from", "--rewards FILE")
+        raise SettingsError(f"{there} is given and {missing} is not; a record is learned from by its rewards")
+    from rolecraft.train import recorded, train
+
+    recipe = recorded.read(path, flags, options.recorded, options.rewards, base=options.base)
+    train(recipe, output, options.resume)

@@ -21,6 +21,7 @@ from rolecraft.server import access, listener
 from rolecraft.server.app import create_app, error_response
 from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
+from rolecraft.server.recording import Recorder
 from rolecraft.server.service import Service
 from rolecraft.server.settings import KEY_VARIABLE, Settings, check, read_key
 
@@ -36,12 +37,14 @@ def serve(
     *,
     bound: socket.socket | None = None,
     ready: Callable[[listener.Server, str], None] = lambda server, url: None,
+    recorder: Recorder | None = None,
 ) -> None:
     """Serve `models` until a signal stops the server; `ready` is given it and its address before it begins.
 
+    `recorder` keeps the answers.
     `bound` is a socket from `bind`, for who opens it before the models are loaded; raises what that raises.
     """
-    service = Service(models, settings.playing, settings.limits)
+    service = Service(models, settings.playing, settings.limits, recorder=recorder)
     with bound or bind(settings, key) as listening:
         host, port = listening.getsockname()[:2]
         server = listener.create(

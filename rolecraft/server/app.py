@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 import rolecraft.server.access as access
 import rolecraft.server.completions as completions
+import rolecraft.server.recording as recording
 import rolecraft.server.requests as requests
 import rolecraft.server.responses as responses
 import rolecraft.server.responses_api as responses_api
@@ -121,15 +122,16 @@ class _Handlers:
         body = await self._body(request)
         # A large body takes long to read, and the other connections must not wait for it.
         chat, answer = await asyncio.to_thread(read, body)
+        chat = recording.named(chat, request.headers)
         if chat.stream:
             return await self._stream(request, chat, answer)
-        choices = await _unless_disconnected(request, self._service.answer(chat))
+        choices = await _unless_disconnected(request, self._service.answer(chat, identity=answer.id))
         return _json(answer.completion(choices))
 
     async def _stream(self, request: Request, chat: ChatRequest, answer: Answer) -> Response:
         """Return the stream of an answer once it has begun; what fails before that is an error like any other."""
         queue = EventQueue(_QUEUED_CHARACTERS)
-        writing = asyncio.ensure_future(self._service.answer(chat, queue.put))
+        writing = asyncio.ensure_future(self._service.answer(chat, queue.put, answer.id))
         writing.add_done_callback(lambda _: queue.close())
         try:
             first = await _unless_disconnected(request, queue.take())

@@ -55,6 +55,7 @@ def _loaded(engine: LocalEngine | RoleEngines) -> LoadedEngine:
         tuned=loaded.adapter is not None,
         context=engine.context,
         switches=bool(loaded.switch),
+        weights=loaded.weights,
     )
 
 

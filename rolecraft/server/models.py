@@ -24,7 +24,7 @@ class LoadedEngine:
     """An engine, the renderer of its model (None: unknown), and a fingerprint that changes with its weights.
 
     `tuned` tells that an adapter is on its base, `context` how many tokens a conversation may have (None: unknown),
-    `switches` that a request may have it think or not.
+    `switches` that a request may have it think or not. `weights` is the digest of the base's.
     """
 
     engine: Engine
@@ -33,6 +33,7 @@ class LoadedEngine:
     tuned: bool = False
     context: int | None = None
     switches: bool = False
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

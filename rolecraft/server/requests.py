@@ -1,7 +1,7 @@
 """Reads a chat request in OpenAI's format, strictly: what is not supported is refused by name.
 
-Not covered: pictures and audio; each is an error that names it. What changes nothing here (`user`, `metadata`, `store`
-and such) is read and ignored.
+Not covered: pictures and audio; each is an error that names it. What changes nothing here (`user`, `store` and such) is
+read and ignored, and so is all of `metadata` but `episode` and `task`.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ class RequestBody(BaseModel):
     prompt_cache_key: str = ""
     chat_template_kwargs: TemplateOptions = TemplateOptions()
     strategy: str = "greedy"
+    metadata: dict[str, str] = {}
     # Ignored: they change nothing in what is written here.
     user: str = ""
-    metadata: dict[str, str] = {}
     store: bool = False
     service_tier: str = ""
     safety_identifier: str = ""
@@ -140,7 +140,7 @@ class ChatRequest:
 
     `sampling` says how tokens are drawn but for what stands here by itself, `strategy` how a reply is chosen (None: it
     is taken as it comes). With a `text` there are no messages: it is
-    gone on with as it stands.
+    gone on with as it stands. `episode` and `task` are what the client calls what it is about, '' if it does not say.
     """
 
     model: str
@@ -162,6 +162,8 @@ class ChatRequest:
     text: str | None = None
     think: bool | None = None
     strategy: Chosen | None = None
+    episode: str = ""
+    task: str = ""
 
 
 def read(body: bytes, most_messages: int) -> ChatRequest:
@@ -208,6 +210,8 @@ def read_fields(given: Mapping[str, Json], most_messages: int) -> ChatRequest:
         schema=_schema(request.response_format),
         think=request.chat_template_kwargs.enable_thinking,
         strategy=choosing.read(request.strategy),
+        episode=request.metadata.get("episode", ""),
+        task=request.metadata.get("task", ""),
     )
 
 

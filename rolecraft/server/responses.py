@@ -25,6 +25,11 @@ class Answer(Protocol):
 
     done: ClassVar[bytes]
 
+    @property
+    def id(self) -> str:
+        """What the client is told that the answer is called."""
+        ...
+
     def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
         """Return the answer that is sent at once."""
         ...

@@ -79,8 +79,8 @@ class ResponsesBody(BaseModel):
     stream: bool = False
     stream_options: dict[str, Any] = {}
     prompt_cache_key: str | None = None
-    # Ignored: they change nothing in what is written here.
     metadata: dict[str, str] = {}
+    # Ignored: they change nothing in what is written here.
     reasoning: dict[str, Any] = {}
     store: bool = False
     service_tier: str = ""
@@ -104,6 +104,7 @@ def read(body: bytes, most_messages: int, find: Callable[[str], ServedModel]) ->
         "response_format": _format(asked.text.format),
         "stream": asked.stream,
         "prompt_cache_key": asked.prompt_cache_key,
+        "metadata": asked.metadata,
     }
     try:
         request = requests.read_fields(fields, most_messages)

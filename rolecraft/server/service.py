@@ -19,6 +19,7 @@ from rolecraft.server.admission import Admission
 from rolecraft.server.answer_memory import AnswerMemory
 from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
+from rolecraft.server.recording import Recorder
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.turns import Emit, FinishedChoice
 from rolecraft.strategies import Chosen
@@ -48,12 +49,13 @@ class Service:
         playing: turns.Settings = turns.Settings(),
         limits: Limits = Limits(),
         seeds: Callable[[], int] = lambda: secrets.randbits(48),
+        recorder: Recorder | None = None,
     ) -> None:
-        """Serve `models`; `seeds` gives the seed of a request that names none."""
+        """Serve `models`; `seeds` gives the seed of a request that names none, `recorder` keeps the answers."""
         self.models = {model.id: model for model in models}
         self.limits = limits
         self.admission = Admission(limits.places, limits.waiting)
-        self._playing, self._seeds = playing, seeds
+        self._playing, self._seeds, self._recorder = playing, seeds, recorder
         self._memory = AnswerMemory(limits.remembered)
         self._deadlines: dict[asyncio.Timeout, float] = {}
         self._stopping = False
@@ -65,8 +67,8 @@ class Service:
             raise Refused(404, f"no model {name[:100]!r}; there are {there}", param="model", code="model_not_found")
         return self.models[name]
 
-    async def answer(self, request: ChatRequest, emit: Emit | None = None) -> list[FinishedChoice]:
-        """Return the choices of an answer; `emit` is given text and calls while they are written.
+    async def answer(self, request: ChatRequest, emit: Emit | None = None, identity: str = "") -> list[FinishedChoice]:
+        """Return the choices of an answer, called `identity`; `emit` is given text and calls while they are written.
 
         Raises Refused for whatever can be told to the client; another exception is a fault of ours.
         """
@@ -87,6 +89,9 @@ class Service:
             raise Refused(
                 400, f"{model.id!r} is a team, which answers chats alone; name a base or a role", param="model"
             )
+        kept = self._recorder if self._recorder is not None and self._recorder.keeps(model, request) else None
+        if kept is not None:
+            kept.require(request)
         restored = self._memory.restore(model, request.messages, request.cache_key)
         scope = _scope(request.cache_key)
         scopes = (scope,) if restored.scope in (None, scope) else (scope, restored.scope)
@@ -97,6 +102,8 @@ class Service:
             with _refusals():
                 async with self.admission.enter(places):
                     choices = await together(play(choice=choice) for choice in range(request.n))
+        if kept is not None:
+            await kept.keep(identity, model, request, restored.messages, choices, self._playing)
         for finished in choices if request.text is None else ():
             self._memory.remember(model, request.messages, finished, scope, request.cache_key)
         return choices

@@ -16,7 +16,9 @@ def record_to_json(trajectory: Trajectory) -> dict[str, Json]:
     It is a row that `wire` reads too. A turn whose message is in the trajectory holds its place instead of a copy.
     """
     data = wire.trajectory_to_json(trajectory, "object")
-    place, turns = -1, []
+    opening, turns = trajectory.task.messages, []
+    # a reply stands after the opening, which may hold the same words
+    place = len(opening) - 1 if trajectory.messages[: len(opening)] == opening else -1
     for turn in trajectory.turns:
         later = range(place + 1, len(trajectory.messages))
         found = next((i for i in later if trajectory.messages[i] == turn.message), None)

@@ -33,11 +33,11 @@ class Run:
 
     def append(self, trajectory: Trajectory) -> None:
         """Add one record to `trajectories.jsonl`; it is on disk when this returns."""
-        _append(self.path / "trajectories.jsonl", record_to_json(trajectory))
+        append_line(self.path / "trajectories.jsonl", record_to_json(trajectory))
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Yield the records in the order they were written; raises DataError for one that is damaged."""
-        for place, data in _whole_lines(self.path / "trajectories.jsonl"):
+        for place, data in whole_lines(self.path / "trajectories.jsonl"):
             try:
                 yield record_from_json(data)
             except DataError as error:
@@ -45,15 +45,15 @@ class Run:
 
     def finished(self) -> set[str]:
         """Return the ids of the trajectories that need not be played again."""
-        return {str(data.get("id", "")) for _, data in _whole_lines(self.path / "trajectories.jsonl")}
+        return {str(data.get("id", "")) for _, data in whole_lines(self.path / "trajectories.jsonl")}
 
     def log(self, metrics: Mapping[str, Json]) -> None:
         """Add one line to `metrics.jsonl`."""
-        _append(self.path / "metrics.jsonl", metrics)
+        append_line(self.path / "metrics.jsonl", metrics)
 
     def metrics(self) -> list[dict[str, Json]]:
         """Return the lines of `metrics.jsonl`."""
-        return [data for _, data in _whole_lines(self.path / "metrics.jsonl")]
+        return [data for _, data in whole_lines(self.path / "metrics.jsonl")]
 
     def write_settings(self, settings: Mapping[str, Json]) -> None:
         """Write the resolved settings as `settings.yaml`."""
@@ -79,7 +79,8 @@ class Run:
             raise DataError(f"{path}: {error}") from error
 
 
-def _append(path: Path, data: Mapping[str, Json]) -> None:
+def append_line(path: Path, data: Mapping[str, Json]) -> int:
+    """Add one line of JSON, on disk when this returns, and return how many bytes it has."""
     line = wire.dumps(data).encode("utf-8") + b"\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
@@ -87,6 +88,7 @@ def _append(path: Path, data: Mapping[str, Json]) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+    return len(line)
 
 
 def _drop_half_line(file: BinaryIO) -> None:
@@ -103,7 +105,7 @@ def _drop_half_line(file: BinaryIO) -> None:
         file.truncate(newline + 1)
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield place and value of each line that was written to its end; nothing where there is no file."""
     if not path.exists():
         return

@@ -38,7 +38,7 @@ from rolecraft.recipe import (
 )
 from rolecraft.store import Run
 from rolecraft.team import Team
-from rolecraft.train import attending, card, data, distilling, memory, precision, preferring, reinforce
+from rolecraft.train import attending, card, data, distilling, memory, precision, preferring, recorded, reinforce
 from rolecraft.train.batches import Alike, Batch, Cut, Schedule
 from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
@@ -109,7 +109,8 @@ def _learn_from_play(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     """Distil on-policy, or reinforce: the tasks are played, and there are no examples to prepare."""
     if workers.is_worker():
         raise SettingsError("what learns from play is not for torchrun: it is one process; run it without")
-    way = reinforce if recipe.on_policy is None else distilling
+    kept = recipe.reinforcement is not None and recipe.reinforcement.recorded
+    way = distilling if recipe.on_policy is not None else recorded if kept else reinforce
     way.check(recipe)
     recipe = precision.decide(recipe, output_dir, resume)
     checkpoint = _resumable(recipe, output_dir, resume)

@@ -173,6 +173,8 @@ def _data(recipe: Recipe) -> str:
             f"What the {recipe.on_policy.player} played of the benchmark `{data.benchmark}`, split `{data.split}`, "
             f"seed {data.seed}, scored token by token by the teacher `{recipe.on_policy.teacher}`"
         )
+    if recipe.reinforcement is not None and recipe.reinforcement.recorded:
+        return f"What an agent of somebody's own did with the policy, rewarded by it ({recipe.reinforcement.objective})"
     if recipe.reinforcement is not None:
         return (
             f"What the policy played of the benchmark `{data.benchmark}`, split `{data.split}`, seed {data.seed}, "

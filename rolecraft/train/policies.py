@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from peft import PeftModel
 import rolecraft.train.card as card
 import rolecraft.train.policy_loop as policy_loop
 import rolecraft.train.policy_state as policy_state
-from rolecraft import adapters, model, team
+from rolecraft import adapters, fit, model, parsing, team
+from rolecraft.errors import SettingsError
 from rolecraft.examples import Budget
 from rolecraft.model import Loaded
 from rolecraft.recipe import Recipe
+from rolecraft.settings import to_dict
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train.policy_state import Progress
@@ -49,6 +52,28 @@ def attach(recipe: Recipe, base: Loaded) -> Loaded:
     transformers.set_seed(recipe.training.seed)
     tuned = adapter.attach(base.model, recipe.adapter.settings)
     return replace(base, model=tuned, gate=adapter.gate(recipe.adapter.settings))
+
+
+def go_on(policy: Loaded, adapter: Path, recipe: Recipe) -> None:
+    """Give the policy's fresh adapter the weights of one in a folder.
+
+    Raises SettingsError where the recipe's settings are not those it was tuned with, ContractError where it does not
+    fit.
+    """
+    if not isinstance(policy.model, PeftModel):
+        raise SettingsError(
+            f"adapter.name is {str(recipe.adapter.name)!r}, which tunes the base itself, and {str(adapter)!r} is put "
+            "on a base; tune a LoRA or mor"
+        )
+    told, given = parsing.read_json(adapter / "adapter_config.json"), to_dict(recipe.adapter.settings)
+    for name in sorted(given.keys() & told.keys() - {"target_modules", "lora_dropout"}):
+        if given[name] != told[name]:
+            raise SettingsError(
+                f"adapter.{name} is {given[name]!r}, and the adapter in {str(adapter)!r} has {told[name]!r}; set "
+                f"adapter.{name}={json.dumps(told[name])}"
+            )
+    fit.require_fit(adapter, policy.model, policy.model.peft_config["default"])
+    peft.set_peft_model_state_dict(policy.model, peft.load_peft_weights(str(adapter), device=str(policy.device)))
 
 
 def leave(work: policy_loop.Work, progress: Progress, step_size: int) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -228,12 +228,18 @@ def playing(told: Told, turns: int, temperature: float) -> agent.Settings:
 
 def rows(work: Work, episodes: Sequence[Trajectory]) -> list[Row]:
     """Return the rows that fit; raises RolecraftError if no token of a step can be trained."""
-    most, renderer = work.recipe.data.max_length, work.student.renderer
+    renderer = work.student.renderer
     made = (rollouts.rows(episode, work.players, renderer, packs=work.packs) for episode in episodes)
+    return fitting(work, made, len(episodes))
+
+
+def fitting(work: Work, made: Iterable[Sequence[Row]], count: int) -> list[Row]:
+    """Return the rows of `count` episodes that fit; raises RolecraftError if no token of theirs can be trained."""
+    most = work.recipe.data.max_length
     found = [row for some in made for row in some if len(row.ids) <= most and any(row.chosen)]
     if not found:
         raise RolecraftError(
-            f"none of {len(episodes)} episodes has a reply to learn from within data.max_length {most}; raise it, or "
+            f"none of {count} episodes has a reply to learn from within data.max_length {most}; raise it, or "
             "look at what the player writes (rolecraft run)"
         )
     return found

@@ -86,8 +86,14 @@ def rows(trajectory: Trajectory, team: Team, renderer: Renderer, *, packs: bool)
 
     Raises DataError for an episode whose prompts are rendered otherwise than the engine read them.
     """
+    return joined([trajectory], trajectory.id, team, renderer, packs=packs)
+
+
+def joined(parts: Sequence[Trajectory], name: str, team: Team, renderer: Renderer, *, packs: bool) -> list[Row]:
+    """Return the rows of an episode called `name` that was recorded in parts, each with its own conversation."""
     found: list[Row] = []
-    for step, (turn, place) in enumerate(_placed(trajectory)):
+    said = ((part, *placed) for part in parts for placed in _placed(part))
+    for step, (trajectory, turn, place) in enumerate(said):
         role = team.role(turn.speaker)
         tools = role.tools(trajectory.task.tools)
         opening = renderer.opening(role.view(trajectory.messages[:place], trajectory.task.tools), tools, turn.speaker)
@@ -99,7 +105,7 @@ def rows(trajectory: Trajectory, team: Team, renderer: Renderer, *, packs: bool)
         before = found.pop() if packs and found and turn.prompt_ids[: len(found[-1].ids)] == found[-1].ids else Row()
         extended = _context(before, turn.prompt_ids, opening.speakers)
         start = len(turn.prompt_ids) - len(renderer.header(turn.speaker))
-        found.append(replace(_reply(extended, turn, step), start=start, source=trajectory.id))
+        found.append(replace(_reply(extended, turn, step), start=start, source=name))
     return found
 
 

@@ -38,11 +38,12 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The policy, and what it is told."""
+    """The policy, and what it is told; not `exact`: the engine that played computes otherwise than the trainer."""
 
     recipe: Recipe
     loaded: Loaded
     told: ReinforcementSettings
+    exact: bool = True
 
     @property
     def moves(self) -> int:
@@ -52,7 +53,7 @@ class Policy:
     @property
     def lower(self) -> bool:
         """Whether the trainer computes otherwise than the engine."""
-        return bool(self.recipe.training.bf16)
+        return bool(self.recipe.training.bf16) or not self.exact
 
     @property
     def shares(self) -> bool:

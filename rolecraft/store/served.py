@@ -1,0 +1,133 @@
+"""Answers that a server wrote for somebody else's agent, exactly: one line each, in the folder that they are kept in.
+
+A line is added whole and is on disk when `append` returns; one that a kill cut short is dropped. What a policy said is
+its clients' business: the file is its owner's alone. Not covered: which answers make an episode (`train.episodes`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rolecraft.errors import DataError
+from rolecraft.store.records import record_from_json, record_to_json
+from rolecraft.store.run import Run, append_line, whole_lines
+from rolecraft.types import Json, Trajectory
+from rolecraft.wire.fields import read_field, read_object
+
+FILE = "answers.jsonl"
+SECTION = "serving"
+"""The section of the folder's settings that says which policy answered."""
+
+_FACTS = ("id", "episode", "task", "model", "temperature", "refused")
+_KEYS = (*_FACTS, "ids", "record")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What answered: names to load it by, digests that tell it from any other, and how its engine computes.
+
+    `weights` is the digest of the base that a contract has too, `tuned` that of the adapter's weights.
+    """
+
+    base: str
+    weights: str
+    team: str
+    instructions: bool
+    adapter: str = ""
+    tuned: str = ""
+    exact: bool = True
+    engine: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer: `record` has the conversation that it answers as its task's messages, and its turns.
+
+    `id` is what the client was told, `episode` and `task` what it told, '' if it did not. `refused` says why nothing
+    can be learned from these tokens though they are kept, '' if it can.
+    """
+
+    id: str
+    episode: str
+    task: str
+    model: str
+    temperature: float
+    record: Trajectory
+    refused: str = ""
+
+
+def append(folder: Path, answer: Answer) -> int:
+    """Add one answer, and return how many bytes that took."""
+    path = folder / FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    return append_line(path, _to_json(answer))
+
+
+def answers(folder: Path) -> Iterator[Answer]:
+    """Yield the answers in the order they were finished; raises DataError for one that is damaged."""
+    for place, data in whole_lines(folder / FILE):
+        try:
+            yield _from_json(data)
+        except DataError as error:
+            raise DataError(f"{place}: {error}; delete the line, and nothing is learned from that answer") from error
+
+
+def size(folder: Path) -> int:
+    """Return how many bytes of answers are kept."""
+    path = folder / FILE
+    return path.stat().st_size if path.exists() else 0
+
+
+def policy(folder: Path) -> Policy | None:
+    """Return what answered, None where nothing was kept; raises DataError for settings that were not written here."""
+    told = Run(folder).settings().get(SECTION)
+    if told is None:
+        return None
+    try:
+        return Policy(**told)
+    except TypeError as error:
+        raise DataError(f"{folder / 'settings.yaml'}: section {SECTION!r} is damaged ({error}); restore it") from error
+
+
+def write_policy(folder: Path, found: Policy) -> None:
+    """Write what answers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Run(folder).write_settings({SECTION: {name: getattr(found, name) for name in Policy.__slots__}})
+
+
+def _to_json(answer: Answer) -> dict[str, Json]:
+    """Return an answer's line; the tokens of earlier answers in its conversation stand beside their messages."""
+    facts = {name: getattr(answer, name) for name in _FACTS}
+    before = answer.record.task.messages
+    ids = {str(place): list(one.ids) for place, one in enumerate(before) if one.ids is not None}
+    return {**facts, "ids": ids, "record": record_to_json(answer.record)}
+
+
+def _from_json(data: Mapping[str, Json]) -> Answer:
+    fields = read_object(data, _KEYS, "answer")
+    texts = {name: read_field(fields, name, str, "answer", "") for name in _FACTS if name != "temperature"}
+    temperature = read_field(fields, "temperature", float, "answer")
+    record = record_from_json(read_field(fields, "record", Mapping, "answer"))
+    written = _ids(read_field(fields, "ids", Mapping, "answer", {}), len(record.task.messages))
+    messages = [
+        replace(message, ids=written[place]) if place in written else message
+        for place, message in enumerate(record.messages)
+    ]
+    task = replace(record.task, messages=tuple(messages[: len(record.task.messages)]))
+    return Answer(temperature=temperature, record=replace(record, task=task, messages=tuple(messages)), **texts)
+
+
+def _ids(told: Mapping[str, Json], count: int) -> dict[int, tuple[int, ...]]:
+    found = {}
+    for place, ids in told.items():
+        if not (place.isdecimal() and int(place) < count and isinstance(ids, list)):
+            raise DataError(f"'ids' has {place!r}, and the conversation before the answer has {count} messages")
+        if not all(isinstance(one, int) and one >= 0 for one in ids):
+            raise DataError(f"'ids' of message {place} are not all token ids")
+        found[int(place)] = tuple(ids)
+    return found
