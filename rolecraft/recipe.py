@@ -252,9 +252,11 @@ def check_sections(data: Mapping[str, Any], where: str) -> None:
         players.role(role)
     bases.find(model.base)
     renderers.require(model.renderer)
-    distils, played, _, prefers = ways.read(data, where)
+    distils, played, reinforces, prefers = ways.read(data, where)
     if rows.benchmark:
         open_benchmark(rows)
+    elif reinforces is not None and reinforces.recorded:
+        pass  # a record is all the data there is
     elif prefers is not None and played is None:
         read_pairs(rows)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from rolecraft.commands import _overrides
@@ -49,8 +50,10 @@ def run(options: argparse.Namespace) -> None:
     short |= {"training.processes": options.processes}
     flags = [f"{key}={value}" for key, value in short.items() if value is not None] + options.set
     path = recipe.find_recipe(options.recipe)
-    stages.check(path, flags)
     output = options.output or Path("runs") / path.stem
+    recorded = {"recorded": options.recorded, "rewards": options.rewards}
+    told = [f"reinforcement.{key}={json.dumps(str(value))}" for key, value in recorded.items() if value]
+    stages.check(path, flags if stages.are_in(path) else flags + told)
     if options.recorded is not None or options.rewards is not None:
         _learn_recorded(path, flags, output, options)
         return

@@ -167,7 +167,9 @@ def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | 
     """Return the checkpoint to go on from (None: begin anew); raises SettingsError if the folder is not ours to use."""
     found = last_checkpoint(output_dir)
     if not resume and (found or bases.is_adapter(output_dir)):
-        if not recipe.data.benchmark:  # another folder would not help against bad rows: they are told first
+        if (
+            not recipe.data.benchmark and not recipe.reinforcement
+        ):  # another folder would not help against bad rows: they are told first
             deque(read_rows(recipe.data, store.BadRows()), maxlen=0)
         raise SettingsError(
             f"{str(output_dir)!r} holds a run already; go on with it (--resume), or name another folder (--output)"
