@@ -119,12 +119,6 @@ class ReinforcementSettings:
                 f"reinforcement.temperature is {self.temperature}; it must be above 0: tries that are all alike teach "
                 "nothing"
             )
-        if self.constrained:
-            raise SettingsError(
-                "reinforcement.constrained is true; of a reply that a grammar held nobody knows what else it might "
-                "have said, so its tokens' chances cannot be compared: play free (false), where the reward's format "
-                "layer teaches the form"
-            )
         if self.group < 2 and self.objective in ("grpo", "gspo", "gigpo"):
             raise SettingsError(f"reinforcement.group is {self.group}; {self.objective} compares at least 2 tries")
         self._require_both()

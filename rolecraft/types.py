@@ -100,13 +100,29 @@ StopReason = Literal["end", "length", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """How a token was drawn: with what log-probability, at a temperature and among the tokens that were let through.
+
+    `among` are these (empty: all), packed as `engine.drawn` does. For those that are `meant` (empty: none) the token
+    `written` was drawn, with all their chances.
+    """
+
+    logprob: float
+    temperature: float = 1.0
+    among: bytes = b""
+    meant: bytes = b""
+    written: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One model call, exactly: the ids that went in, the ids that came out and how likely each was.
 
     `logprobs`, `forced` and `role_ids` align with `token_ids`; `forced` marks tokens the grammar left no choice for. An
     endpoint tells no ids, and `logprobs` alone if it was asked for them.
     So does `likeliest`, if it was asked for: the likeliest tokens there, each with its log-probability. `doubted`: the
-    model began a call that it did not mean, and was held to text. Both are told to who asked and not stored.
+    model began a call that it did not mean, and was held to text. `drawn`, if it was asked for: how each token was,
+    None where it was forced. All three are told to who asked and not stored.
     """
 
     message: Message
@@ -120,6 +136,7 @@ class Turn:
     usage: Usage = Usage()
     likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
     doubted: bool = False
+    drawn: tuple[Drawn | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +210,7 @@ class Sampling:
     Drawn are only the `top_k` likeliest tokens (0: all), those that make up `top_p`, and those at least `min_p` as
     likely as the likeliest. The logit of a token that the reply has already is lowered by `presence_penalty`, and by
     `frequency_penalty` for each time. `top_logprobs`: how many of the likeliest tokens the turn tells.
+    `tell_drawn`: the turn tells how each token was drawn, if the engine is the local one.
     """
 
     n: int = 1
@@ -203,6 +221,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     top_logprobs: int = 0
+    tell_drawn: bool = False
     seed: int = 0
     max_tokens: int = 160
     stop: tuple[str, ...] = ()

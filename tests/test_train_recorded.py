@@ -156,6 +156,7 @@ def test_other_objectives_learn_from_a_record_too(played, learn, objective):
         ({"reinforcement": {"objective": "ppo"}}, "'ppo', which needs a value head"),
         ({"reinforcement": {"objective": "gigpo"}}, "'gigpo', which needs the state of the tools"),
         ({"reinforcement": {"temperature": 0.7}}, "temperature is 0.7, and answer .* was drawn at 1; set it to that"),
+        ({"training": {"bf16": True}, "reinforcement": {"temperature": 0.7}}, r"training\.bf16 is on: a record tells"),
         ({"team": {"preset": "single"}}, "a reply of 'summarizer', and the roles of team.preset 'single' are"),
         ({"adapter": {"lora_dropout": 0.1}}, "lora_dropout is above 0"),
     ],

@@ -152,21 +152,36 @@ def stepped(tmp_path, **changes) -> tuple[reinforce.Work, list[credit.Try], list
     return work, tries, policy_loop.rows(work, [one.episode for one in tries])
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_the_trainer_s_log_probabilities_are_the_engine_s(tmp_path, temperature):
-    work, tries, rows = stepped(tmp_path, reinforcement={"temperature": temperature})
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("name", ["lora", "mor"])
+def test_the_trainer_s_log_probabilities_are_the_engine_s(tmp_path, name, temperature, constrained):
+    told = {"temperature": temperature, "constrained": constrained, "max_tokens": 40, "max_turns": 3}
+    adapter = {"name": "mor", "r": 4, "lora_alpha": 8} if name == "mor" else {}
+    work, tries, rows = stepped(tmp_path, reinforcement=told, adapter=adapter)
     policy = updating.Policy(work.recipe, work.student, work.told)
     samples = updating.samples_of(tries, rows, [[0.0] * len(one.episode.turns) for one in tries])
     with torch.no_grad():
         seen = updating.look(policy, None, samples)
     for place, sample in enumerate(samples):
-        told = torch.tensor([p for turn in _turns(tries, sample) for p in turn.logprobs])
-        torch.testing.assert_close(seen.plain[place, : sample.tokens], told, atol=1e-4, rtol=0)
-        assert torch.equal(seen.plain[place], seen.new[place]) == (temperature == 1)
+        torch.testing.assert_close(seen.new[place, : sample.tokens], sample.played, atol=1e-4, rtol=0)
+    turns = [turn for one in tries for turn in one.episode.turns]
+    drawn = [one for turn in turns for one in turn.drawn]
+    assert any(one is None for one in drawn) == constrained  # what a grammar forces is not drawn
+    assert any(one and one.among for one in drawn) == constrained
+    plain = [p for turn in turns for p, forced in zip(turn.logprobs, turn.forced, strict=True) if not forced]
+    assert ([one.logprob for one in drawn if one] == pytest.approx(plain, abs=1e-5)) == (
+        temperature == 1 and not constrained
+    )
 
 
-def _turns(tries, sample):
-    return next(one.episode.turns for one in tries if one.episode.id == sample.rows[0].source)
+def test_an_adapter_learns_from_replies_that_a_grammar_held(tmp_path):
+    told = {"constrained": True, "temperature": 0.7, "max_tokens": 40, "minibatches": 2, "kl": 0.1}
+    run = train(recipe_of(reinforcement=told, training={"max_steps": 2}), tmp_path / "run")
+    for entry in Run(run).metrics():
+        assert entry["drift"] < 1e-4
+        assert entry["ratio_apart"] > 0
+        assert math.isfinite(entry["entropy"])
 
 
 def test_the_tries_at_a_task_differ_and_their_prompt_is_computed_once(tmp_path):
@@ -259,11 +274,9 @@ def test_after_a_collapse_the_best_checkpoint_is_what_is_left(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"reinforcement": {"constrained": True}}, "reinforcement.constrained is true"),
         ({"reinforcement": {"temperature": 0.0}}, "reinforcement.temperature is 0"),
         ({"reinforcement": {"group": 1}}, "reinforcement.group is 1; grpo compares at least 2"),
         ({"reinforcement": {"validation": 2, "validation_seed": 1}}, "validation_seed is 1, data.seed"),
-        ({"training": {"bf16": True}, "reinforcement": {"temperature": 0.7}}, "bfloat16's error cannot be corrected"),
         ({"adapter": {"lora_dropout": 0.1}}, "lora_dropout is above 0"),
         ({"training": {"processes": 2}}, "training.processes is 2; reinforcement takes 1"),
         ({"team": {"preset": "code"}, "reinforcement": {"objective": "gigpo"}}, "acts by code"),

@@ -10,9 +10,11 @@ import torch
 from test_train_reinforce import recipe_of
 
 from rolecraft import adapters
+from rolecraft.engine.drawn import pack
 from rolecraft.train import reinforce, rollouts, sharing, updating, value_head
 from rolecraft.train.policy_state import Progress, begin
 from rolecraft.train.rollouts import Row
+from rolecraft.types import Drawn
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -29,7 +31,15 @@ def row(prompt: tuple[int, ...], source: str, seed: int, speaker: str = "reasone
         steps += [step] * length
         speakers += [None if step < 0 else speaker] * length
     logprobs = tuple(-1.0 if one else 0.0 for one in chosen)
-    return Row(tuple(ids), tuple(chosen), logprobs, tuple(steps), tuple(speakers), len(prompt) - 1, source)
+    drawn = tuple(_drawn(draw) if one else None for one in chosen)
+    return Row(tuple(ids), tuple(chosen), logprobs, tuple(steps), tuple(speakers), drawn, len(prompt) - 1, source)
+
+
+def _drawn(draw: random.Random) -> Drawn:
+    """One of all tokens, or of those that a row may have."""
+    some = torch.zeros(400, dtype=torch.bool)
+    some[20 : draw.randint(300, 400)] = True
+    return Drawn(-1.0, 0.8, pack(some)) if draw.random() < 0.5 else Drawn(-1.0, 0.8)
 
 
 def tools(seed: int, length: int) -> tuple[int, ...]:
@@ -102,7 +112,7 @@ def test_what_rows_share_is_computed_once_and_changes_no_loss_and_no_gradient(na
     assert other.saved == 0
     torch.testing.assert_close(loss, known, rtol=1e-5, atol=1e-6)
     assert torch.equal(one.mask, other.mask)
-    for mine, theirs in ((one.new, other.new), (one.plain, other.plain), (one.entropy, other.entropy)):
+    for mine, theirs in ((one.new, other.new), (one.entropy, other.entropy)):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
     if objective == "ppo":
         torch.testing.assert_close(one.values, other.values, rtol=1e-5, atol=1e-5)

@@ -138,5 +138,6 @@ def complete(loaded: Loaded, prompt: Prompt, ids: tuple[int, ...], role: int, ou
         usage,
         output.likeliest,
         output.doubted,
+        output.drawn,
     )
     return Completion(message, turn)

@@ -10,22 +10,23 @@ from dataclasses import dataclass, field
 
 import torch
 
+from rolecraft.engine.drawn import tell
 from rolecraft.engine.ending import Merged
 from rolecraft.engine.matcher import Matcher
 from rolecraft.engine.model_runner import cache_keys
 from rolecraft.engine.opening import Doubt
 from rolecraft.engine.reply import has_stop
-from rolecraft.engine.sampling import Draw, likeliest, sample
+from rolecraft.engine.sampling import Draw, chances, likeliest, sample
 from rolecraft.renderers import Renderer
-from rolecraft.types import Sampling, StopReason
+from rolecraft.types import Drawn, Sampling, StopReason
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """What a request came to; `cached` counts the prompt's cached tokens.
 
-    `logprobs` and `forced` align with `ids`, and so does `likeliest` unless it is empty. `doubted`: it was ended as its
-    model would have called a tool that is not offered.
+    `logprobs` and `forced` align with `ids`, and so do `likeliest` and `drawn` unless they are empty. `doubted`: it was
+    ended as its model would have called a tool that is not offered.
     """
 
     ids: tuple[int, ...]
@@ -36,6 +37,7 @@ class Output:
     seconds: float
     likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
     doubted: bool = False
+    drawn: tuple[Drawn | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Request:
     logprobs: list[float] = field(default_factory=list)
     likeliest: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
+    drawn: dict[int, Drawn] = field(default_factory=dict)
     stop: StopReason | None = None
     told: int = 0
     doubt: Doubt = field(default_factory=Doubt)
@@ -225,6 +228,7 @@ class Request:
             seconds,
             tuple(self.likeliest),
             doubted,
+            tuple(map(self.drawn.get, range(len(self.ids)))) if self.sampling.tell_drawn else (),
         )
 
     def _stop_reason(self, token: int) -> StopReason | None:
@@ -245,4 +249,11 @@ def sample_each(requests: Sequence[tuple[Request, Allowed]], logits_BV: torch.Te
         request.record_likeliest(logits_BV[b : b + 1])
     draws = [request.draw(allowed.forced) for request, allowed in requests]
     merged = {b: (one.merged.written, one.merged.meant) for b, (_, one) in enumerate(requests) if one.merged}
-    return sample(logits_BV, draws, allowed_BV, merged)
+    ids, logprobs = sample(logits_BV, draws, allowed_BV, merged)
+    if any(request.sampling.tell_drawn for request, _ in requests):
+        found = chances(logits_BV, ids, draws, allowed_BV, merged)
+        for (request, allowed), logprob, draw in zip(requests, found, draws, strict=True):
+            if request.sampling.tell_drawn and not allowed.forced:
+                heat = draw.temperature or 1.0
+                request.drawn[len(request.ids)] = tell(logprob, heat, allowed.mask, allowed.merged)
+    return ids, logprobs

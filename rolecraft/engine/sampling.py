@@ -43,17 +43,43 @@ def sample(
     for all of some tokens (V,), itself among them, with their chances together.
     """
     free_BV = logits_BV
-    logits_BV = open_BV = _penalised(logits_BV, draws)
-    if allowed_BV is not None:
-        logits_BV = logits_BV.masked_fill(~allowed_BV.to(logits_BV.device), float("-inf"))
-    if merged:
-        logits_BV = _merged(logits_BV, open_BV, merged)
+    open_BV = _penalised(logits_BV, draws)
+    logits_BV = held(open_BV, allowed_BV, merged)
     ids_B = logits_BV.argmax(-1)
     warm = [b for b, draw in enumerate(draws) if draw.temperature > 0]
     if warm:
         ids_B[warm] = _sample_warm(logits_BV[warm].double(), [draws[b] for b in warm])
     logprobs_B = free_BV.gather(-1, ids_B[:, None])[:, 0] - free_BV.logsumexp(-1)
     return ids_B.tolist(), logprobs_B.tolist()
+
+
+def chances(
+    logits_BV: torch.Tensor,
+    ids: Sequence[int],
+    draws: Sequence[Draw],
+    allowed_BV: torch.Tensor | None = None,
+    merged: Mapping[int, tuple[int, torch.Tensor]] | None = None,
+) -> list[float]:
+    """Return the log-probability that each row's token was drawn with, but for what `top_k` and the like cut off.
+
+    It is that of its temperature, or of 1 where the likeliest was taken.
+    """
+    open_BV = _penalised(logits_BV, draws)
+    heat_B1 = open_BV.new_tensor([draw.temperature or 1.0 for draw in draws])[:, None]
+    logs_BV = (held(open_BV, allowed_BV, merged) / heat_B1).log_softmax(-1)
+    return logs_BV.gather(-1, torch.tensor(ids, device=logs_BV.device)[:, None])[:, 0].tolist()
+
+
+def held(
+    open_BV: torch.Tensor,
+    allowed_BV: torch.Tensor | None,
+    merged: Mapping[int, tuple[int, torch.Tensor]] | None,
+) -> torch.Tensor:
+    """Return logits with -inf for tokens that are not allowed; those `merged` are one, as likely as all together."""
+    logits_BV = open_BV
+    if allowed_BV is not None:
+        logits_BV = logits_BV.masked_fill(~allowed_BV.to(logits_BV.device), float("-inf"))
+    return _merged(logits_BV, open_BV, merged) if merged else logits_BV
 
 
 def likeliest(logits_V: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:

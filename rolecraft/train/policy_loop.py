@@ -23,6 +23,7 @@ from rolecraft import adapters, agent, attention, objectives, store
 from rolecraft.adapters import Adapter
 from rolecraft.engine import LocalEngine
 from rolecraft.engine import Settings as EngineSettings
+from rolecraft.engine.settings import Constrain
 from rolecraft.errors import DataError, Interrupted, RolecraftError, SettingsError
 from rolecraft.model import Loaded
 from rolecraft.recipe import Recipe
@@ -217,7 +218,8 @@ def fingerprint(told: World) -> str:
 
 def engine(loaded: Loaded, work: Work) -> LocalEngine:
     """Return an engine with room for all that are played at once."""
-    return LocalEngine(loaded, EngineSettings(max_requests=work.at_once, max_context=loaded.context))
+    constrain: Constrain = "always" if work.told.constrained else "asked"
+    return LocalEngine(loaded, EngineSettings(work.at_once, loaded.context, constrain=constrain))
 
 
 def playing(told: Told, turns: int, temperature: float) -> agent.Settings:

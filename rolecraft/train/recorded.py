@@ -73,10 +73,11 @@ def check(recipe: Recipe) -> ReinforcementSettings:
             "rejection for a record"
         )
     policy = _policy(Path(str(told.recorded)))
-    if not policy.exact and told.temperature != 1:
+    lower = "training.bf16 is on" if recipe.training.bf16 else f"the engine computed in {policy.engine}"
+    if told.temperature != 1 and (recipe.training.bf16 or not policy.exact):
         raise SettingsError(
-            f"reinforcement.temperature is {told.temperature:g} and the engine computed in {policy.engine}: it tells "
-            "the chances at temperature 1 alone, so its error cannot be corrected; play at 1, or serve in float32"
+            f"reinforcement.temperature is {told.temperature:g} and {lower}: a record tells the chances at temperature "
+            "1 alone, so that error cannot be corrected; play at 1, or compute in float32"
         )
     return told
 
@@ -221,6 +222,6 @@ def _drift(policy: updating.Policy, tries: Sequence[Try], rows: Sequence[Row]) -
     policy.loaded.model.train()
     seen = updating.look(policy, None, samples)
     apart = [
-        (seen.plain[place, : one.tokens].cpu() - one.played).abs().clamp(max=20) for place, one in enumerate(samples)
+        (seen.as_told[place, : one.tokens].cpu() - one.played).abs().clamp(max=20) for place, one in enumerate(samples)
     ]
     return float(torch.cat(apart).mean())

@@ -95,11 +95,6 @@ def load(recipe: Recipe) -> tuple[Loaded, Team]:
             f"team.preset {str(recipe.team.preset)!r} acts by code, whose calls tell no states between replies; take "
             "reinforcement.objective=grpo"
         )
-    if recipe.training.bf16 and told.temperature != 1:
-        raise SettingsError(
-            f"reinforcement.temperature is {told.temperature:g} and training.bf16 is on: the engine tells the chances "
-            "at temperature 1 alone, so bfloat16's error cannot be corrected; set one of them otherwise"
-        )
     policy = policies.attach(recipe, policies.load(recipe))
     if told.kl and not isinstance(policy.model, PeftModel):
         raise SettingsError(
@@ -200,6 +195,7 @@ def _judged(work: Work, tasks: World, asked: Sequence[Task], player: LocalEngine
     """Play the tasks and return the tries with their layered reward; the groups are numbered from `first`."""
     told = work.told
     playing = policy_loop.playing(told, told.max_turns, told.temperature)
+    playing = replace(playing, sampling=replace(playing.sampling, tell_drawn=True))
     seed = work.recipe.training.seed * policy_loop.SEED + turn
     watch = told.objective == "gigpo"
     reward = layered.rewarding(told.reward)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -18,7 +18,9 @@ from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
 from rolecraft.team import Team
 from rolecraft.train.sharing import Layout, alike, lay_out, rounded, shared_length
-from rolecraft.types import Trajectory, Turn
+from rolecraft.types import Drawn, Trajectory, Turn
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Row:
 
     `chosen` marks the tokens that the player chose: neither context nor what a grammar forced. `logprobs` are the
     engine's, 0 on context; `steps` number the replies over the episode, -1 on context; `speakers` are None on context.
-    `start` is where the last reply's header begins.
+    `drawn` tell how the chosen ones were drawn, None elsewhere. `start` is where the last reply's header begins.
     """
 
     ids: tuple[int, ...] = ()
@@ -35,6 +37,7 @@ class Row:
     logprobs: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
     speakers: tuple[str | None, ...] = ()
+    drawn: tuple[Drawn | None, ...] = ()
     start: int = 0
     source: str = ""
 
@@ -69,6 +72,13 @@ class Batch:
     def times(self) -> torch.Tensor | None:
         """How many rows each token stands for; None where it is one."""
         return None if self.layout is None else self.layout.times(self.ids.shape[1]).to(self.ids.device)
+
+    def as_laid_out(self, values: Sequence[_Value]) -> list[_Value]:
+        """Return values of the trained tokens, which are in the order of the rows, in that of the batch."""
+        if self.places is None:
+            return list(values)
+        by_place = dict(zip(self.places.tolist(), values, strict=True))
+        return [by_place[place] for place in range(len(values))]
 
     def in_order(self, values_N: torch.Tensor) -> torch.Tensor:
         """Return values of the trained tokens in the order of the rows."""
@@ -129,18 +139,21 @@ def _context(row: Row, ids: Sequence[int], speakers: Sequence[str | None]) -> Ro
         row.logprobs + (0.0,) * new,
         row.steps + (-1,) * new,
         row.speakers + tuple(speakers[len(row.ids) :]),
+        row.drawn + (None,) * new,
     )
 
 
 def _reply(row: Row, turn: Turn, step: int) -> Row:
     count = len(turn.token_ids)
     forced = turn.forced or (False,) * count
+    drawn = turn.drawn or tuple(map(Drawn, turn.logprobs))  # who did not ask drew at temperature 1, of all tokens
     return Row(
         row.ids + turn.token_ids,
         row.chosen + tuple(not one for one in forced),
         row.logprobs + turn.logprobs,
         row.steps + (step,) * count,
         row.speakers + (turn.speaker,) * count,
+        row.drawn + drawn,
     )
 
 

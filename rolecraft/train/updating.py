@@ -19,6 +19,7 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
+import rolecraft.train.chances as chances
 import rolecraft.train.credit as credit
 import rolecraft.train.policy_loop as policy_loop
 import rolecraft.train.rollouts as rollouts
@@ -32,6 +33,7 @@ from rolecraft.train.credit import Try
 from rolecraft.train.policy_state import Progress
 from rolecraft.train.rollouts import Row
 from rolecraft.train.tally import Tally
+from rolecraft.types import Drawn
 
 _Value = TypeVar("_Value")
 
@@ -68,8 +70,8 @@ class Policy:
 class Sample:
     """An episode's rows, and for each token that the policy chose, in reading order: (T,).
 
-    `played` are the engine's log-probabilities, at temperature 1. `old` are those that the policy moves away from, at
-    the temperature of play: the trainer's own before the first move, so that they depend on nothing but the tokens
+    `played` are the engine's log-probabilities, as the tokens were drawn. `old` are those that the policy moves away
+    from, of the same kind: the trainer's own before the first move, so that they depend on nothing but the tokens
     (None: there is one move, and they are its own), and the engine's where the trainer computes in bfloat16, whose
     error the ratio then corrects. `reference` are those of the policy as it began, None where nobody asks; `returns`
     and `values` are PPO's.
@@ -99,8 +101,8 @@ class Seen:
     new: torch.Tensor
     mask: torch.Tensor
     entropy: torch.Tensor
+    as_told: torch.Tensor
     values: torch.Tensor | None
-    plain: torch.Tensor
     saved: int = 0
 
 
@@ -132,7 +134,7 @@ def samples_of(tries: Sequence[Try], rows: Sequence[Row], earned: Sequence[Seque
     for name, own in groupby(rows, key=lambda row: row.source):
         kept = tuple(own)
         advantage = [by_name[name][step] for row in kept for step in _chosen(row, row.steps)]
-        played = [value for row in kept for value in _chosen(row, row.logprobs)]
+        played = [one.logprob for row in kept for one in _drawn(row)]
         found.append(Sample(kept, torch.tensor(advantage), torch.tensor(played)))
     return found
 
@@ -238,7 +240,8 @@ def _loss(told: ReinforcementSettings, some: Sequence[Sample], seen: Seen) -> to
 def look(policy: Policy, progress: Progress | None, some: Sequence[Sample], *, began: bool = False) -> Seen:
     """Return what the policy says of the chosen tokens of some episodes, `began`: as it was before it learned.
 
-    Log-probabilities are those at the temperature of play, `plain` those at temperature 1, as the engine tells them.
+    Log-probabilities are those at the temperature of play, among the tokens that were let through; `as_told` at the
+    temperature at which the engine told its own, which is 1 in a record of what was served.
     """
     loaded, rows = policy.loaded, [row for one in some for row in one.rows]
     batch = _batch(policy, rows)
@@ -253,16 +256,18 @@ def look(policy: Policy, progress: Progress | None, some: Sequence[Sample], *, b
     def told(values_N: torch.Tensor) -> torch.Tensor:
         return _together(batch.in_order(values_N), counts)
 
-    warm_NV = logits_NV.float() / policy.told.temperature
-    new_N = -objectives.token_losses(warm_NV, targets_N)
+    drawn = batch.as_laid_out([one for row in rows for one in _drawn(row)])
+    new_N, entropy_N = chances.of_played(logits_NV, targets_N, drawn, policy.told.temperature)
+    heat = drawn[0].temperature
     with torch.no_grad():
-        plain_N = new_N if policy.told.temperature == 1 else -objectives.token_losses(logits_NV, targets_N)
+        same = heat == policy.told.temperature
+        as_told_N = new_N.detach() if same else chances.of_played(logits_NV, targets_N, drawn, heat)[0]
     return Seen(
         told(new_N),
         told(torch.ones_like(new_N)) > 0,
-        told(entropies(warm_NV)),
+        told(entropy_N),
+        told(as_told_N),
         None if head is None else told(value_head.values(head, hidden[-1][keep_BT])),
-        told(plain_N.detach()),
         0 if batch.layout is None else sum(len(row.ids) for row in rows) - batch.layout.length,
     )
 
@@ -275,13 +280,6 @@ def _batch(policy: Policy, rows: Sequence[Row]) -> rollouts.Batch:
     return shared or rollouts.batch(rows, pad_id, {}, loaded.device)
 
 
-@torch.no_grad()
-def entropies(logits_NV: torch.Tensor) -> torch.Tensor:
-    """Return each distribution's entropy in nats (N,)."""
-    logs_NV = logits_NV.log_softmax(-1)
-    return -(logs_NV.exp() * logs_NV).sum(-1)
-
-
 def _note(
     told: ReinforcementSettings, some: Sequence[Sample], seen: Seen, tally: Tally, watched: Tally, *, first: bool
 ) -> None:
@@ -292,7 +290,7 @@ def _note(
     tally.add("shared", float(seen.saved), sum(len(row.ids) for one in some for row in one.rows))
     if first:
         played = _matrix([one.played for one in some], seen)
-        tally.add("drift", float((seen.plain - played).abs()[mask].sum()), tokens)
+        tally.add("drift", float((seen.as_told - played).abs()[mask].sum()), tokens)
     ratios = policy_losses.ratios(new, old, mask)
     start = old if some[0].reference is None else _matrix([one.reference for one in some], seen)
     apart = max(0.0, float(policy_losses.k3(new, start)[mask].sum()))
@@ -353,6 +351,14 @@ def _divided(samples: Sequence[Sample], parts: int) -> Iterator[Sequence[Sample]
     """Yield the episodes in so many parts, of nearly the same size; none that is empty."""
     cuts = [round(part * len(samples) / parts) for part in range(parts + 1)]
     return (samples[low:high] for low, high in pairwise(cuts) if high > low)
+
+
+def _drawn(row: Row) -> Iterator[Drawn]:
+    """Yield how the tokens that the policy chose were drawn; raises RolecraftError for one of which nobody told."""
+    for one in _chosen(row, row.drawn):
+        if one is None:
+            raise RolecraftError(f"episode {row.source!r}: an engine did not tell how a token was drawn")
+        yield one
 
 
 def _chosen(row: Row, values: Sequence[_Value]) -> Iterator[_Value]:
