@@ -7,8 +7,10 @@ BIN := .venv/bin
 CLIENTS_PYTHON ?= $(CURDIR)/.venv-clients/bin/python
 # An interpreter that has llama.cpp's server, for the tests of the remote engine.
 LLAMA_PYTHON ?= $(CURDIR)/.venv-llama/bin/python
+# An interpreter that has TRL with all that it asks for, for the tests and the benchmark of reinforcement beside it.
+TRL_PYTHON ?= $(CURDIR)/.venv-trl/bin/python
 export OMP_NUM_THREADS := 1
-export CLIENTS_PYTHON LLAMA_PYTHON
+export CLIENTS_PYTHON LLAMA_PYTHON TRL_PYTHON
 
 .PHONY: quickstart test slow check format clean
 
@@ -22,6 +24,7 @@ test: .venv/ready
 slow: .venv/ready
 	-$(MAKE) .venv-clients/ready
 	-$(MAKE) .venv-llama/ready
+	-$(MAKE) .venv-trl/ready
 	$(BIN)/python -m pytest -m slow
 
 check: .venv/ready
@@ -55,5 +58,12 @@ format: .venv/ready
 	.venv-llama/bin/python -m pip install xllamacpp==2026.10.11549
 	touch $@
 
+# torch first and alone, as in .venv; jmespath is what its trainer asks for where there are tools.
+.venv-trl/ready: constraints.txt Makefile
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' constraints.txt)
+	.venv-trl/bin/python -m pip install -c constraints.txt 'trl[peft]' jmespath
+	touch $@
+
 clean:
-	rm -rf .venv .venv-clients .venv-llama build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-clients .venv-llama .venv-trl build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

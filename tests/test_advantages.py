@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import trl_side
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -136,3 +137,22 @@ def test_whitening_sees_the_masked_tokens_alone(centre: bool):
         expected = numbers(-1, 0, 1) + 2
     torch.testing.assert_close(found[mask_BT], expected, atol=1e-6, rtol=0)
     assert not found[~mask_BT].any()
+
+
+@pytest.mark.slow
+def test_advantages_are_trl_s_of_the_same_rewards(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.rand(12, 3, generator=generator).round(decimals=2)
+    rewards[:4] = rewards[0]  # a group that agrees
+    weights = [0.5, 1.0, 2.0]
+    told = [{"reward_weights": weights, "scale_rewards": scale} for scale in ("group", "batch", "none")]
+    told.append({"reward_weights": weights, "multi_objective_aggregation": "normalize_then_sum"})
+    groups, whole = torch.arange(12) // 4, rewards.double()
+    weighed = (whole * numbers(*weights)).sum(1)
+    ours = [advantages.group_relative(weighed, groups, scale) for scale in ("group", "batch", "none")]
+    ours.append(advantages.layered(whole, numbers(*weights), groups))
+    cases = [{"rewards": rewards, "group": 4, "told": one} for one in told]
+    for mine, theirs, case in zip(ours, trl_side.ask(cases, tmp_path), told, strict=True):
+        # TRL's rewards are in float32, where the mean of equal rewards rounds; ours are 0 there
+        torch.testing.assert_close(theirs["advantages"].double(), mine, atol=5e-6, rtol=1e-5, msg=str(case))
+        assert mine.abs().max() > 0.1

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import trl_side
 
 from rolecraft import policy_losses
 from rolecraft.policy_losses import Clip
@@ -152,3 +153,78 @@ def test_a_preference_by_hand_its_gradient_and_its_bounds():
     assert losses.tolist() == pytest.approx([math.log(1.5), 300.0, log_2])  # log(1 + 1/2); linear where it is lost
     (gradient,) = torch.autograd.grad(losses.sum(), now)
     assert gradient.tolist() == pytest.approx([-1 / 3, -1.0, -0.5])
+
+
+AGGREGATIONS = [("grpo", "token"), ("bnpo", "token"), ("dr_grpo", "token"), ("dapo", "token"), ("grpo", "sequence")]
+"""GRPO's four, and GSPO."""
+
+
+@pytest.mark.slow
+def test_losses_and_gradients_are_trl_s_on_the_same_tensors(tmp_path):
+    cases, ours = [], []
+    for how, level in AGGREGATIONS:
+        for beta in (0.0, 0.3):
+            for high, most in ((0.28, None), (4e-4, 3.0)):
+                case = parity(how, level, beta, 0.2 if most is None else 3e-4, high, most)
+                cases.append(case)
+                ours.append(ours_of(case))
+    for case, (mine, gradient), theirs in zip(cases, ours, trl_side.ask(cases, tmp_path), strict=True):
+        assert theirs["gradient"].dtype == torch.float64
+        assert float(mine) == pytest.approx(float(theirs["losses"].sum()), abs=1e-6, rel=1e-6), case["told"]
+        torch.testing.assert_close(gradient, theirs["gradient"], atol=1e-6, rtol=1e-6)
+        assert gradient.abs().max() > 1e-3
+
+
+@pytest.mark.slow
+def test_a_step_in_two_batches_is_trl_s_window_of_two(tmp_path):
+    # bnpo is left out: TRL's is a mean over each batch, ours one over the step, however it is cut
+    cases = [{**parity(how, level, 0.1, 0.2, 0.28, None), "parts": 2} for how, level in AGGREGATIONS if how != "bnpo"]
+    for case, theirs in zip(cases, trl_side.ask(cases, tmp_path), strict=True):
+        mine, gradient = ours_of(case)
+        assert len(theirs["losses"]) == 2
+        assert float(mine) == pytest.approx(float(theirs["losses"].sum()), abs=1e-6, rel=1e-6), case["told"]
+        torch.testing.assert_close(gradient, theirs["gradient"], atol=1e-6, rtol=1e-6)
+
+
+def parity(how, level, beta, low, high, most):
+    """A case for TRL: eight tries with a tool's tokens among theirs, some ratios within the clip and some beyond."""
+    generator = torch.Generator().manual_seed(7)
+    new = -2 * torch.rand(8, 9, generator=generator, dtype=torch.float64)
+    old = new + 0.5 * torch.randn(8, 9, generator=generator, dtype=torch.float64)
+    mask = torch.rand(8, 9, generator=generator) < 0.7
+    mask[:, 0] = True
+    return {
+        "told": {
+            "loss_type": how,
+            "importance_sampling_level": level,
+            "beta": beta,
+            "epsilon": low,
+            "epsilon_high": high,
+            "delta": most,
+        },
+        "parts": 1,
+        "new": new,
+        "old": old,
+        "reference": old - 0.3 * torch.rand(8, 9, generator=generator, dtype=torch.float64),
+        "mask": mask,
+        "advantages": torch.randn(8, generator=generator, dtype=torch.float64),
+    }
+
+
+def ours_of(case):
+    """Our loss of a case, and its gradient."""
+    told, new = case["told"], case["new"].clone().requires_grad_()
+    loss = policy_losses.grpo(
+        new,
+        case["old"],
+        case["advantages"][:, None],
+        case["mask"],
+        clip=Clip(told["epsilon"], told["epsilon_high"], told["delta"]),
+        level=told["importance_sampling_level"],
+        how=told["loss_type"],
+        reference_BT=case["reference"],
+        beta=told["beta"],
+        longest=10,
+    )
+    (gradient,) = torch.autograd.grad(loss, new)
+    return loss.detach(), gradient
