@@ -6,7 +6,9 @@ import claims
 import pytest
 
 from rolecraft.errors import NotFound, SettingsError
-from rolecraft.reproduce import claim
+from rolecraft.reproduce import claim, findings
+from rolecraft.reproduce.board import Board
+from rolecraft.reproduce.cells import Cell
 
 
 def test_a_claim_is_called_what_its_file_is(tmp_path):
@@ -63,3 +65,36 @@ def test_options_of_an_arm_are_refused_on_columns(tmp_path):
     )
     with pytest.raises(SettingsError, match="arm 'untuned' has options, and columns have their own"):
         claim.load(path)
+
+
+def test_an_arm_may_be_tuned_at_some_of_the_seeds_alone(tmp_path):
+    arms = {"small": {}, "large": {}, "other": {"seeds": [1]}}
+    read = claims.make(tmp_path, arms=arms)
+    assert [read.seeds_of(arm) for arm in arms] == [(0, 1), (0, 1), (1,)]
+    assert read.seeds_of("other", [0]) == ()
+    assert findings.find(read, claims.table({"small": ["01", "01"]}), {}).wanted == 5
+
+
+@pytest.mark.parametrize(
+    ("seeds", "better", "told"),
+    [([7], "large", "is tuned at seed 7"), ([1], "other", "arm 'other' has 1 of 2 seeds")],
+)
+def test_a_deciding_arm_has_every_seed_and_none_that_is_not_there(tmp_path, seeds, better, told):
+    arms = {"small": {}, "large": {}, "other": {"seeds": seeds}}
+    with pytest.raises(SettingsError, match=told):
+        claims.make(tmp_path, arms=arms, comparisons=[{"better": better, "than": "small", "decides": "test"}])
+
+
+def test_seeds_of_an_arm_that_is_not_tuned_are_refused(tmp_path):
+    arms = {"untuned": {"base": "nano", "seeds": [0]}, "tuned": {}}
+    with pytest.raises(SettingsError, match="is not tuned"):
+        claim.load(claims.write(tmp_path, **{**claims.ON_COLUMNS, "arms": arms}))
+
+
+def test_on_columns_an_arm_is_played_at_its_own_seeds(tmp_path):
+    arms = {"untuned": {"base": "nano"}, "tuned": {}, "once": {"seeds": [1]}}
+    read = claim.load(claims.write(tmp_path, **{**claims.ON_COLUMNS, "arms": arms, "seeds": [0, 1]}))
+    board = Board(read, tmp_path, weights=dict.fromkeys(arms, "abc"))
+    seeds = {arm: {play.seed for play in board.plays([arm], read.seeds)} for arm in arms}
+    assert seeds == {"untuned": {None}, "tuned": {0, 1}, "once": {1}}
+    assert [cell.seed for cell in board.todo(["once"], read.seeds, [], tmp_path) if isinstance(cell, Cell)] == [1]

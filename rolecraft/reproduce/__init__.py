@@ -142,7 +142,8 @@ def _tell_plan(
     groups: dict[str, list[bool]] = {}
     for arm in (arm for arm in arms if board.claim.arms[arm].tuned):
         groups[f"{arm}, search"] = [board.result(cell) is not None for cell in board.searched(arm)]
-        groups[arm] = [bool((cell := board.final(arm, seed)) and board.result(cell)) for seed in seeds]
+        own = board.claim.seeds_of(arm, seeds)
+        groups[arm] = [bool((cell := board.final(arm, seed)) and board.result(cell)) for seed in own]
     for play in board.plays(arms, seeds, columns, guess=True):
         groups.setdefault(play.contender, []).append(board.record(play) is not None)
     rows = [
@@ -285,7 +286,7 @@ def _find(board: Board) -> Findings:
     done = {
         arm: {
             seed: result
-            for seed in board.claim.seeds
+            for seed in board.claim.seeds_of(arm)
             if (cell := board.final(arm, seed)) and (result := board.result(cell))
         }
         for arm in chosen

@@ -72,7 +72,8 @@ class Board:
         for seed in seeds:
             mine = [play for play in missing if play.seed == seed]
             played = {play.tuning.name for play in mine if play.tuning}
-            tunings = [cell for arm in arms if self.claim.arms[arm].tuned and (cell := self.final(arm, seed))]
+            tuned = [arm for arm in self._at(seed, arms) if self.claim.arms[arm].tuned]
+            tunings = [cell for arm in tuned if (cell := self.final(arm, seed))]
             for cell in tunings:
                 done = self.result(cell)
                 if done is None or (cell.name in played and plays.place_of(cell, done, output) is None):
@@ -91,7 +92,7 @@ class Board:
         untuned = [arm for arm in arms if not self.claim.arms[arm].tuned]
         found = [play for name in self._asked(names) for arm in untuned for play in self._of(arm, name, None)]
         for seed in seeds:
-            tuned = [(arm, self.final(arm, seed)) for arm in arms if arm not in untuned]
+            tuned = [(arm, self.final(arm, seed)) for arm in self._at(seed, arms) if arm not in untuned]
             if guess:
                 tuned = [
                     (arm, cell or cells.final_cell(self.claim, arm, seed, self.weights[arm], {})) for arm, cell in tuned
@@ -104,6 +105,10 @@ class Board:
                 for play in self._of(arm, name, tuning)
             ]
         return found
+
+    def _at(self, seed: int, arms: Sequence[str]) -> list[str]:
+        """Return the arms that are tuned at a seed, and those that are not tuned."""
+        return [arm for arm in arms if not self.claim.arms[arm].tuned or seed in self.claim.seeds_of(arm)]
 
     def _asked(self, names: Collection[str]) -> list[str]:
         return [name for name in self.claim.evaluation.columns if name in names or not names]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ class Arm:
     list, each starting from the one before. `search` names settings of
     the last stage (`training.learning_rate`) with values to try; the best on the development tasks is taken.
     `options` are laid over the benchmark's, where an arm is asked the same questions in a world of its own.
+    `seeds` are those of the claim's that the arm is tuned at (none named: all).
     On columns of several benchmarks an arm may be a `base` that is not tuned at all, or a benchmark's trivial `policy`,
     and `play` is laid over every mode.
     """
@@ -41,6 +42,7 @@ class Arm:
     policy: str | None = None
     play: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
 
     @property
     def tuned(self) -> bool:
@@ -61,7 +63,8 @@ class Arm:
                 raise SettingsError(f"search has {key!r}; write a setting as section.key")
             if not isinstance(values, list | tuple) or not values:
                 raise SettingsError(f"search.{key} is {values!r}; give a list of values to try")
-        if not self.tuned and (self.settings or self.stages or self.search or (self.base and self.policy)):
+        shaped = self.settings or self.stages or self.search or self.seeds
+        if not self.tuned and (shaped or (self.base and self.policy)):
             raise SettingsError("an arm with base or policy is not tuned: it has one of them, says and play, no more")
 
 
@@ -225,6 +228,11 @@ class Claim:
         """Return the mode as the arm is played in it; raises SettingsError for a setting that a mode has not."""
         return columns.under(self.evaluation.modes[name], self.arms[arm].play, f"arms.{arm}.play")
 
+    def seeds_of(self, arm: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return the seeds that the arm is tuned at, of those `among` which they are to be."""
+        own = self.arms[arm].seeds or self.seeds
+        return tuple(seed for seed in (self.seeds if among is None else among) if seed in own)
+
     def _chooses(self) -> bool:
         return bool(self.budget.most_steps or self.budget.curve or any(arm.search for arm in self.arms.values()))
 
@@ -234,6 +242,8 @@ class Claim:
             raise SettingsError(f"arm {name!r} has options, and columns have their own; write them there")
         if not self.evaluation.columns and (not arm.tuned or arm.play):
             raise SettingsError(f"arm {name!r} has base, policy or play; these are for evaluation.columns")
+        if stray := [seed for seed in arm.seeds if seed not in self.seeds]:
+            raise SettingsError(f"arm {name!r} is tuned at seed {stray[0]}; the claim's are {list(self.seeds)}")
         if arm.tuned and not self.recipe:
             raise SettingsError(f"'recipe' is missing, and arm {name!r} is tuned; name one, or give the arm a base")
         for mode in self.evaluation.modes:
@@ -244,6 +254,7 @@ class Claim:
             for contender in (one.better, one.than):
                 self._check_contender(contender)
             if one.decides is not None:
+                self._require_every_seed(one)
                 require(one.decides, self.evaluation.reported, f"{one.better} against {one.than} is decided on split")
         for limit in self.limits:
             for contender in (limit.arm, limit.than):
@@ -252,6 +263,14 @@ class Claim:
             raise SettingsError("limits are of tuned arms on one benchmark, and there are evaluation.columns")
         if not self.limits and not any(one.decides for one in self.comparisons):
             raise SettingsError(f"claim {self.name!r} has no comparison with `decides`: no verdict could follow")
+
+    def _require_every_seed(self, one: Comparison) -> None:
+        for arm in (one.better.partition("/")[0], one.than.partition("/")[0]):
+            if self.arms[arm].tuned and self.seeds_of(arm) != self.seeds:
+                raise SettingsError(
+                    f"{one.better} against {one.than} decides, and arm {arm!r} has {len(self.seeds_of(arm))} of "
+                    f"{len(self.seeds)} seeds; give it all of them, or let another comparison decide"
+                )
 
     def _check_contender(self, contender: str) -> None:
         arm, slash, mode = contender.partition("/")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from rolecraft.reproduce.trial import logged, placed, probe
 
 _LOAD = 15.0  # seconds that a cell takes to load its model and to read its data, beside the steps and the tasks
 _PLAY = 0.1  # seconds that one process needs for a task, where no finished cell tells
+_CHECKED = 0.3  # the same of a task that a round plays with a checker
 _PLAY_UNKNOWN = 3.0  # the same of a column, where neither a finished cell nor a probe tells
 
 
@@ -64,7 +65,8 @@ def _tuning(board: Board, arms: Sequence[str], seeds: Sequence[int], probing: Pr
     for arm in arms:
         todo = [cell for cell in board.searched(arm) if not board.result(cell)]
         # Without its search a final cell is as good as any other of the arm for what it will cost.
-        final = [board.final(arm, s) or final_cell(board.claim, arm, s, board.weights[arm], {}) for s in seeds]
+        own = board.claim.seeds_of(arm, seeds)
+        final = [board.final(arm, s) or final_cell(board.claim, arm, s, board.weights[arm], {}) for s in own]
         rest = [cell for cell in final if board.chosen(arm) is None or not board.result(cell)]
         if todo or rest:
             speed = _speed((todo or rest)[0], finished, probing)
@@ -122,8 +124,11 @@ def _probed(cell: Cell, folder: Path) -> Tuning:
     """Return what the cell's tuning would take by the speed of each of its stages, all on the base."""
     seconds = tokens = 0.0
     for stage in cell.stages:
-        steps, found = stage.recipe.training.max_steps, probe(stage.recipe, folder)
-        seconds += steps * found.seconds / found.steps
+        told, steps, found = stage.recipe, stage.recipe.training.max_steps, probe(stage.recipe, folder)
+        rows = 1 if told.preference is None else 2  # of a pair
+        seconds += rows * steps * found.seconds / found.steps
+        if told.experience is not None:
+            seconds += told.experience.tasks * told.experience.tries * _CHECKED
         tokens += steps * found.tokens / found.steps
     return Tuning(0, sum(stage.recipe.training.max_steps for stage in cell.stages), round(tokens), seconds)
 
@@ -153,10 +158,12 @@ def _playing(missing: Sequence[Play], finished: Sequence[Record], probing: Probi
 
 def _can_probe(play: Play) -> bool:
     """Whether the play's beginning tells its pace: examples depend on how many tasks are asked, and it keeps them."""
-    return play.tuning is None and play.policy is None and not play.mode.shots
+    return play.policy is None and not play.mode.shots
 
 
 def _probe(play: Play, probing: Probing) -> float:
+    """Return the seconds of a task; of an arm that is to be tuned those of its base, whose replies are no shorter."""
+    play = replace(play, tuning=None)
     probing.console.print(f"measuring the speed of {play.contender!r} ...", style="dim")
     folder = probing.output / play.claim
     with logged(folder / "probe.log"):

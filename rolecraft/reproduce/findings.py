@@ -75,7 +75,7 @@ class Findings:
     @property
     def wanted(self) -> int:
         """How many final cells the claim has."""
-        return len(self.claim.arms) * len(self.claim.seeds)
+        return sum(len(self.claim.seeds_of(arm)) for arm in self.claim.arms)
 
 
 def find(claim: Claim, cells: Mapping[str, Mapping[int, Result]], chosen: Mapping[str, Mapping[str, Json]]) -> Findings:

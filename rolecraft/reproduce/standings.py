@@ -52,7 +52,7 @@ class Standings:
         claim = self.claim
         unknown = [arm for arm, told in claim.arms.items() if told.tuned and arm not in self.chosen]
         modes = sum(len(claim.evaluation.columns) if not m.columns else len(m.columns) for m in _modes(claim))
-        return len(self.plays) + len(unknown) * len(claim.seeds) * modes
+        return len(self.plays) + sum(len(claim.seeds_of(arm)) for arm in unknown) * modes
 
 
 def _modes(claim: Claim) -> list[Any]:
@@ -69,7 +69,7 @@ def find(board: Board) -> Standings:
         arm: values for arm, told in claim.arms.items() if told.tuned and (values := board.chosen(arm)) is not None
     }
     tunings = {
-        arm: {s: done for s in claim.seeds if (cell := board.final(arm, s)) and (done := board.result(cell))}
+        arm: {s: done for s in claim.seeds_of(arm) if (cell := board.final(arm, s)) and (done := board.result(cell))}
         for arm in chosen
     }
     asked = [each for one in claim.comparisons for each in spread(claim, one)]

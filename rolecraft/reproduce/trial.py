@@ -37,6 +37,7 @@ from rolecraft.types import Sampling, Task
 _SLOTS = 32
 _PACE = ("step", "epoch", "learning_rate", "grad_norm", "tokens_per_second", "seconds_left")
 _PROBED = 9
+_PROBED_PLAY = 3  # a step of play is as long as many others
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +126,23 @@ def check_tasks(cell: Cell) -> None:
 
 
 def probe(recipe: Recipe, folder: Path) -> Tuning:
-    """Tune a few steps on a few tasks to learn a recipe's speed; `folder` is removed. The scores mean nothing."""
-    data = recipe.data
+    """Tune a few steps on a few tasks to learn a recipe's speed; `folder` is removed. The scores mean nothing.
+
+    What a round plays first is left out, and pairs are as rows; reinforcement is a base's that knows nothing.
+    """
+    data, plays = recipe.data, recipe.reinforcement is not None or recipe.on_policy is not None
+    steps = _PROBED_PLAY if plays else _PROBED
     if data.benchmark:
         data = replace(data, size=_PROBED * recipe.training.per_device_train_batch_size)
     recipe = stages.taught(recipe, lambda _: recipe.model.base)  # as fast as the stage that is not there yet
-    training = replace(recipe.training, max_steps=_PROBED, logging_steps=_PROBED // 3, save_steps=0)
-    recipe = replace(recipe, training=training, data=data)
+    training = replace(recipe.training, max_steps=steps, logging_steps=max(1, steps // 3), save_steps=0)
+    recipe = replace(recipe, training=training, data=data, experience=None, preference=None)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         train.train(recipe, folder)
-        seconds, tokens = _paces(Run(folder).metrics(), _PROBED)[-1]  # the first one compiles kernels
+        seconds, tokens = _paces(Run(folder).metrics(), steps)[-1]  # the first one compiles kernels
         trainable = train.count_parameters(recipe.model.base, recipe)["trainable"]
-        return Tuning(trainable, _PROBED, round(_PROBED * tokens), _PROBED * seconds)
+        return Tuning(trainable, steps, round(steps * tokens), steps * seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,6 +21,7 @@ from rolecraft.benchmarks.toolworld import script, vocabulary, world
 from rolecraft.benchmarks.toolworld.asking import Sentences
 from rolecraft.benchmarks.toolworld.draft import to_task, without_signatures, world_of
 from rolecraft.benchmarks.toolworld.families import Options
+from rolecraft.benchmarks.toolworld.faults import Faulty
 from rolecraft.benchmarks.toolworld.judge import judge
 from rolecraft.benchmarks.toolworld.vocabulary import SPLITS
 from rolecraft.errors import SettingsError
@@ -105,18 +106,22 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
         draft = members[family].draw(random, said, options)
         if training and not settings.signatures:
             draft = without_signatures(draft)
-        found.append(to_task(draft, family, f"toolworld-{split}-{seed}-{place}"))
+        task = to_task(draft, family, f"toolworld-{split}-{seed}-{place}")
+        found.append(replace(task, reference={**task.reference, "faults": 1}) if split == vocabulary.FAULTS else task)
     return tuple(found)
 
 
 def open(task: Task) -> Environment:
     """Open the task's world for one episode; raises DataError if the task is not one of toolworld's."""
-    return Environment(task, world.open_tools(world_of(task)), judge)
+    tools = world.open_tools(world_of(task))
+    left = task.reference.get("faults", 0)
+    return Environment(task, Faulty(tools, left) if isinstance(left, int) and left > 0 else tools, judge)
 
 
 def reference(task: Task, team_name: str) -> Trajectory:
-    """Return a right solution in the roles of `mor` or `single`, played with the real tools and judged."""
-    return script.play_now(open(task), team_name)
+    """Return a right solution in the roles of `mor` or `single`, played with real tools that work, and judged."""
+    working = replace(task, reference={**task.reference, "faults": 0}) if "faults" in task.reference else task
+    return script.play_now(open(working), team_name)
 
 
 def few_shot(asked: Sequence[Task], team_name: str, k: int = 2, seed: int = 0) -> tuple[Task, ...]:

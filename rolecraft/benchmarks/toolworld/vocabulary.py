@@ -29,6 +29,8 @@ from rolecraft.benchmarks.toolworld.topics import (
 from rolecraft.errors import SettingsError
 
 SPLITS = ("train", "test", "tools", "phrasing")
+FAULTS = "faults"
+"""The split in the words of `test` whose tools fail at an episode's first call."""
 FAR_SPLITS = ("hops", "numbers")
 """Splits of the family search alone, in the words of `test`: chains longer than in training, and larger numbers."""
 
@@ -58,9 +60,10 @@ class Vocabulary:
 
 def find(split: str) -> Vocabulary:
     """Return the vocabulary of a split; raises SettingsError naming the splits there are."""
-    if split not in SPLITS + FAR_SPLITS:
+    if split not in (*SPLITS, FAULTS, *FAR_SPLITS):
         further = ", ".join(FAR_SPLITS)
-        raise SettingsError(f"toolworld has no split {split!r}; it has {', '.join(SPLITS)}, and of search {further}")
+        known = ", ".join((*SPLITS, FAULTS))
+        raise SettingsError(f"toolworld has no split {split!r}; it has {known}, and of search {further}")
     if split == "tools":
         return Vocabulary(
             HELD_OUT_TOPICS,
