@@ -22,7 +22,7 @@ def drawn(*shape: int) -> torch.Tensor:
 
 
 @needs_sums
-@pytest.mark.parametrize(("rows", "width", "out"), [(1, 96, 40), (7, 576, 130), (70, 33, 5)])
+@pytest.mark.parametrize(("rows", "width", "out"), [(1, 96, 40), (7, 576, 130), (70, 33, 5), (130, 16, 4100)])
 def test_a_product_is_nearer_than_one_of_bfloat16(rows, width, out):
     x, weights = drawn(rows, width), torch.randint(-127, 128, (out, width), dtype=torch.int8)
     x[0, 0] = 8.0  # a large number takes the fineness of its row's others
@@ -35,8 +35,9 @@ def test_a_product_is_nearer_than_one_of_bfloat16(rows, width, out):
 
 
 @needs_sums
-def test_a_row_is_the_same_to_the_bit_beside_any_others():
-    weights, scales = torch.randint(-127, 128, (200, 320), dtype=torch.int8), drawn(200).abs()
+@pytest.mark.parametrize("out", [200, 4096])
+def test_a_row_is_the_same_to_the_bit_beside_any_others(out):
+    weights, scales = torch.randint(-127, 128, (out, 320), dtype=torch.int8), drawn(out).abs()
     x = drawn(90, 320) * 1e3
     together = whole_numbers.product(x, weights, scales)
     for count in (1, 2, 8, 31, 64):

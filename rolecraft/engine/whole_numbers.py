@@ -17,10 +17,22 @@ _MOST = 127
 _FINER = 254
 """So many steps of the second term make one of the first."""
 _TINY = 1e-30
+_MANY = 4096
+"""Of so wide a product few rows are made at a time: sums that leave the cache cost more than the multiplying."""
+_ROWS = 64
 
 
 def product(x: Tensor, weights: Tensor, scales: Tensor) -> Tensor:
     """Return (N, out) for rows `x` (N, in) of float32, whole `weights` (out, in) and a scale for each of `out`."""
+    if len(x) <= _ROWS or len(weights) < _MANY:
+        return _product(x, weights, scales)
+    made = x.new_empty(len(x), len(weights))
+    for rows, part in zip(torch.split(x, _ROWS), torch.split(made, _ROWS), strict=True):
+        part.copy_(_product(rows, weights, scales))
+    return made
+
+
+def _product(x: Tensor, weights: Tensor, scales: Tensor) -> Tensor:
     count = len(x)
     numbers, steps = _terms(x)
     sums = torch._int_mm(numbers, weights.T)
