@@ -122,7 +122,8 @@ class Turn:
     endpoint tells no ids, and `logprobs` alone if it was asked for them.
     So does `likeliest`, if it was asked for: the likeliest tokens there, each with its log-probability. `doubted`: the
     model began a call that it did not mean, and was held to text. `drawn`, if it was asked for: how each token was,
-    None where it was forced. All three are told to who asked and not stored.
+    None where it was forced. All three are told to who asked and not stored. `folded` of the oldest observations stood
+    in the prompt as remarks (see `memory`).
     """
 
     message: Message
@@ -137,6 +138,7 @@ class Turn:
     likeliest: tuple[tuple[tuple[int, float], ...], ...] = ()
     doubted: bool = False
     drawn: tuple[Drawn | None, ...] = ()
+    folded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 import tiny
-from serving import until
+from serving import connected, until
 
 from rolecraft import cli, team
 from rolecraft.engine import LocalEngine
@@ -65,6 +65,31 @@ def test_a_folder_is_called_by_its_name_alone(opening, tmp_path):
         assert models[0].id == "my-model"
     with loading.open_models("some/hub-name", None, team.find("single"), opening[0]) as models:
         assert models[0].id == "some/hub-name"
+
+
+def test_with_a_budget_the_oldest_observations_are_folded_and_the_rest_is_refused(opening):
+    call = {"id": "a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    again = {**call, "id": "b"}
+    seen = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "a name " * 40},
+        {"role": "assistant", "content": None, "tool_calls": [again]},
+        {"role": "tool", "tool_call_id": "b", "content": "nobody"},
+    ]
+    told = {"model": "tiny", "max_tokens": 4}
+
+    def ask(budget, messages):
+        opened = loading.open_models("tiny", None, team.find("single"), opening[0], fold=budget)
+        with opened as models, connected(models) as client:
+            return client.chat.completions.create(messages=messages, **told).usage.prompt_tokens
+
+    whole = ask(None, seen)
+    assert ask(whole, seen) == whole
+    assert ask(whole - 1, seen) < whole
+    with pytest.raises(openai.BadRequestError, match=r"with all that may be folded .*raise it \(--fold\)") as caught:
+        ask(20, seen)
+    assert caught.value.code == "context_length_exceeded"
 
 
 def test_the_verb_serves_until_it_is_told_to_stop(tmp_path, capfd):

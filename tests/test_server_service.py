@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 from serving import ANSWER, scripted, team_models
 
-from rolecraft import team
+from rolecraft import reflection, team
 from rolecraft.errors import DataError, EngineError
+from rolecraft.lessons import Lesson, Lessons
 from rolecraft.server import models, turns
 from rolecraft.server.errors import Refused
 from rolecraft.server.requests import ChatRequest, SentMessage
 from rolecraft.server.service import Limits, Service
-from rolecraft.types import Message, ToolSpec
+from rolecraft.types import Message, Task, ToolSpec
 
 USER = SentMessage(Message("user", "What is the debt of Plalples?"))
 ASKED = ChatRequest("nano:team", (USER,), (ToolSpec("read_debt", "debt"),))
@@ -186,3 +187,24 @@ def test_a_switch_that_a_model_does_not_have_is_refused_by_name(nano_tokenizer):
     error = refusal(Service(team_models(scripted(nano_tokenizer))), replace(ASKED, think=False))
     assert (error.status, error.param) == (400, "chat_template_kwargs")
     assert "'nano:team' has no switch for thinking" in str(error)
+
+
+def test_a_conversation_is_told_what_a_memory_has_for_its_question_and_adds_nothing(nano_tokenizer, tmp_path):
+    path = tmp_path / "lessons.db"
+    with Lessons(path) as lessons:
+        lessons.add(Lesson("shop", "reflection", "What is the debt of Quil?", "Ask read_debt by the name.", ("t1",)))
+    before = path.read_bytes()
+
+    def remind(messages):
+        return reflection.reminded([Task("served", messages)], path, any_family=True)[0].messages
+
+    engine = scripted(nano_tokenizer)
+    service = Service(team_models(engine), remind=remind)
+    (first,) = asyncio.run(service.answer(ASKED))
+    called = SentMessage(Message("assistant", tool_calls=first.calls))
+    result = SentMessage(Message("tool", "3809", tool_call_id=first.calls[0].id))
+    asyncio.run(service.answer(replace(ASKED, messages=(USER, called, result))))
+    told = [prompt.messages[0] for prompt in engine.prompts]
+    assert all(message.role == "system" and "Ask read_debt by the name." in message.content for message in told)
+    assert len(set(told)) == 1  # the prompt of a follow-up extends the one before it
+    assert path.read_bytes() == before

@@ -14,7 +14,7 @@ import pytest
 
 from rolecraft import store, wire
 from rolecraft.errors import DataError, NotFound
-from rolecraft.store import BadRows, Run
+from rolecraft.store import BadRows, Run, record_from_json, record_to_json
 from rolecraft.types import Message, Task, ToolCall, Trajectory, Turn, Usage, Verdict
 
 ROW = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
@@ -240,6 +240,24 @@ def test_ids_come_back_where_the_turn_wrote_exactly_them(tmp_path):
     (read,) = run.trajectories()
     assert [m.ids for m in read.messages] == [None, (5, 6), None, None]
     assert [turn.message.ids for turn in read.turns] == [(5, 6), None, (7,)]
+
+
+def test_a_turn_keeps_how_many_observations_its_prompt_had_folded():
+    reply = Message("assistant", "yes", speaker="assistant")
+    turns = (Turn(reply, "assistant", folded=2), Turn(reply, "assistant"))
+    record = Trajectory("t", Task("t", (Message("user", "?"),)), (Message("user", "?"), reply, reply), turns)
+    data = record_to_json(record)
+    assert [turn.folded for turn in record_from_json(data).turns] == [2, 0]
+    assert "folded" not in data["turns"][1]
+
+
+def test_a_reply_that_the_opening_has_too_keeps_its_own_place():
+    reply = Message("assistant", "yes", speaker="assistant", ids=(1, 2))
+    opening = (Message("user", "?"), reply, Message("user", "?"))
+    again = replace(reply, ids=(3, 4))
+    record = Trajectory("t", Task("t", opening), (*opening, again), (Turn(again, "assistant", token_ids=(3, 4)),))
+    assert record_to_json(record)["turns"][0]["message"] == 3
+    assert [one.ids for one in record_from_json(record_to_json(record)).messages] == [None, None, None, (3, 4)]
 
 
 def test_equal_messages_keep_their_own_turns():

@@ -9,14 +9,14 @@ from functools import partial
 import pytest
 import torch
 
-from rolecraft import agent, model, team
+from rolecraft import agent, memory, model, team
 from rolecraft.benchmarks import toolworld
 from rolecraft.engine import LocalEngine
 from rolecraft.errors import DataError
 from rolecraft.gate import Gate
 from rolecraft.team import Team
 from rolecraft.train import rollouts
-from rolecraft.types import Sampling, Trajectory
+from rolecraft.types import Message, Prompt, Sampling, Task, ToolCall, ToolSpec, Trajectory
 
 MOR = team.find("mor", instructions=False)
 
@@ -69,6 +69,31 @@ def test_a_row_begins_as_the_engine_s_prompts_did(loaded, episodes):
                     turn, first = episode.turns[number], row.steps.index(number)
                     assert row.ids[:first] == turn.prompt_ids
                     assert row.ids[first : first + len(turn.token_ids)] == turn.token_ids
+
+
+def test_a_prompt_whose_observations_were_folded_is_read_as_it_was_played(loaded):
+    call = Message("assistant", tool_calls=(ToolCall("find", {"of": "Quil"}, "a"),), speaker="executor")
+    again = replace(call, tool_calls=(ToolCall("find", {"of": "Plal"}, "b"),))
+    long = Message("tool", "the debt of a company " * 12, tool_call_id="a", name="find")
+    before = (Message("user", "Who?"), call, long, again, replace(long, tool_call_id="b"))
+    task = Task("t", before, (ToolSpec("find", "finds"),))
+
+    async def ask(budget):
+        with LocalEngine(loaded) as engine:
+            prompt = Prompt(MOR.role("reasoner").view(before), task.tools, "reasoner", sampling=Sampling(max_tokens=4))
+            (made,) = await memory.Folding(engine, budget).complete(prompt)
+            return made, await engine.length(prompt)
+
+    (_, whole) = asyncio.run(ask(10_000))
+    made, _ = asyncio.run(ask(whole - 1))
+    turn = replace(made.turn, message=replace(made.message, speaker="reasoner"), speaker="reasoner")
+    episode = Trajectory("t", task, (*before, turn.message), (turn,))
+    assert turn.folded == 1
+    (row,) = rollouts.rows(episode, MOR, loaded.renderer, packs=True)
+    assert row.ids == turn.prompt_ids + turn.token_ids
+    assert len(turn.prompt_ids) < whole
+    with pytest.raises(DataError, match="rendered otherwise"):
+        rollouts.rows(replace(episode, turns=(replace(turn, folded=0),)), MOR, loaded.renderer, packs=True)
 
 
 def test_an_episode_of_one_stream_is_one_row_and_else_each_reply_has_its_own(loaded, episodes):

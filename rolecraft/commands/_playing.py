@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,15 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", type=Path, metavar="FILE", help=text)
 
 
+def add_fold(parser: argparse.ArgumentParser) -> None:
+    """Add the option that keeps an episode's prompts within a budget."""
+    text = (
+        "fold the oldest observations, each into a remark that it was there, where a prompt has more tokens; what must "
+        "stay and is longer is refused (default: none is folded)"
+    )
+    parser.add_argument("--fold", type=count, metavar="TOKENS", help=text)
+
+
 def strategy(options: argparse.Namespace) -> strategies.Chosen | None:
     """Return how episodes are played, None where each reply is taken as it comes; raises as `strategies.parse`.
 
@@ -226,10 +236,27 @@ def open_engine(player: str | remote.Settings, options: argparse.Namespace) -> A
     if isinstance(player, str):
         opened = open_local(player, options.adapter, options, engine_settings(options))
         tell_model(opened)
-        return opened
+        return folding(opened, options)
     from rolecraft import remote
 
+    if getattr(options, "fold", None):
+        from rolecraft.errors import SettingsError
+
+        raise SettingsError(
+            f"--fold is {options.fold}, and {options.engine} does not tell how long a prompt is before it is asked; "
+            "play a model here (--base), or leave it out"
+        )
     return remote.RemoteEngine(player, _endpoint.read_key(options))
+
+
+@contextmanager
+def folding(opened: engine.LocalEngine | engine.RoleEngines, options: argparse.Namespace) -> Iterator[Engine]:
+    """Yield an engine that folds observations where the user gave a budget, and close it afterwards."""
+    from rolecraft.memory import Folding
+
+    budget = getattr(options, "fold", None)
+    with opened as one:
+        yield one if budget is None else Folding(one, budget)
 
 
 def open_local(
@@ -265,7 +292,8 @@ def identity(player: str | remote.Settings, options: argparse.Namespace) -> str:
     thinks = "" if options.think is None else "told to think" if options.think else "told not to think"
     chosen = options.format and f"format {options.format}"
     weights = "" if options.weights == "float32" else f"weights {options.weights}"
-    parts = [bases.identity(player, options.adapter), chosen, thinks, weights]
+    folds = f"folds at {options.fold}" if getattr(options, "fold", None) else ""
+    parts = [bases.identity(player, options.adapter), chosen, thinks, weights, folds]
     return ", ".join(part for part in parts if part)
 
 

@@ -24,6 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_repeats(parser)
     _playing.add_strategy(parser)
     _playing.add_memory(parser)
+    _playing.add_fold(parser)
     _endpoint.add_engine(parser)
     _endpoint.keep_defaults(parser)
 

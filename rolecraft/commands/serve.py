@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rolecraft import engine, team
-    from rolecraft.server import models, recording
+    from rolecraft.server import models, recording, service
 
 GROUP = "playing"
 
@@ -36,6 +36,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     _playing.add_model(parser, max_context=4096, max_tokens=1024, max_tokens_of="an answer, all roles together,")
     _playing.add_constrain(parser)
     _playing.add_repeats(parser)
+    _playing.add_memory(parser)
+    _playing.add_fold(parser)
 
 
 def _add_record(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +99,27 @@ def run(options: argparse.Namespace) -> None:
             bound=bound,
             ready=lambda _, url: print(told + url, flush=True),
             recorder=recorder,
+            remind=_remind(options),
         )
+
+
+def _remind(options: argparse.Namespace) -> service.Remind | None:
+    """Return what tells a conversation the lessons that fit its last question, None without a memory.
+
+    Raises DataError for a file that is none.
+    """
+    if options.memory is None:
+        return None
+    from rolecraft import reflection
+    from rolecraft.lessons import Lessons
+    from rolecraft.types import Message, Task
+
+    Lessons(options.memory, frozen=True).close()
+
+    def remind(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        return reflection.reminded([Task("served", messages)], options.memory, any_family=True)[0].messages
+
+    return remind
 
 
 def _alone(options: argparse.Namespace) -> AbstractContextManager[None]:
@@ -168,7 +190,7 @@ def open_models(
 
     own = _own_tools(players, options)
     return loading.open_models(
-        base, options.adapter, players, open_engine, with_base=not options.no_base, open_tools=own
+        base, options.adapter, players, open_engine, with_base=not options.no_base, open_tools=own, fold=options.fold
     )
 
 

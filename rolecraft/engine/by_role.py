@@ -59,6 +59,10 @@ class RoleEngines:
         """Yield the reply of the speaker's model as it comes."""
         return self._of(prompt).stream(prompt)
 
+    async def length(self, prompt: Prompt) -> int:
+        """Return how many tokens a prompt has for the speaker's model."""
+        return await self._of(prompt).length(prompt)
+
     def close(self) -> None:
         """Stop all engines; safe to call twice."""
         with ExitStack() as stack:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -136,6 +137,12 @@ class LocalEngine:
         self._scheduler.submit(request)
         output = await self._finished(request)
         return Scored(output.logprobs, output.likeliest)
+
+    async def length(self, prompt: Prompt) -> int:
+        """Return how many tokens a prompt has, whether or not there is room for a reply."""
+        make = partial(encode, self.loaded, prompt, sys.maxsize, None)
+        ids, _ = await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, make)
+        return len(ids)
 
     def forget(self) -> None:
         """Drop all cached keys and values; for when the model's weights have changed.

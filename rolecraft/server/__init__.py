@@ -22,7 +22,7 @@ from rolecraft.server.app import create_app, error_response
 from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
 from rolecraft.server.recording import Recorder
-from rolecraft.server.service import Service
+from rolecraft.server.service import Remind, Service
 from rolecraft.server.settings import KEY_VARIABLE, Settings, check, read_key
 
 __all__ = ["KEY_VARIABLE", "Settings", "bind", "read_key", "serve"]
@@ -38,13 +38,14 @@ def serve(
     bound: socket.socket | None = None,
     ready: Callable[[listener.Server, str], None] = lambda server, url: None,
     recorder: Recorder | None = None,
+    remind: Remind | None = None,
 ) -> None:
     """Serve `models` until a signal stops the server; `ready` is given it and its address before it begins.
 
-    `recorder` keeps the answers.
+    `recorder` keeps the answers, `remind` adds to a conversation what a memory has for it.
     `bound` is a socket from `bind`, for who opens it before the models are loaded; raises what that raises.
     """
-    service = Service(models, settings.playing, settings.limits, recorder=recorder)
+    service = Service(models, settings.playing, settings.limits, recorder=recorder, remind=remind)
     with bound or bind(settings, key) as listening:
         host, port = listening.getsockname()[:2]
         server = listener.create(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rolecraft.bases import identity
 from rolecraft.engine import LocalEngine, RoleEngines
+from rolecraft.memory import Folding
 from rolecraft.model import Loaded
 from rolecraft.server.models import LoadedEngine, OpenTools, ServedModel, served_models
 from rolecraft.team import Team
@@ -26,17 +27,19 @@ def open_models(
     *,
     with_base: bool = True,
     open_tools: OpenTools | None = None,
+    fold: int | None = None,
 ) -> Iterator[tuple[ServedModel, ...]]:
     """Yield the models to serve, and close their engines afterwards.
 
     An adapter changes the base it is put on, so serving the base as well takes the memory of a second one; without
-    `with_base` it is left out. `open_tools`: see `served_models`.
+    `with_base` it is left out. `open_tools`: see `served_models`. `fold`: the tokens of a prompt beyond which the
+    oldest observations are folded (None: never).
     """
     with ExitStack() as stack:
-        tuned = _loaded(stack.enter_context(open_engine(adapter)))
+        tuned = _loaded(stack.enter_context(open_engine(adapter)), fold)
         untuned = tuned if adapter is None else None
         if adapter is not None and with_base:
-            untuned = _loaded(stack.enter_context(open_engine(None)))
+            untuned = _loaded(stack.enter_context(open_engine(None)), fold)
         yield served_models(_name(base), team, tuned, untuned, open_tools)
 
 
@@ -46,10 +49,10 @@ def _name(base: str) -> str:
     return folder.resolve().name if folder.is_dir() else base
 
 
-def _loaded(engine: LocalEngine | RoleEngines) -> LoadedEngine:
+def _loaded(engine: LocalEngine | RoleEngines, fold: int | None) -> LoadedEngine:
     loaded = engine.loaded
     return LoadedEngine(
-        engine,
+        engine if fold is None else Folding(engine, fold),
         loaded.renderer,
         _fingerprint(loaded),
         tuned=loaded.adapter is not None,

@@ -23,6 +23,10 @@ from rolecraft.server.recording import Recorder
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.turns import Emit, FinishedChoice
 from rolecraft.strategies import Chosen
+from rolecraft.types import Message
+
+Remind = Callable[[tuple[Message, ...]], tuple[Message, ...]]
+"""Returns a conversation with what is remembered for its last question; it may wait, so it is asked in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,16 @@ class Service:
         limits: Limits = Limits(),
         seeds: Callable[[], int] = lambda: secrets.randbits(48),
         recorder: Recorder | None = None,
+        remind: Remind | None = None,
     ) -> None:
-        """Serve `models`; `seeds` gives the seed of a request that names none, `recorder` keeps the answers."""
+        """Serve `models`; `seeds` gives the seed of a request that names none, `recorder` keeps the answers.
+
+        `remind` adds to a conversation what a memory has for it.
+        """
         self.models = {model.id: model for model in models}
         self.limits = limits
         self.admission = Admission(limits.places, limits.waiting)
-        self._playing, self._seeds, self._recorder = playing, seeds, recorder
+        self._playing, self._seeds, self._recorder, self._remind = playing, seeds, recorder, remind
         self._memory = AnswerMemory(limits.remembered)
         self._deadlines: dict[asyncio.Timeout, float] = {}
         self._stopping = False
@@ -93,17 +101,20 @@ class Service:
         if kept is not None:
             kept.require(request)
         restored = self._memory.restore(model, request.messages, request.cache_key)
+        messages = restored.messages
+        if self._remind is not None and request.text is None:
+            messages = await asyncio.to_thread(self._remind, messages)
         scope = _scope(request.cache_key)
         scopes = (scope,) if restored.scope in (None, scope) else (scope, restored.scope)
         seed = self._seeds() if request.seed is None else request.seed
         one = turns.play_choice if model.open_tools is None else acting.play_choice
-        play = partial(one, model, request, restored.messages, self._playing, seed=seed, scopes=scopes, emit=emit)
+        play = partial(one, model, request, messages, self._playing, seed=seed, scopes=scopes, emit=emit)
         async with self._in_time():
             with _refusals():
                 async with self.admission.enter(places):
                     choices = await together(play(choice=choice) for choice in range(request.n))
         if kept is not None:
-            await kept.keep(identity, model, request, restored.messages, choices, self._playing)
+            await kept.keep(identity, model, request, messages, choices, self._playing)
         for finished in choices if request.text is None else ():
             self._memory.remember(model, request.messages, finished, scope, request.cache_key)
         return choices

@@ -49,9 +49,11 @@ def record_from_json(data: Mapping[str, Json]) -> Trajectory:
 def _turn_to_json(turn: Turn) -> dict[str, Json]:
     # a message's ids are not the turn's where a prefix or a stop string came between
     own = {"ids": True} if turn.message.ids is not None and turn.message.ids == turn.token_ids else {}
+    folded = {"folded": turn.folded} if turn.folded else {}
     sequences = {key: list(getattr(turn, key)) for key in ("prompt_ids", "token_ids", "logprobs", "role_ids")}
     return {
         **own,
+        **folded,
         "speaker": turn.speaker,
         "stop": turn.stop,
         "usage": dataclasses.asdict(turn.usage),
@@ -74,4 +76,5 @@ def _turn_from_json(row: Mapping[str, Json], messages: list[Message]) -> Turn:
         role_ids=tuple(row["role_ids"]),
         stop=row["stop"],
         usage=Usage(**row["usage"]),
+        folded=int(row.get("folded", 0)),
     )

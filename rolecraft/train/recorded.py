@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +39,8 @@ from rolecraft.types import Verdict
 
 _APART = {True: 5e-3, False: 0.5}
 """Nats a token that the trainer may differ from an engine that computes as it does, and from one that does not."""
+_OPTIMIZER = "optimizer.pt"
+"""Beside an adapter that a record has moved: what its optimizer knows, for the next record."""
 _SHOWN = ("reward", "flat", "loss", "drift", "entropy", "kl", "ratio_apart")
 
 
@@ -93,7 +96,10 @@ def prepare(recipe: Recipe) -> tuple[Loaded, Team, policies.Learn]:
         work = Work(recipe, policy, players, folder, accompany)
         found = _rewarded(run, Path(str(told.rewards)))
         _require_drawn(found, told, players, run)
-        return policies.leave(work, _step(work, found, exact=_policy(run).exact), len(found))
+        progress = _step(work, found, _policy(run))
+        left = policies.leave(work, progress, len(found))
+        torch.save(_momentum(progress), left / _OPTIMIZER)
+        return left
 
     return policy, players, learn
 
@@ -155,9 +161,32 @@ def _require_drawn(found: Sequence[Episode], told: ReinforcementSettings, player
                 )
 
 
-def _step(work: Work, found: Sequence[Episode], *, exact: bool) -> Progress:
+def _begin(work: Work, answered: served.Policy) -> Progress:
+    """Return the policy; an optimizer that has moved it before goes on, so that its first moves are no leaps.
+
+    A fresh AdamW moves each number by the whole learning rate, however little its gradient says.
+    """
+    progress = policy_state.begin(work.student.model, work.recipe.training)
+    kept = Path(answered.adapter) / _OPTIMIZER
+    if answered.adapter and kept.is_file():
+        state = torch.load(kept, weights_only=True, map_location="cpu")
+        order = list(progress.trained)
+        if not set(state) <= set(order):
+            raise SettingsError(f"{kept} is of another adapter; delete it, and the optimizer begins anew")
+        whole = progress.optimizer.state_dict()
+        progress.optimizer.load_state_dict({**whole, "state": {order.index(name): one for name, one in state.items()}})
+    return progress
+
+
+def _momentum(progress: Progress) -> dict[str, Any]:
+    """Return what the optimizer knows of each number that it moves, by name."""
+    order = list(progress.trained)
+    return {order[place]: one for place, one in progress.optimizer.state_dict()["state"].items()}
+
+
+def _step(work: Work, found: Sequence[Episode], answered: served.Policy) -> Progress:
     """Move the policy by all that was recorded, and log what it told."""
-    told = work.told
+    told, exact = work.told, answered.exact
     tries, rows = _tries(work, found), _rows(work, found)
     _require_difference(tries, told)
     policy = updating.Policy(work.recipe, work.student, told, exact)
@@ -167,7 +196,7 @@ def _step(work: Work, found: Sequence[Episode], *, exact: bool) -> Progress:
             f"of what was recorded the policy says {apart:.3f} nats a token otherwise than the engine that wrote it: "
             "it is not the policy that answered; record anew with the version that trains"
         )
-    progress, tally = policy_state.begin(work.student.model, work.recipe.training), Tally()
+    progress, tally = _begin(work, answered), Tally()
     updating.learn(policy, progress, tries, rows, 1, tally)
     progress.step = 1
     policy_loop.count_play(progress, tally, [one.episode for one in tries], rows)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from rolecraft import memory
 from rolecraft.errors import DataError
 from rolecraft.gate import Gate
 from rolecraft.renderers import Renderer
@@ -106,7 +107,8 @@ def joined(parts: Sequence[Trajectory], name: str, team: Team, renderer: Rendere
     for step, (trajectory, turn, place) in enumerate(said):
         role = team.role(turn.speaker)
         tools = role.tools(trajectory.task.tools)
-        opening = renderer.opening(role.view(trajectory.messages[:place], trajectory.task.tools), tools, turn.speaker)
+        seen = role.view(memory.folded(trajectory.messages[:place], turn.folded), trajectory.task.tools)
+        opening = renderer.opening(seen, tools, turn.speaker)
         if opening.ids != turn.prompt_ids:
             raise DataError(
                 f"episode {trajectory.id!r}: the prompt of reply {step} is rendered otherwise than the engine read it; "
