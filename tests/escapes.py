@@ -47,7 +47,9 @@ class Escape:
     file_mb: int = 4
 
 
-def _group(kind: str, *rows: tuple[str, str] | tuple[str, str, str]) -> tuple[Escape, ...]:
+def _group(
+    kind: str, *rows: tuple[str, str] | tuple[str, str, str] | tuple[str, str, str, float]
+) -> tuple[Escape, ...]:
     return tuple(Escape(f"{kind}: {row[0]}", *row[1:]) for row in rows)
 
 
@@ -486,7 +488,7 @@ while frame.f_code.co_name != 'serve':
     frame = frame.f_back
 os.write(3, frame.f_locals['nonce'] + b'Dforged \\xff\\xfe')
 while True: pass
-""", "forged"),
+""", "forged", 10.0),  # the next question then waits for as long as a step may take
     ("its own end", "os.write(3, bytes(16) + b'Xforged')\nwhile True: pass", "forged"),
     ("nothing, closed", "os.close(3)", "the process ended"),
     ("nothing, shut down", "import socket\nsocket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3).shutdown(2)\nwhile True: pass", "the process ended|timed out|wrote to"),
