@@ -121,6 +121,17 @@ def test_the_page_tells_how_tools_were_called(tmp_path):
     assert "&lt;b&gt;mine" in section
 
 
+def test_why_tasks_failed_stands_in_one_table_where_there_are_several_runs(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    fill(before, *some(1, 4), name="before")
+    fill(after, *some(3, 4), name="after")
+    assert "Side by side" not in page(before)[1]
+    _, text = page(before, after)
+    assert "Side by side, % of all tasks" in text
+    assert ">75.0</td>" in text.partition("Side by side")[2]
+    assert "<th class=n>no such tool</th>" in text
+
+
 def test_an_observation_failed_where_the_record_says_so_whatever_its_text(tmp_path):
     made = episode(("find_owner", {}, "error: 42"), ("find_owner", {}, "error: 42"), "17")
     first = next(i for i, m in enumerate(made.messages) if m.role == "tool")

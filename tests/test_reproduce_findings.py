@@ -115,3 +115,20 @@ def test_a_lost_marker_is_told_and_nothing_is_overwritten(tmp_path):
     with pytest.raises(DataError, match="restore the second marker"):
         findings.write_section(path, "a", "new")
     assert path.read_text() == "<!-- claim a -->\n\ntext\n"
+
+
+def test_why_tasks_failed_stands_in_one_table_by_arm(tmp_path):
+    read, cells = claims.make(tmp_path), claims.table({"small": ["0011", "0011"], "large": ["1111", "0111"]})
+    for arm, told in (("small", {"wrong tool": 1, "missing step": 1}), ("large", {"wrong tool": 1})):
+        for seed, result in cells[arm].items():
+            failed = told if arm == "small" or seed else {}
+            played = replace(result.scores["test"], failures=failed)
+            cells[arm][seed] = replace(result, scores={"test": played})
+    (grid,) = [
+        one for one in findings.grids(findings.find(read, cells, {})) if one.title.startswith("why tasks failed")
+    ]
+    rows = [dict(zip(grid.heading, row, strict=True)) for row in grid.rows]
+    assert [(row["arm"], row["tasks"], row["failed"], row["wrong tool"], row["missing step"]) for row in rows] == [
+        ("small", "8", "50.0", "25.0", "25.0"),
+        ("large", "8", "12.5", "12.5", "0.0"),
+    ]

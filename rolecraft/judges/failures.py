@@ -31,6 +31,15 @@ CLASSES: Mapping[str, str] = {
     "wrong answer": "made the right calls and answered wrongly",
 }
 """The classes and what each means."""
+LISTED: Mapping[str, str] = {
+    "no such tool": "hallucinated tool",
+    "wrong order": "wrong order",
+    "wrong arguments": "wrong arguments",
+    "missing step": "missed step",
+    "wrong tool": "wrong tool",
+    "gave up early": "early stop",
+}
+"""The classes by which what tuning mends is told, with the names that they are known by."""
 
 
 def judge(trajectory: Trajectory) -> Verdict:

@@ -24,7 +24,7 @@ import yaml
 
 from rolecraft.errors import NotFound
 from rolecraft.judges import failures, replies
-from rolecraft.report import calling, charts, figures
+from rolecraft.report import calling, charts, classes, figures
 from rolecraft.scores import Scores, family, paired, score
 from rolecraft.store import Run, atomic
 from rolecraft.types import Json, Message, ToolSpec, Trajectory, Turn, Verdict
@@ -213,7 +213,8 @@ def _failure_cards(played: Sequence[_Played], rows: Mapping[str, Mapping[str, Sc
     meanings = "".join(f"<dt><b>{name}</b></dt><dd>It {meaning}.</dd>" for name, meaning in failures.CLASSES.items())
     legend = charts.fold("What the classes mean", f'<dl class="small">{meanings}</dl>')
     intro = "Each failed task is in exactly one class; choose one to read its trajectories."
-    return f'<p class="soft">{intro}</p>{"".join(folds)}{legend}'
+    together = classes.table({p.label: p.scores for p in played if p.scores is not None})
+    return f'<p class="soft">{intro}</p>{"".join(folds)}{together}{legend}'
 
 
 def _failure_card(label: str, scores: Scores) -> str:

@@ -6,6 +6,7 @@ Not covered: running cells (`reproduce`); everything here follows from the cells
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from rolecraft.reproduce.cells import Result, Tuning
 from rolecraft.reproduce.claim import Arm, Claim, Comparison
 from rolecraft.reproduce.costs import figures, holds, told
 from rolecraft.reproduce.costs import grids as cost_grids
-from rolecraft.reproduce.grid import Grid, to_markdown
+from rolecraft.reproduce.grid import Grid, of_failures, to_markdown
 from rolecraft.scores import Interval, Paired, Score, over_seeds, over_tasks, pooled
 from rolecraft.store import atomic
 from rolecraft.types import Json
@@ -144,12 +145,13 @@ def scored(results: Sequence[Result], split: str) -> Scored:
 
 
 def grids(found: Findings) -> list[Grid]:
-    """Return the tables: scores, tuning, paired comparisons, and where there are any, costs and development scores."""
+    """Return the tables: scores, tuning, paired comparisons, failures; where there are any, costs and development."""
     tuned = tunings(found.claim, list(found.claim.arms), found.cells, found.chosen)
     return [
         _scores(found),
         tuned,
         comparisons(found.contrasts),
+        *of_failures({arm: _failures(list(found.cells.get(arm, {}).values())) for arm in found.claim.arms}),
         *cost_grids(found.claim, found.cells),
         *_development(found),
     ]
@@ -166,6 +168,14 @@ def _scores(found: Findings) -> Grid:
     heading = ("arm", "seeds", *claim.evaluation.splits, *(f"paper: {column}" for column in printed))
     title = f"score, % of {claim.evaluation.n} tasks a split (95 % interval over tasks; over seeds)"
     return Grid(title, heading, tuple(rows))
+
+
+def _failures(results: Sequence[Result]) -> tuple[Counter[str], int]:
+    played = [one for result in results for one in result.scores.values()]
+    counts = Counter[str]()
+    for one in played:
+        counts.update(one.failures)
+    return counts, sum(one.n for one in played)
 
 
 def _percent(one: Scored) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from rolecraft.report import classes
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -30,3 +32,10 @@ def to_markdown(grid: Grid) -> str:
     """Return a grid as a Markdown table under its title."""
     lines = [grid.heading, tuple("---" for _ in grid.heading), *grid.rows]
     return f"{grid.title[0].upper()}{grid.title[1:]}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def of_failures(counted: classes.Counted) -> list[Grid]:
+    """Return the table of why tasks failed, by way of tuning or of playing; none where nothing was played."""
+    heading, rows = classes.shares({name: told for name, told in counted.items() if told[1]})
+    title = "why tasks failed, % of the tasks that an arm played, by class"
+    return [Grid(title, ("arm", *heading), tuple(rows))] if rows else []

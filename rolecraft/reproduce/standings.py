@@ -6,6 +6,7 @@ Not covered: claims on one benchmark's splits (`findings`, whose tables and test
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from rolecraft.reproduce.cells import Played, Result
 from rolecraft.reproduce.claim import Claim, Comparison
 from rolecraft.reproduce.columns import unusual
 from rolecraft.reproduce.findings import Contrast
-from rolecraft.reproduce.grid import Grid, to_markdown
+from rolecraft.reproduce.grid import Grid, of_failures, to_markdown
 from rolecraft.reproduce.plays import Play, Record
 from rolecraft.scores import over_tasks
 from rolecraft.types import Json
@@ -138,7 +139,7 @@ def grids(found: Standings) -> list[Grid]:
     pairs = [grid for grid in _mode_grids(found) if grid.rows]
     named = [findings.comparisons(found.contrasts)] if found.contrasts else []
     tried = [_tried(found)] if any(mode.strategy != "greedy" for mode in _modes(found.claim)) else []
-    return [_scores(found), *tried, *costs, *pairs, *named]
+    return [_scores(found), *tried, *costs, *pairs, *named, *of_failures(dict(_failures(found)))]
 
 
 def _scores(found: Standings) -> Grid:
@@ -161,6 +162,14 @@ def _scores(found: Standings) -> Grid:
     )
     title = "score, % of tasks (95 % interval over tasks); of columns where no call is right the share unparsed"
     return Grid(title, heading, tuple(rows))
+
+
+def _failures(found: Standings) -> Iterator[tuple[str, tuple[Counter[str], int]]]:
+    """Yield each contender with its failed tasks by class, over its columns and seeds, and the number of all tasks."""
+    for contender, plays in _contenders(found):
+        records = [record for play in plays if (record := found.records.get(play.name))]
+        verdicts = [one for record in records for one in record.verdicts.values()]
+        yield contender, (Counter(one.failure for one in verdicts if one.failure), len(verdicts))
 
 
 def _tried(found: Standings) -> Grid:
