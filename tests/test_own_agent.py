@@ -44,7 +44,7 @@ def test_the_agent_is_short_and_knows_nothing_of_us():
 def test_its_requests_are_kept_as_one_episode_of_its_task(nano_tokenizer, tmp_path):
     listed, asked = team_models(scripted(nano_tokenizer)), list[tuple[str, dict]]()
     policy = served.Policy("nano", "abc", "mor", False)
-    recorder = Recorder(tmp_path, policy, listed[-1].loaded, lambda prompt: False, 1 << 20)
+    recorder = Recorder(tmp_path, policy, listed[-1].loaded, 1 << 20)
     free = server.Settings(port=0, playing=turns.Settings(temperature=1.0, constrained=False))
 
     async def run(identity, name, arguments):

@@ -9,19 +9,13 @@ from serving import QUESTION, TOOLS, connected, scripted, team_models
 
 from rolecraft import server, team
 from rolecraft.engine import LocalEngine, Settings
-from rolecraft.engine.prompts import constraint
 from rolecraft.errors import SettingsError
 from rolecraft.server import models, turns
 from rolecraft.server.recording import Recorder
 from rolecraft.store import served
-from rolecraft.types import Prompt
 
 POLICY = served.Policy("tiny", "abc", "mor", False)
 FREE = server.Settings(port=0, playing=turns.Settings(temperature=1.0, constrained=False))
-
-
-def held(prompt: Prompt) -> bool:
-    return constraint(prompt, "asked", lenient=False) is not None
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +36,7 @@ def run(engine, tmp_path):
     listed = offered(engine)
 
     def ask(*requests, settings=FREE, most=1 << 20):
-        recorder = Recorder(tmp_path, POLICY, listed[-1].loaded, held, most)
+        recorder = Recorder(tmp_path, POLICY, listed[-1].loaded, most)
         with connected(listed, settings, recorder=recorder) as client:
             answers = [client.chat.completions.create(**told(**request)) for request in requests]
         return answers, list(served.answers(tmp_path))
@@ -71,7 +65,7 @@ def test_names_may_come_in_headers_and_in_the_responses_api(run, engine, tmp_pat
     _, (kept,) = run({"extra_headers": {"X-Rolecraft-Episode": "e", "X-Rolecraft-Task": "t"}})
     assert (kept.episode, kept.task) == ("e", "t")
     listed = offered(engine)
-    recorder = Recorder(tmp_path, POLICY, listed[-1].loaded, held, 1 << 20)
+    recorder = Recorder(tmp_path, POLICY, listed[-1].loaded, 1 << 20)
     with connected(listed, FREE, recorder=recorder) as client:
         said = client.responses.create(
             model="tiny:executor", input="Who?", max_output_tokens=8, metadata={"episode": "r"}
@@ -106,10 +100,14 @@ def test_what_cannot_be_learned_from_is_kept_with_the_reason(run, request_, why)
     assert kept.refused == why
 
 
-def test_a_reply_that_a_grammar_held_says_so(run):
-    settings = server.Settings(port=0, playing=turns.Settings(temperature=1.0, constrained=True))
+def test_a_reply_that_a_grammar_held_is_kept_with_what_it_let_through(run):
+    settings = server.Settings(port=0, playing=turns.Settings(temperature=0.7, constrained=True))
     _, (kept,) = run({"tools": TOOLS}, settings=settings)
-    assert kept.refused == "a grammar held the reply of executor"
+    (turn,) = kept.record.turns
+    assert kept.refused == ""
+    assert [one is None for one in turn.drawn] == list(turn.forced)
+    chosen = [one for one in turn.drawn if one is not None]
+    assert all(one.among and one.temperature == 0.7 for one in chosen)
 
 
 @pytest.mark.parametrize(
@@ -135,16 +133,16 @@ def test_a_full_record_refuses_requests_before_half_an_episode_is_kept(run, tmp_
 
 def test_a_folder_holds_one_policy_s_answers(engine, tmp_path):
     loaded = offered(engine)[-1].loaded
-    Recorder(tmp_path, POLICY, loaded, held, 1)
-    Recorder(tmp_path, POLICY, loaded, held, 1)
+    Recorder(tmp_path, POLICY, loaded, 1)
+    Recorder(tmp_path, POLICY, loaded, 1)
     other = served.Policy("tiny", "abc", "mor", False, "runs/a", "def")
     with pytest.raises(SettingsError, match=r"holds answers of tiny .*, and tiny with runs/a .*name another folder"):
-        Recorder(tmp_path, other, loaded, held, 1)
+        Recorder(tmp_path, other, loaded, 1)
 
 
 def test_a_team_s_conversation_is_kept_with_the_tokens_of_its_earlier_answers(nano_tokenizer, tmp_path):
     listed = team_models(scripted(nano_tokenizer))
-    recorder = Recorder(tmp_path, POLICY, listed[-1].loaded, held, 1 << 20)
+    recorder = Recorder(tmp_path, POLICY, listed[-1].loaded, 1 << 20)
     with connected(listed, FREE, recorder=recorder) as client:
         asked = {"model": "nano:team", "tools": TOOLS}
         first = client.chat.completions.create(messages=[QUESTION], **asked).choices[0].message

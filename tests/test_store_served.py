@@ -9,7 +9,7 @@ import pytest
 
 from rolecraft.errors import DataError
 from rolecraft.store import served
-from rolecraft.types import Message, Task, ToolCall, ToolSpec, Trajectory, Turn, Usage
+from rolecraft.types import Drawn, Message, Task, ToolCall, ToolSpec, Trajectory, Turn, Usage
 
 CALL = ToolCall("find", {"of": "Quil", "n": 2}, "call_1")
 THOUGHT = Message("assistant", "I look.", speaker="reasoner", ids=(7, 8))
@@ -53,6 +53,20 @@ def test_a_line_that_a_kill_cut_short_is_left_out_and_then_dropped(tmp_path):
     served.append(tmp_path, answer("three"))
     assert [one.id for one in served.answers(tmp_path)] == ["one", "three"]
     assert served.size(tmp_path) == path.stat().st_size
+
+
+def test_how_a_held_token_was_drawn_is_kept(tmp_path):
+    one = answer(temperature=0.7)
+    drawn = (Drawn(-0.5, 0.7), Drawn(-1.5, 0.7, b"mask", b"more", 5), None)
+    (turn,) = one.record.turns
+    held = dataclasses.replace(one.record, turns=(dataclasses.replace(turn, drawn=drawn),))
+    served.append(tmp_path, dataclasses.replace(one, record=held))
+    (back,) = served.answers(tmp_path)
+    assert back.record.turns[0].drawn == drawn
+    path = tmp_path / served.FILE
+    path.write_text(path.read_text().replace("bWFzaw==", "?"))
+    with pytest.raises(DataError, match="'drawn' is damaged"):
+        list(served.answers(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import argparse
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rolecraft.commands import _asking, _playing
 from rolecraft.commands._numbers import amount, count, port, seconds, whole
@@ -138,7 +138,6 @@ def _recorder(
     if options.record is None:
         return None
     from rolecraft import bases, cast, contract
-    from rolecraft.engine.prompts import constraint
     from rolecraft.errors import SettingsError
     from rolecraft.server import recording
     from rolecraft.store.served import Policy
@@ -158,19 +157,7 @@ def _recorder(
         exact=set(forms) == {"float32"},
         engine=next((one for one in forms if one != "float32"), "float32"),
     )
-    how = engine_constraint(options)
-    return recording.Recorder(
-        options.record,
-        policy,
-        loaded,
-        lambda prompt: constraint(prompt, how, lenient=False) is not None,
-        options.record_mb << 20,
-    )
-
-
-def engine_constraint(options: argparse.Namespace) -> Literal["off", "asked", "always"]:
-    """Return which replies a grammar holds."""
-    return "off" if options.unconstrained else "always" if options.constrain else "asked"
+    return recording.Recorder(options.record, policy, loaded, options.record_mb << 20)
 
 
 def open_models(
@@ -181,7 +168,9 @@ def open_models(
 
     from rolecraft.server import loading
 
-    engines = replace(_playing.engine_settings(options), seed=options.seed, constrain=engine_constraint(options))
+    engines = replace(_playing.engine_settings(options), seed=options.seed)
+    if options.unconstrained:
+        engines = replace(engines, constrain="off")
 
     def open_engine(adapter: Path | None) -> engine.LocalEngine | engine.RoleEngines:
         opened = _playing.open_local(base, adapter, options, engines)

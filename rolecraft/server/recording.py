@@ -7,7 +7,7 @@ which has no conversation, and the bare base that is served beside an adapter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from rolecraft.server.models import LoadedEngine, ServedModel
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.turns import FinishedChoice, Settings
 from rolecraft.store import served
-from rolecraft.types import Message, Prompt, Sampling, Task, Trajectory, Turn
+from rolecraft.types import Message, Sampling, Task, Trajectory, Turn
 
 HEADERS = {"episode": "x-rolecraft-episode", "task": "x-rolecraft-task"}
 _LONGEST_NAME = 200
@@ -29,12 +29,8 @@ _NARROWS = ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
 class Recorder:
     """Keeps the answers of one engine in a folder, up to `most` bytes; for one event loop."""
 
-    def __init__(
-        self, folder: Path, policy: served.Policy, loaded: LoadedEngine, holds: Callable[[Prompt], bool], most: int
-    ) -> None:
-        """Keep what `loaded` answers, whose engine `holds` the replies to some prompts to a grammar.
-
-        Raises SettingsError for a folder that holds another policy's answers."""
+    def __init__(self, folder: Path, policy: served.Policy, loaded: LoadedEngine, most: int) -> None:
+        """Keep what `loaded` answers; raises SettingsError for a folder that holds another policy's answers."""
         before = served.policy(folder)
         if before is not None and before != policy:
             raise SettingsError(
@@ -43,7 +39,7 @@ class Recorder:
             )
         if before is None:
             served.write_policy(folder, policy)
-        self._folder, self._loaded, self._holds, self._most = folder, loaded, holds, most
+        self._folder, self._loaded, self._most = folder, loaded, most
         self._held = served.size(folder)
         self._writing = asyncio.Lock()
 
@@ -51,8 +47,11 @@ class Recorder:
         """Tell whether the answer to a request is kept."""
         return model.loaded is self._loaded and request.text is None and model.open_tools is None
 
-    def require(self, request: ChatRequest) -> None:
-        """Raise Refused where an answer could not be kept: half an episode would teach something else."""
+    def prepare(self, request: ChatRequest) -> ChatRequest:
+        """Return the request with what has to be told of its tokens.
+
+        Raises Refused where an answer could not be kept: half an episode would teach something else.
+        """
         for name in HEADERS:
             value = getattr(request, name)
             if len(value) > _LONGEST_NAME or not value.isprintable():
@@ -66,6 +65,7 @@ class Recorder:
         if self._held >= self._most:
             told = f"{str(self._folder / served.FILE)!r} has {self._held >> 20} MiB, all that --record-mb allows"
             raise Refused(503, f"{told}; serve with another folder, or more", code="record_full", wait=60)
+        return replace(request, sampling=replace(request.sampling, tell_drawn=True))
 
     async def keep(
         self,
@@ -82,7 +82,7 @@ class Recorder:
             name = identity if number == 0 else f"{identity}#{number}"
             task = Task(request.task, tuple(messages), request.tools)
             record = Trajectory(name, task, (*messages, *one.messages), one.turns)
-            why = self._why_not(model, request, one.turns, settings)
+            why = _why_not(request, one.turns)
             answer = served.Answer(name, request.episode, request.task, model.id, temperature, record, why)
             await asyncio.shield(self._append(answer))  # a client that hangs up now leaves no half line
 
@@ -90,27 +90,17 @@ class Recorder:
         async with self._writing:
             self._held += await asyncio.to_thread(served.append, self._folder, answer)
 
-    def _why_not(self, model: ServedModel, request: ChatRequest, turns: Sequence[Turn], settings: Settings) -> str:
-        """Return why nothing can be learned from an answer by the chances of its tokens, '' if it can."""
-        how = request.sampling
-        if request.strategy is not None:
-            return f"strategy {str(request.strategy.name)!r} chose it among others"
-        for name in _NARROWS:
-            if (value := getattr(how, name)) != getattr(_WHOLE, name):
-                return f"{name} was {value!r}, so it was not drawn from all that the policy might say"
-        held = next((turn for turn in turns if self._is_held(model, request, turn.speaker, settings)), None)
-        return "" if held is None else f"a grammar held the reply of {held.speaker}"
 
-    def _is_held(self, model: ServedModel, request: ChatRequest, speaker: str, settings: Settings) -> bool:
-        """Tell whether a grammar held a reply: what `turns` asked for, and the engine does."""
-        if not settings.constrained:
-            return False
-        choice, next_roles = model.constraints(speaker, request.choice if request.tools else "none")
-        answers = speaker == model.answering_role and request.schema is not None
-        tools = model.team.role(speaker).tools(request.tools)
-        prompt = Prompt((), tools, speaker, choice=choice, next_roles=() if answers else next_roles)
-        asked = replace(prompt, schema=request.schema if answers else None)
-        return self._holds(asked)
+def _why_not(request: ChatRequest, turns: Sequence[Turn]) -> str:
+    """Return why nothing can be learned from an answer by the chances of its tokens, '' if it can."""
+    how = request.sampling
+    if request.strategy is not None:
+        return f"strategy {str(request.strategy.name)!r} chose it among others"
+    for name in _NARROWS:
+        if (value := getattr(how, name)) != getattr(_WHOLE, name):
+            return f"{name} was {value!r}, so it was not drawn from all that the policy might say"
+    told = all(turn.drawn for turn in turns)
+    return "" if told else "its engine does not tell how its tokens were drawn"
 
 
 def named(request: ChatRequest, headers: Mapping[str, str]) -> ChatRequest:

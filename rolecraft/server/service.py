@@ -99,7 +99,7 @@ class Service:
             )
         kept = self._recorder if self._recorder is not None and self._recorder.keeps(model, request) else None
         if kept is not None:
-            kept.require(request)
+            request = kept.prepare(request)
         restored = self._memory.restore(model, request.messages, request.cache_key)
         messages = restored.messages
         if self._remind is not None and request.text is None:

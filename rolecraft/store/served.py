@@ -6,15 +6,16 @@ its clients' business: the file is its owner's alone. Not covered: which answers
 
 from __future__ import annotations
 
+import base64
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rolecraft.errors import DataError
 from rolecraft.store.records import record_from_json, record_to_json
 from rolecraft.store.run import Run, append_line, whole_lines
-from rolecraft.types import Json, Trajectory
+from rolecraft.types import Drawn, Json, Trajectory, Turn
 from rolecraft.wire.fields import read_field, read_object
 
 FILE = "answers.jsonl"
@@ -22,7 +23,7 @@ SECTION = "serving"
 """The section of the folder's settings that says which policy answered."""
 
 _FACTS = ("id", "episode", "task", "model", "temperature", "refused")
-_KEYS = (*_FACTS, "ids", "record")
+_KEYS = (*_FACTS, "ids", "drawn", "record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,10 @@ def _to_json(answer: Answer) -> dict[str, Json]:
     facts = {name: getattr(answer, name) for name in _FACTS}
     before = answer.record.task.messages
     ids = {str(place): list(one.ids) for place, one in enumerate(before) if one.ids is not None}
-    return {**facts, "ids": ids, "record": record_to_json(answer.record)}
+    drawn = [[_drawn_to_json(one) for one in turn.drawn] for turn in answer.record.turns]
+    if answer.temperature == 1 and not any(isinstance(one, list) for turn in drawn for one in turn):
+        drawn = []  # which the log-probabilities tell already
+    return {**facts, "ids": ids, "drawn": drawn, "record": record_to_json(answer.record)}
 
 
 def _from_json(data: Mapping[str, Json]) -> Answer:
@@ -118,8 +122,46 @@ def _from_json(data: Mapping[str, Json]) -> Answer:
         replace(message, ids=written[place]) if place in written else message
         for place, message in enumerate(record.messages)
     ]
+    turns = _with_drawn(record.turns, read_field(fields, "drawn", list, "answer", []), temperature)
     task = replace(record.task, messages=tuple(messages[: len(record.task.messages)]))
-    return Answer(temperature=temperature, record=replace(record, task=task, messages=tuple(messages)), **texts)
+    whole = replace(record, task=task, messages=tuple(messages), turns=turns)
+    return Answer(temperature=temperature, record=whole, **texts)
+
+
+def _drawn_to_json(one: Drawn | None) -> Json:
+    """Return how a token was drawn: null if it was forced, its log-probability, and what else was let through."""
+    if one is None or not one.among:
+        return one and one.logprob
+    masks = [base64.b64encode(mask).decode("ascii") for mask in (one.among, one.meant)]
+    return [one.logprob, *masks, one.written]
+
+
+def _with_drawn(turns: Sequence[Turn], told: Sequence[Json], temperature: float) -> tuple[Turn, ...]:
+    """Return the turns with how their tokens were drawn, if that is told."""
+    if not told:
+        return tuple(turns)
+    try:
+        found = [tuple(_drawn_from_json(one, temperature) for one in row) for row in told]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"'drawn' is damaged ({type(error).__name__}: {error})") from error
+    if [len(row) for row in found] != [len(turn.token_ids) for turn in turns]:
+        raise DataError("'drawn' tells of other tokens than the turns have")
+    return tuple(replace(turn, drawn=row) for turn, row in zip(turns, found, strict=True))
+
+
+def _drawn_from_json(one: Json, temperature: float) -> Drawn | None:
+    if one is None:
+        return None
+    if not isinstance(one, list):
+        return Drawn(float(one), temperature)
+    logprob, among, meant, written = one
+    return Drawn(
+        float(logprob),
+        temperature,
+        base64.b64decode(among, validate=True),
+        base64.b64decode(meant, validate=True),
+        int(written),
+    )
 
 
 def _ids(told: Mapping[str, Json], count: int) -> dict[int, tuple[int, ...]]:
