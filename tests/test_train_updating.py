@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -11,10 +12,11 @@ from test_train_reinforce import recipe_of
 
 from rolecraft import adapters
 from rolecraft.engine.drawn import pack
-from rolecraft.train import reinforce, rollouts, sharing, updating, value_head
+from rolecraft.reinforcement import ReinforcementSettings, Values
+from rolecraft.train import credit, reinforce, rollouts, sharing, updating, value_head
 from rolecraft.train.policy_state import Progress, begin
 from rolecraft.train.rollouts import Row
-from rolecraft.types import Drawn
+from rolecraft.types import Drawn, Task, Trajectory, Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -168,3 +170,56 @@ def test_rows_are_grouped_so_that_the_fewest_tokens_are_computed():
 def test_rows_with_nothing_in_common_are_padded_as_ever():
     alone = [row(tools(seed, 9), str(seed), seed) for seed in (1, 2)]
     assert rollouts.laid_out(alone, 0, None) is None
+
+
+def test_ppo_s_advantages_returns_and_loss_by_hand():
+    """Two episodes, of two tokens and of one; between the two a tool spoke, and no time passed.
+
+    Rewards 1 and 0 at the end; of token after token: kl 0.1 times (old - reference) is paid on the way.
+    """
+    settings = ReinforcementSettings(
+        objective="ppo", kl=0.1, values=Values(weight=0.5, clip=0.2, gamma=0.9, lam=0.5), clip_low=0.2, clip_high=0.2
+    )
+    tool = Row((5, 6, 7, 8, 9), (False, True, False, False, True), source="a")
+    alone = Row((5, 6), (False, True), source="b")
+    verdicts = {"a": 1.0, "b": 0.0}
+    tries = [
+        credit.Try(Trajectory(name, Task(name, ()), (), verdict=Verdict(paid)), 0, paid)
+        for name, paid in verdicts.items()
+    ]
+    nothing = torch.zeros(0)
+    samples = [
+        updating.Sample((tool,), nothing, numbers(-1, -2), numbers(-1, -2), numbers(-1.5, -2.5), numbers(0.2, 0.6)),
+        updating.Sample((alone,), nothing, numbers(-1.0), numbers(-1.0), numbers(-0.5), numbers(0.4)),
+    ]
+    first, second = updating._valued(samples, tries, settings)
+
+    paid = [-0.1 * 0.5, -0.1 * 0.5 + 1.0], [-0.1 * -0.5]
+    last = paid[0][1] - 0.6
+    begin = paid[0][0] + 0.9 * 0.6 - 0.2 + 0.9 * 0.5 * last
+    other = paid[1][0] - 0.4
+    plain = [begin, last, other]
+    mean = sum(plain) / 3
+    deviation = math.sqrt(sum((one - mean) ** 2 for one in plain) / 2)
+    white = [(one - mean) / (deviation + 1e-8) for one in plain]
+    assert first.returns.tolist() == pytest.approx([begin + 0.2, last + 0.6])
+    assert second.returns.tolist() == pytest.approx([other + 0.4])
+    assert [*first.advantages.tolist(), *second.advantages.tolist()] == pytest.approx(white, abs=1e-6)
+
+    # now the first token is likelier by half, the second less likely by half, the third as it was
+    new = torch.tensor([[-1 + math.log(1.5), -2 + math.log(0.5)], [-1.0, 0.0]])
+    mask = torch.tensor([[True, True], [True, False]])
+    values = torch.tensor([[0.9, 0.5], [0.4, 9.0]])
+    seen = updating.Seen(new, mask, torch.zeros(2, 2), new, values)
+    found = updating._loss(settings, [first, second], seen)
+    ratios, held = (1.5, 0.5, 1.0), (1.2, 0.8, 1.0)
+    surrogate = -sum(min(r * a, h * a) for r, h, a in zip(ratios, held, white, strict=True)) / 3
+    near = (0.4, 0.5, 0.4)  # the value at first may move by 0.2 from where it was
+    wanted = (begin + 0.2, last + 0.6, other + 0.4)
+    told = (0.9, 0.5, 0.4)
+    errors = [max((v - w) ** 2, (n - w) ** 2) for v, n, w in zip(told, near, wanted, strict=True)]
+    assert found.item() == pytest.approx(surrogate + 0.5 * 0.5 * sum(errors) / 3, abs=1e-6)
+
+
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor(values)
