@@ -42,6 +42,9 @@ MISTAKES = (
     "nano check --base ./absent",
     "serve --base ./absent",
     "serve --host 0.0.0.0",
+    "serve --memory absent.db",
+    "train grpo --from absent",
+    "train grpo --rewards absent.jsonl",
 )
 
 

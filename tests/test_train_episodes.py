@@ -67,6 +67,13 @@ def test_an_answer_that_its_client_never_got_is_left_out():
     assert shape(lost, used) == {"e": ["b"]}
 
 
+def test_an_episode_that_is_played_anew_under_its_name_is_the_last_one():
+    first, again = (answer(name, ASKED, episode="e", said=call(f"call_{name}")) for name in "ab")
+    on = [answer(name + "2", *went_on(one, Message("tool", "x", tool_call_id=f"call_{name}")), episode="e")
+          for name, one in (("a", first), ("b", again))]  # fmt: skip
+    assert shape(first, on[0], again, on[1]) == {"e": ["b", "b2"]}
+
+
 def test_tries_at_a_task_are_a_group_by_its_name_or_else_by_how_they_begin():
     named = episodes.episodes([answer("a", ASKED, task="t"), answer("b", Message("user", "?"), task="t")])
     assert episodes.groups(named) == [0, 0]

@@ -16,6 +16,7 @@ from serving import connected
 from rolecraft import bases, engine, server, team
 from rolecraft.engine import LocalEngine
 from rolecraft.errors import DataError, NotFound, RolecraftError, SettingsError
+from rolecraft.recipe import find_recipe
 from rolecraft.server import models, turns
 from rolecraft.server.recording import Recorder
 from rolecraft.store import Run, served
@@ -228,6 +229,20 @@ def test_rewards_that_are_all_equal_teach_nothing(played, learn, tmp_path):
     flat.write_text("".join(json.dumps({"episode": name, "reward": 0.5}) + "\n" for name in names))
     with pytest.raises(DataError, match=r"in each of 2 tasks the tries have equal rewards \(8 episodes\)"):
         learn(played[0], flat)
+
+
+@pytest.mark.parametrize("name", ["grpo", "gspo", "rejection"])
+def test_a_recipe_that_ships_learns_from_a_record_by_its_last_stage_on_the_base_that_answered(played, name):
+    found = recorded.read(find_recipe(name), ["training.learning_rate=1e-4"], *played)
+    told = found.reinforcement
+    assert told is not None
+    assert (told.objective, told.recorded, told.validation) == (name, str(played[0]), 0)
+    assert (found.model.base, found.training.max_steps, found.training.learning_rate) == ("nano", 1, 1e-4)
+
+
+def test_a_recipe_that_does_not_reinforce_is_refused(played):
+    with pytest.raises(SettingsError, match="has no section reinforcement, by which a record is learned from"):
+        recorded.read(find_recipe("lora"), [], *played)
 
 
 def test_a_folder_without_answers_is_told(learn, tmp_path):

@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -105,6 +106,7 @@ def learn(iteration: int, policy: Path, options: argparse.Namespace) -> Path:
     learned = options.output / f"learned-{iteration}"
     if (learned / "adapter_config.json").exists():  # this command was stopped after it
         return learned
+    shutil.rmtree(folder, ignore_errors=True)  # half of it was played before a stop
     began = time.monotonic()
     count = options.tasks
     found = toolworld.tasks(toolworld.Settings(size=count * options.iterations, mixed=0.0), "train", options.seed + 1)

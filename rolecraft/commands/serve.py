@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
     settings = server.Settings(
         options.host, options.port, options.max_body, options.stall, options.grace, options.keyless, limits, playing
     )
-    key = server.read_key(options.api_key_file)
+    key, remind = server.read_key(options.api_key_file), _remind(options)
     # The address is taken before the models are loaded: that it cannot be had is told at once.
     with server.bind(settings, key) as bound, _alone(options), open_models(base, players, options) as served:
         told = f"{models.describe(served)}: {'with' if key else 'without'} a key at "
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
             bound=bound,
             ready=lambda _, url: print(told + url, flush=True),
             recorder=recorder,
-            remind=_remind(options),
+            remind=remind,
         )
 
 

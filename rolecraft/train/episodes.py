@@ -132,8 +132,8 @@ def _digest(messages: Sequence[Message]) -> str:
 def _settled(episode: Episode) -> Episode:
     """Return an episode without answers that its client never used, and with a task: its opening, if none was named.
 
-    A client that lost a connection asks again: of several answers to one conversation those count that it goes on
-    from, else the last.
+    A client that lost a connection asks again, and one that was stopped plays anew: of several answers to one
+    conversation the last counts that it goes on from, else the last, and nothing that goes on from the others.
     """
     used = {mark for one in episode.answers for mark in _prefixes(one.record.task.messages)}
     rivals: dict[str, list[Answer]] = {}
@@ -142,6 +142,12 @@ def _settled(episode: Episode) -> Episode:
     kept = {
         ([one for one in some if next(_marks(one.record.messages)) in used] or some)[-1].id for some in rivals.values()
     }
+    left = {next(_marks(one.record.messages)) for one in episode.answers if one.id not in kept}
+    left -= {next(_marks(one.record.messages)) for one in episode.answers if one.id in kept}
+    for one in episode.answers:
+        if one.id in kept and left.intersection(_prefixes(one.record.task.messages)):
+            kept.discard(one.id)
+            left.add(next(_marks(one.record.messages)))
     first = episode.answers[0].record.task
     tools = [[spec.name, spec.description] for spec in first.tools]
     task = episode.task or f"{_digest(first.messages)} {hashlib.sha256(repr(tools).encode()).hexdigest()}"
