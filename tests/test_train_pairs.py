@@ -69,3 +69,10 @@ def test_an_action_is_right_only_if_all_of_its_calls_are(calls):
     told = replace(episode(GOOD, 1.0).task, tools=(ToolSpec("find", "find a key"),))
     assert pairs.action_is_right(told, calls) is False
     assert pairs.action_is_right(replace(told, reference={}), calls) is None
+
+
+def test_an_action_that_makes_a_call_twice_is_not_right():
+    told = episode(GOOD, 1.0)
+    twice = Message("assistant", tool_calls=(GOOD, replace(GOOD, id="3")), speaker="assistant")
+    doubled = replace(told, messages=(ASKED, twice, *told.messages[2:]))
+    assert pairs.of_actions([doubled, episode(BAD, 0.0, name="t#1")]) == []

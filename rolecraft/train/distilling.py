@@ -5,18 +5,15 @@ Not covered: the loop between (`on_policy`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import rolecraft.train.on_policy as on_policy
 import rolecraft.train.policies as policies
-import rolecraft.train.policy_state as policy_state
 from rolecraft import model
 from rolecraft.model import Loaded
 from rolecraft.recipe import Recipe
 from rolecraft.team import Team
-from rolecraft.train.trainer import StopOnSignal
 
 
 def load(recipe: Recipe) -> tuple[Loaded, Loaded, Team]:
@@ -43,20 +40,7 @@ def check(recipe: Recipe) -> None:
 
 
 def prepare(recipe: Recipe) -> tuple[Loaded, Team, policies.Learn]:
-    """Return the student, the team, and what lets the student learn."""
+    """Return the student, the team, and what lets the student learn; see `on_policy.run` for what that raises."""
     student, teacher, players = load(recipe)
-
-    def learn(folder: Path, accompany: policy_state.Accompany, started: policies.Checkpoint | None) -> Path:
-        return distil(on_policy.Work(recipe, student, teacher, players, folder, accompany), started)
-
-    return student, players, learn
-
-
-def distil(work: on_policy.Work, checkpoint: tuple[Path, Mapping[str, Any]] | None) -> Path:
-    """Distil, going on from a checkpoint if one is given; return a folder with the adapter and its papers.
-
-    Raises DataError if its tasks have changed since the checkpoint, and what the loop raises.
-    """
-    with StopOnSignal() as signals:
-        progress = on_policy.run(work, checkpoint, signals)
-    return policies.leave(work, progress, work.told.rollouts)
+    make = partial(on_policy.Work, recipe, student, teacher, players)
+    return student, players, policies.learning(make, on_policy.run, on_policy.check(recipe).rollouts)

@@ -86,9 +86,10 @@ def _state_of(messages: Sequence[Message], place: int, opening: int) -> int:
 
 
 def _is_repeated(before: Sequence[Message], calls: Sequence[ToolCall]) -> bool:
-    """Tell whether a call was made before: the reference's, yes, and of no use any more."""
+    """Tell whether a call was made before, or is made twice: the reference's, yes, and of no use any more."""
     made = [(call.name, call.arguments) for message in before for call in message.tool_calls]
-    return any((call.name, call.arguments) in made for call in calls)
+    asked = [(call.name, call.arguments) for call in calls]
+    return any(one in made or asked.count(one) > 1 for one in asked)
 
 
 def _paired(state: _State) -> Iterator[wire.Pair]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import peft
 import torch
@@ -25,12 +25,35 @@ from rolecraft.settings import to_dict
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train.policy_state import Progress
+from rolecraft.train.trainer import StopOnSignal
 
 Checkpoint = tuple[Path, Mapping[str, Any]]
 """A whole checkpoint, and the facts in its mark."""
 
 Learn = Callable[[Path, policy_state.Accompany, Checkpoint | None], Path]
 """Learns into a run's folder, going on from a checkpoint if one is given; returns a folder with the adapter."""
+
+
+_Work = TypeVar("_Work", bound=policy_loop.Work)
+
+
+def learning(
+    make: Callable[[Path, policy_state.Accompany], _Work],
+    run: Callable[[_Work, Checkpoint | None, StopOnSignal], Progress],
+    step_size: int,
+) -> Learn:
+    """Return what lets a policy learn: `make` its work in a folder, `run` it, leave the adapter and its papers there.
+
+    `step_size` is how many episodes a step plays. What is returned raises what `run` raises.
+    """
+
+    def learn(folder: Path, accompany: policy_state.Accompany, started: Checkpoint | None) -> Path:
+        work = make(folder, accompany)
+        with StopOnSignal() as signals:
+            progress = run(work, started, signals)
+        return leave(work, progress, step_size)
+
+    return learn
 
 
 def players(recipe: Recipe) -> Team:

@@ -109,28 +109,17 @@ def load(recipe: Recipe) -> tuple[Loaded, Team]:
 
 
 def prepare(recipe: Recipe) -> tuple[Loaded, Team, policies.Learn]:
-    """Return the policy, the team, and what lets the policy learn."""
+    """Return the policy, the team, and what lets the policy learn; see `run` for what that raises."""
     policy, players = load(recipe)
-
-    def learn(folder: Path, accompany: policy_state.Accompany, started: policies.Checkpoint | None) -> Path:
-        return reinforce(Work(recipe, policy, players, folder, accompany), started)
-
-    return policy, players, learn
-
-
-def reinforce(work: Work, checkpoint: tuple[Path, Mapping[str, Any]] | None) -> Path:
-    """Learn, going on from a checkpoint if one is given; return a folder with the adapter and its papers.
-
-    Raises RolecraftError for a policy that collapsed and has no best checkpoint to fall back on, and what the loop
-    raises.
-    """
-    with StopOnSignal() as signals:
-        progress = run(work, checkpoint, signals)
-    return policies.leave(work, progress, work.told.tasks * work.told.group)
+    told = check(recipe)
+    return policy, players, policies.learning(partial(Work, recipe, policy, players), run, told.tasks * told.group)
 
 
 def run(work: Work, checkpoint: tuple[Path, Mapping[str, Any]] | None, signals: StopOnSignal) -> Progress:
-    """Learn to the recipe's last step, or until the policy collapses; see `policy_loop.run`."""
+    """Learn to the recipe's last step, or until the policy collapses; see `policy_loop.run`.
+
+    Raises RolecraftError for a policy that collapsed and has no best checkpoint to fall back on.
+    """
     head = None
     if work.told.objective == "ppo":
         head = value_head.make(work.student.model.get_output_embeddings().weight.shape[1], work.student.device)
