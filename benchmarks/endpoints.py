@@ -2,8 +2,8 @@
 
 The tasks of examples/shop are played by `rolecraft eval`, greedily: in this process, behind `rolecraft serve`, and
 behind llama.cpp on the same GGUF file, where `LLAMA_PYTHON` names an interpreter that has xllamacpp (`make
-.venv-llama/ready`); any other server is named by `--endpoint NAME=URL`. Episodes are kept in `--output`: a command that
-was stopped goes on. Not covered: seconds.
+.venv-llama/ready`); any other server is named by `--endpoint NAME=URL`. Episodes are kept in `--output`: who has answered
+all is not asked again. Not covered: seconds.
 
     python benchmarks/endpoints.py --base model.gguf --n 30
 """
@@ -58,11 +58,14 @@ def listening(command: Sequence[str]) -> Iterator[str]:
 
 
 def played(folder: Path, n: int, options: Sequence[str]) -> dict[str, Trajectory]:
-    """Play the first `n` tasks into a folder, or go on with them; return the episodes by id."""
+    """Play the first `n` tasks into a folder, unless it has them; return the episodes by id."""
+    kept = folder / "trajectories.jsonl"
+    if kept.exists() and len(found := {one.id: one for one in store.read_trajectories(kept)}) == n:
+        return found
     tasks = [str(SHOP / "tasks.jsonl"), "--tools", str(SHOP / "tools.py"), "--limit", str(n), "--output", str(folder)]
     told = ["--max-tokens", str(_TOKENS), "--concurrency", "2"]
     subprocess.run([*_ROLECRAFT, "eval", *tasks, *told, *options], check=True, stdout=subprocess.DEVNULL)
-    return {one.id: one for one in store.read_trajectories(folder / "trajectories.jsonl")}
+    return {one.id: one for one in store.read_trajectories(kept)}
 
 
 def calls(episode: Trajectory, replies: int | None = None) -> list[tuple[str, Any]]:
