@@ -2,8 +2,8 @@
 
 The tasks of examples/shop are played by `rolecraft eval`, greedily: in this process, behind `rolecraft serve`, and
 behind llama.cpp on the same GGUF file, where `LLAMA_PYTHON` names an interpreter that has xllamacpp (`make
-.venv-llama/ready`); any other server is named by `--endpoint NAME=URL`. Episodes are kept in `--output`: who has answered
-all is not asked again. Not covered: seconds.
+.venv-llama/ready`); any other server is named by `--endpoint NAME=URL`. Episodes are kept in `--output`: a server that
+has answered all is not asked again. Not covered: seconds.
 
     python benchmarks/endpoints.py --base model.gguf --n 30
 """

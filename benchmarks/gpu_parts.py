@@ -209,7 +209,8 @@ def _ours(asked: Asked, few: list[Any], kind: str) -> list[float]:
     from rolecraft import adapters
     from rolecraft.recipe import TrainingSettings
     from rolecraft.train.batches import Cut, Schedule
-    from rolecraft.train.trainer import RoleTrainer, Rows, arguments_for
+    from rolecraft.train.rows import Rows
+    from rolecraft.train.trainer import RoleTrainer, arguments_for
 
     if kind == "mor":
         few = [replace(one, roles=tuple(place * 3 // len(one.ids) for place in range(len(one.ids)))) for one in few]

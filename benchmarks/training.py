@@ -26,7 +26,8 @@ from rolecraft.adapters import lora
 from rolecraft.examples import Example
 from rolecraft.recipe import TrainingSettings
 from rolecraft.train.batches import Alike, Batch, Cut, Schedule
-from rolecraft.train.trainer import RoleTrainer, Rows, arguments_for
+from rolecraft.train.rows import Rows
+from rolecraft.train.trainer import RoleTrainer, arguments_for
 
 VOCABULARY = 1024
 

@@ -23,7 +23,7 @@ from rolecraft.recipe import load_recipe, read_recipe, read_rows, recipe_to_dict
 from rolecraft.store import BadRows, Run
 from rolecraft.train import train
 from rolecraft.train.batches import Batch, Cut, Schedule
-from rolecraft.train.trainer import Rows
+from rolecraft.train.rows import Rows
 from rolecraft.types import Message, Prompt, Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -16,7 +16,7 @@ from rolecraft.errors import SettingsError
 from rolecraft.examples import Example
 from rolecraft.train import train
 from rolecraft.train.batches import Batch
-from rolecraft.train.trainer import Rows
+from rolecraft.train.rows import Rows
 
 TOOLS = tuple(random.Random(0).choices(range(64), k=21))
 SIZES = {
