@@ -167,6 +167,11 @@ def _require_player(stage: Stage, earlier: Sequence[str]) -> None:
         raise SettingsError(
             f"the experience of stage {stage.name!r} is of {told.stage!r}, which is no earlier stage; there are {known}"
         )
+    if told is not None and told.update == "preference" and stage.start != told.stage:
+        raise SettingsError(
+            f"stage {stage.name!r} learns by preference from what {told.stage!r} played, and starts from "
+            f"{stage.start or BASE!r}, which its pairs are not of; set its start to {told.stage}"
+        )
 
 
 def _require_teacher(stage: Stage, earlier: Mapping[str, Stage]) -> None:

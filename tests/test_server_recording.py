@@ -135,6 +135,8 @@ def test_a_folder_holds_one_policy_s_answers(engine, tmp_path):
     loaded = offered(engine)[-1].loaded
     Recorder(tmp_path, POLICY, loaded, 1)
     Recorder(tmp_path, POLICY, loaded, 1)
+    (tmp_path / "settings.yaml").write_text("data: {size: 7}\n")
+    assert served.policy(tmp_path) == POLICY  # a run's own settings may stand beside it
     other = served.Policy("tiny", "abc", "mor", False, "runs/a", "def")
     with pytest.raises(SettingsError, match=r"holds answers of tiny .*, and tiny with runs/a .*name another folder"):
         Recorder(tmp_path, other, loaded, 1)

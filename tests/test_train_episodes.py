@@ -74,6 +74,21 @@ def test_an_episode_that_is_played_anew_under_its_name_is_the_last_one():
     assert shape(first, on[0], again, on[1]) == {"e": ["b", "b2"]}
 
 
+def test_an_episode_that_is_played_anew_may_end_sooner_than_before():
+    first, again = answer("a", ASKED, episode="e", said=call("call_a")), answer("b", ASKED, episode="e")
+    on = answer("a2", *went_on(first, Message("tool", "x", tool_call_id="call_a")), episode="e")
+    assert shape(first, on, again) == {"e": ["b"]}
+
+
+def test_words_are_those_that_a_client_knows():
+    thoughts = [Message("assistant", said, speaker="reasoner") for said in ("One.", "Two.")]
+    first, other = (answer(name, ASKED, thought) for name, thought in zip("ab", thoughts, strict=True))
+    on = answer("c", *went_on(other, Message("user", "Sure?")))
+    assert shape(first, other, on) == {"a": ["a"], "b": ["b"], "c": ["c"]}
+    reminded = answer("d", Message("system", "Earlier: x."), *went_on(first, Message("user", "Sure?")))
+    assert shape(first, reminded) == {"a": ["a", "d"]}
+
+
 def test_tries_at_a_task_are_a_group_by_its_name_or_else_by_how_they_begin():
     named = episodes.episodes([answer("a", ASKED, task="t"), answer("b", Message("user", "?"), task="t")])
     assert episodes.groups(named) == [0, 0]

@@ -26,6 +26,12 @@ def test_an_action_that_was_sent_back_is_the_worse_one_of_where_it_was_taken():
     assert pair[1].messages[-1].speaker == "assistant"
 
 
+def test_objections_that_left_no_room_for_another_action_are_of_the_state_before_them():
+    cut = episode(GOOD, 0.0, checks=[Check(1, (BAD,), right=False), Check(2, (BAD,), right=False)])
+    cut = replace(cut, messages=cut.messages[:1])
+    assert calls(pairs.of_actions([cut, episode(GOOD, 1.0, name="t#1")])) == [["Ro", "Po"]]
+
+
 def test_several_tries_meet_in_the_states_that_they_share():
     right, wrong = episode(GOOD, 1.0), episode(BAD, 0.0, name="t#1")
     assert calls(pairs.of_actions([right, wrong])) == [["Ro", "Po"]]

@@ -71,6 +71,19 @@ def test_the_margin_begins_at_nought_and_grows(finished):
     assert told[-1]["loss"] < told[0]["loss"]
 
 
+def test_the_policy_before_is_computed_in_the_precision_of_the_policy(place, tmp_path):
+    told = recipe_of(place, tmp_path, bf16=True, max_steps=1, learning_rate=1e-30)
+    plain = replace(told, adapter=replace(told.adapter, settings=replace(told.adapter.settings, lora_dropout=0.0)))
+    (first, *_) = Run(train(plain, tmp_path / "run")).metrics()
+    assert abs(first["preference/margin"]) < 1e-4
+
+
+def test_a_finished_run_is_not_said_to_have_bad_rows(place, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(SettingsError, match="holds a run already"):
+        train(recipe_of(place, tmp_path), run)
+
+
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(place, finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     for name in ("checkpoint-4", "checkpoint-5"):

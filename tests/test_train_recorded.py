@@ -142,9 +142,11 @@ def test_a_policy_goes_on_from_the_adapter_that_answered(played, learn, tmp_path
     ours, theirs = (load_file(one / "adapter_model.safetensors") for one in (first, second))
     fresh = max(float((theirs[name] - ours[name]).abs().max()) for name in ours if "lora_A" in name)
     assert 0 < fresh < 0.2  # it went on from there, and did not begin anew
-    one, two = (torch.load(run / "optimizer.pt", weights_only=True) for run in (first, second))
+    one, two = (torch.load(run / "recorded-optimizer.pt", weights_only=True) for run in (first, second))
     assert {int(each["step"]) for each in one.values()} == {2}
     assert {int(each["step"]) for each in two.values()} == {4}  # and so did its optimizer
+    with pytest.raises(SettingsError, match=r"reinforcement\.kl is 0\.1, which is from the base without an adapter"):
+        learn(folder, rewards, "pulled", reinforcement={"kl": 0.1})
     with pytest.raises(SettingsError, match=r"adapter\.r is 4, and the adapter in .* has 2; set adapter\.r=2"):
         learn(folder, rewards, "third", adapter={"r": 4})
     (first / "adapter_model.safetensors").write_bytes((second / "adapter_model.safetensors").read_bytes())

@@ -104,6 +104,14 @@ def test_a_round_is_of_an_earlier_stage_and_of_a_benchmark():
     assert require_order([Stage("one", replace(told(stage="x"), experience=None)), Stage("two", told(stage="one"))])
 
 
+def test_a_round_that_prefers_moves_what_played():
+    begun = Stage("one", replace(told(stage="x"), experience=None))
+    prefers = told(stage="one", update="preference")
+    assert require_order([begun, Stage("two", prefers, start="one")])
+    with pytest.raises(SettingsError, match=r"'two' learns by preference .* starts from 'base'.*set its start to one"):
+        require_order([begun, Stage("two", prefers)])
+
+
 def test_a_round_that_prefers_is_told_of_its_pairs(tmp_path):
     found = [episode(GOOD, 1.0, checks=[Check(1, (BAD,), right=False)])]
     _, report = rounds.learn(found)

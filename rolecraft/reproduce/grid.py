@@ -34,8 +34,11 @@ def to_markdown(grid: Grid) -> str:
     return f"{grid.title[0].upper()}{grid.title[1:]}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def of_failures(counted: classes.Counted) -> list[Grid]:
-    """Return the table of why tasks failed, by way of tuning or of playing; none where nothing was played."""
+def of_failures(counted: classes.Counted, over: str = "") -> list[Grid]:
+    """Return the table of why tasks failed, by way of tuning or of playing; none where nothing was played.
+
+    `over` says what was played, if not all that the claim asks.
+    """
     heading, rows = classes.shares({name: told for name, told in counted.items() if told[1]})
-    title = "why tasks failed, % of the tasks that an arm played, by class"
+    title = f"why tasks failed{over}, % of the tasks that an arm played, by class"
     return [Grid(title, ("arm", *heading), tuple(rows))] if rows else []

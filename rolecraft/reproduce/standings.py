@@ -139,7 +139,7 @@ def grids(found: Standings) -> list[Grid]:
     pairs = [grid for grid in _mode_grids(found) if grid.rows]
     named = [findings.comparisons(found.contrasts)] if found.contrasts else []
     tried = [_tried(found)] if any(mode.strategy != "greedy" for mode in _modes(found.claim)) else []
-    return [_scores(found), *tried, *costs, *pairs, *named, *of_failures(dict(_failures(found)))]
+    return [_scores(found), *tried, *costs, *pairs, *named, *_failures(found)]
 
 
 def _scores(found: Standings) -> Grid:
@@ -164,12 +164,26 @@ def _scores(found: Standings) -> Grid:
     return Grid(title, heading, tuple(rows))
 
 
-def _failures(found: Standings) -> Iterator[tuple[str, tuple[Counter[str], int]]]:
-    """Yield each contender with its failed tasks by class, over its columns and seeds, and the number of all tasks."""
-    for contender, plays in _contenders(found):
-        records = [record for play in plays if (record := found.records.get(play.name))]
-        verdicts = [one for record in records for one in record.verdicts.values()]
-        yield contender, (Counter(one.failure for one in verdicts if one.failure), len(verdicts))
+def _failures(found: Standings) -> list[Grid]:
+    """Return the table of why tasks failed by contender, over its seeds and the columns that all of them have played.
+
+    On other columns others may fail: where no call is right, no needless one can be missed.
+    """
+    played = {
+        name: records
+        for name, plays in _contenders(found)
+        if (records := [record for play in plays if (record := found.records.get(play.name))])
+    }
+    columns = [
+        name
+        for name in found.claim.evaluation.columns
+        if all(any(record.column == name for record in records) for records in played.values())
+    ]
+    counted = {}
+    for name, records in played.items():
+        verdicts = [one for record in records if record.column in columns for one in record.verdicts.values()]
+        counted[name] = Counter(one.failure for one in verdicts if one.failure), len(verdicts)
+    return of_failures(counted, f" on {', '.join(columns)}")
 
 
 def _tried(found: Standings) -> Grid:

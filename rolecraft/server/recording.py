@@ -94,6 +94,8 @@ class Recorder:
 def _why_not(request: ChatRequest, turns: Sequence[Turn]) -> str:
     """Return why nothing can be learned from an answer by the chances of its tokens, '' if it can."""
     how = request.sampling
+    if request.think is not None:
+        return f"enable_thinking was {request.think}; a policy learns one way of thinking (serve --think, --no-think)"
     if request.strategy is not None:
         return f"strategy {str(request.strategy.name)!r} chose it among others"
     for name in _NARROWS:

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rolecraft.errors import DataError
+from rolecraft.settings import read_yaml, write_yaml
+from rolecraft.store.files import atomic
 from rolecraft.store.records import record_from_json, record_to_json
-from rolecraft.store.run import Run, append_line, whole_lines
+from rolecraft.store.run import append_line, whole_lines
 from rolecraft.types import Drawn, Json, Trajectory, Turn
 from rolecraft.wire.fields import read_field, read_object
 
 FILE = "answers.jsonl"
-SECTION = "serving"
-"""The section of the folder's settings that says which policy answered."""
+POLICY = "serving.yaml"
+"""Says which policy answered. A file of its own: the folder may be a run's too, which has its settings."""
 
 _FACTS = ("id", "episode", "task", "model", "temperature", "refused")
 _KEYS = (*_FACTS, "ids", "drawn", "record")
@@ -85,20 +87,20 @@ def size(folder: Path) -> int:
 
 
 def policy(folder: Path) -> Policy | None:
-    """Return what answered, None where nothing was kept; raises DataError for settings that were not written here."""
-    told = Run(folder).settings().get(SECTION)
-    if told is None:
+    """Return what answered, None where nothing was kept; raises DataError for a file that was not written here."""
+    path = folder / POLICY
+    if not path.exists():
         return None
     try:
-        return Policy(**told)
+        return Policy(**read_yaml(path))
     except TypeError as error:
-        raise DataError(f"{folder / 'settings.yaml'}: section {SECTION!r} is damaged ({error}); restore it") from error
+        raise DataError(f"{path} is damaged ({error}); restore it") from error
 
 
 def write_policy(folder: Path, found: Policy) -> None:
     """Write what answers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    Run(folder).write_settings({SECTION: {name: getattr(found, name) for name in Policy.__slots__}})
+    with atomic(folder / POLICY) as unfinished:
+        write_yaml(unfinished, {name: getattr(found, name) for name in Policy.__slots__})
 
 
 def _to_json(answer: Answer) -> dict[str, Json]:

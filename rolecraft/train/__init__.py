@@ -9,7 +9,7 @@ import gc
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ from rolecraft.recipe import (
     load_recipe,
     own_files,
     read_again,
+    read_pairs,
     read_rows,
     recipe_to_dict,
 )
@@ -167,10 +168,10 @@ def _resumable(recipe: Recipe, output_dir: Path, resume: bool) -> _Checkpoint | 
     """Return the checkpoint to go on from (None: begin anew); raises SettingsError if the folder is not ours to use."""
     found = last_checkpoint(output_dir)
     if not resume and (found or bases.is_adapter(output_dir)):
-        if (
-            not recipe.data.benchmark and not recipe.reinforcement
-        ):  # another folder would not help against bad rows: they are told first
-            deque(read_rows(recipe.data, store.BadRows()), maxlen=0)
+        if not recipe.data.benchmark and not recipe.reinforcement:
+            # another folder would not help against bad rows: they are told first
+            read: Callable[..., Iterator[object]] = read_pairs if recipe.preference else read_rows
+            deque(read(recipe.data, store.BadRows()), maxlen=0)
         raise SettingsError(
             f"{str(output_dir)!r} holds a run already; go on with it (--resume), or name another folder (--output)"
         )

@@ -118,7 +118,14 @@ def _marks(messages: Sequence[Message]) -> Iterator[str]:
     last = messages[-1] if messages else Message("user")
     if last.tool_calls and last.tool_calls[-1].id:
         yield f"call {last.tool_calls[-1].id}"
-    yield _digest(messages)
+    yield _digest(_visible(messages))
+
+
+def _visible(messages: Sequence[Message]) -> list[Message]:
+    """Return what a client knows of a conversation: no thought before an answer, nor what a memory told the system."""
+    said = [one for one in messages if one.role != "system"]
+    after = [*(one.role for one in said[1:]), ""]
+    return [one for one, then in zip(said, after, strict=True) if (one.role, then) != ("assistant", "assistant")]
 
 
 def _digest(messages: Sequence[Message]) -> str:
@@ -133,15 +140,19 @@ def _settled(episode: Episode) -> Episode:
     """Return an episode without answers that its client never used, and with a task: its opening, if none was named.
 
     A client that lost a connection asks again, and one that was stopped plays anew: of several answers to one
-    conversation the last counts that it goes on from, else the last, and nothing that goes on from the others.
+    conversation the last counts, unless the client went on from an earlier one after it, and nothing that goes on from
+    the others.
     """
-    used = {mark for one in episode.answers for mark in _prefixes(one.record.task.messages)}
+    used = {mark: place for place, one in enumerate(episode.answers) for mark in _prefixes(one.record.task.messages)}
     rivals: dict[str, list[Answer]] = {}
+    places = {one.id: place for place, one in enumerate(episode.answers)}
     for one in episode.answers:
         rivals.setdefault(_digest(one.record.task.messages), []).append(one)
-    kept = {
-        ([one for one in some if next(_marks(one.record.messages)) in used] or some)[-1].id for some in rivals.values()
-    }
+    kept = set[str]()
+    for some in rivals.values():
+        last = places[some[-1].id]  # what was gone on from before is of an earlier play
+        gone_on = [one for one in some if used.get(next(_marks(one.record.messages)), -1) > last]
+        kept.add((gone_on or some)[-1].id)
     left = {next(_marks(one.record.messages)) for one in episode.answers if one.id not in kept}
     left -= {next(_marks(one.record.messages)) for one in episode.answers if one.id in kept}
     for one in episode.answers:

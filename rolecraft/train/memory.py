@@ -55,7 +55,7 @@ def count(recipe: Recipe, arguments: TrainingArguments) -> Needs:
         gradients=sum(parameter.nbytes for parameter in trained) * (2 if arguments.world_size > 1 else 1),
         states=_STATES[optimizer] * numbers if optimizer in _STATES else None,
         token=kept(config, width),
-        rows=recipe.training.per_device_train_batch_size,
+        rows=recipe.training.per_device_train_batch_size * (1 if recipe.preference is None else 2),
         memory=memory_of(arguments.device),
         sharing=arguments.world_size if arguments.device.type == "cpu" else 1,
         optimizer=optimizer,

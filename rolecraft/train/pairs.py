@@ -79,7 +79,11 @@ def _actions(episode: Trajectory) -> Iterator[tuple[int, Message, bool]]:
 
 
 def _state_of(messages: Sequence[Message], place: int, opening: int) -> int:
-    """Return where the state before a message begins: what stands between are objections."""
+    """Return where the state before a message begins: what stands between are objections.
+
+    Those to an action after which there was no room for another are not in the record.
+    """
+    place = min(place, len(messages))
     while place > opening and messages[place - 1].role == "user":
         place -= 1
     return place

@@ -50,7 +50,8 @@ class Pairs:
         for start in range(0, len(order), step):
             pairs = order[start : start + step]
             inputs = trainer._prepare_inputs(self[Batch(tuple(pairs), 1.0)])
-            with torch.no_grad(), trainer.compute_loss_context_manager():
+            # the Trainer's own context has no autocast: only its `train` lays that over the model's forward
+            with torch.no_grad(), trainer.accelerator.autocast():
                 losses_N, weights_N, _, _ = trainer.token_losses(trainer.model, inputs)
             said_B = _sums(-losses_N * weights_N, inputs)
             before_B[[row for pair in pairs for row in (2 * pair, 2 * pair + 1)]] = said_B.float().cpu()

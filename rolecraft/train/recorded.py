@@ -39,7 +39,7 @@ from rolecraft.types import Verdict
 
 _APART = {True: 5e-3, False: 0.5}
 """Nats a token that the trainer may differ from an engine that computes as it does, and from one that does not."""
-_OPTIMIZER = "optimizer.pt"
+_OPTIMIZER = "recorded-optimizer.pt"
 """Beside an adapter that a record has moved: what its optimizer knows, for the next record."""
 _SHOWN = ("reward", "flat", "loss", "drift", "entropy", "kl", "ratio_apart")
 
@@ -75,7 +75,12 @@ def check(recipe: Recipe) -> ReinforcementSettings:
             f"reinforcement.objective is {told.objective!r}, which needs {needs[told.objective]}; take grpo, gspo or "
             "rejection for a record"
         )
-    _policy(Path(str(told.recorded)))
+    answered = _policy(Path(str(told.recorded)))
+    if told.kl and answered.adapter:
+        raise SettingsError(
+            f"reinforcement.kl is {told.kl:g}, which is from the base without an adapter, and {answered.adapter!r} "
+            "answered: the policy would be pulled back to before it was tuned; set it to 0"
+        )
     return told
 
 
@@ -215,12 +220,15 @@ def _tries(work: Work, found: Sequence[Episode]) -> list[Try]:
 
 
 def _rows(work: Work, found: Sequence[Episode]) -> list[Row]:
-    made = (
+    made = [
         rollouts.joined(
             [answer.record for answer in one.answers], one.name, work.players, work.student.renderer, packs=work.packs
         )
         for one in found
-    )
+    ]
+    most = work.recipe.data.max_length
+    if cut := sum(any(len(row.ids) > most for row in rows) for rows in made):
+        print(f"{cut} of {len(found)} episodes are longer than data.max_length {most}; raise it, or they teach nothing")
     return policy_loop.fitting(work, made, len(found))
 
 

@@ -111,8 +111,8 @@ def joined(parts: Sequence[Trajectory], name: str, team: Team, renderer: Rendere
         opening = renderer.opening(seen, tools, turn.speaker)
         if opening.ids != turn.prompt_ids:
             raise DataError(
-                f"episode {trajectory.id!r}: the prompt of reply {step} is rendered otherwise than the engine read it; "
-                "play and train with the same renderer, team and tools"
+                f"episode {name!r}: the prompt of reply {step} is rendered otherwise than the engine read it; play and "
+                "train with the same renderer (model.renderer, thinking or not), team, instructions and tools"
             )
         before = found.pop() if packs and found and turn.prompt_ids[: len(found[-1].ids)] == found[-1].ids else Row()
         extended = _context(before, turn.prompt_ids, opening.speakers)

@@ -78,10 +78,10 @@ def prepare(recipe: Recipe, folder: Path, player: Path, base: str, before: Path)
             episodes = asyncio.run(_played(told, world, players, engine, Run(place)))
             held = asyncio.run(_remembered(episodes, engine, place, before / FOLDER)) if told.memory else 0
         learned, report = learn(episodes)
+        # a round of preference writes them too, for those after it to learn from
+        store.write_jsonl(place / ROWS, [*_lines(before / FOLDER / ROWS), *map(wire.trajectory_to_json, learned)])
         if told.update == "preference":
             report = _write_pairs(episodes, report, place, told)
-        else:
-            store.write_jsonl(place / ROWS, [*_lines(before / FOLDER / ROWS), *map(wire.trajectory_to_json, learned)])
         with store.atomic(place / REPORT) as unfinished:
             unfinished.write_text(json.dumps(to_json(replace(report, lessons=held)), indent=1) + "\n")
     print(say(json.loads((place / REPORT).read_text())), flush=True)

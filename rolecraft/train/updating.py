@@ -160,16 +160,18 @@ def _samples(
 def _known(policy: Policy, progress: Progress, some: Sequence[Sample]) -> Iterator[Sample]:
     """Yield episodes with what the policy, its value head and the policy as it began say of them now."""
     told = policy.told
+    asked = told.objective == "ppo" or (policy.moves > 1 and not policy.lower)
     with torch.no_grad():
-        now = look(policy, progress, some)
+        now = look(policy, progress, some) if asked else None
         before = look(policy, None, some, began=True) if told.kl else None
     for place, one in enumerate(some):
         count = one.tokens
+        said = None if now is None else now.new[place, :count].cpu()
         yield replace(
             one,
-            old=one.played if policy.lower else now.new[place, :count].cpu(),
+            old=one.played if policy.lower else said,
             reference=None if before is None else before.new[place, :count].cpu(),
-            values=None if now.values is None else now.values[place, :count].cpu(),
+            values=None if now is None or now.values is None else now.values[place, :count].cpu(),
         )
 
 
