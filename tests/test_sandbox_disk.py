@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from rolecraft.errors import SandboxError
 from rolecraft.sandbox import Limits, Session, _scratch, layers, process
-from rolecraft.sandbox._pool import pool
+from rolecraft.sandbox._pool import KIND, pool
 
 pytestmark = pytest.mark.skipif(not layers()["seccomp"], reason="no system-call filter on this machine")
 NO_MOUNTS = frozenset(("mounts",))
@@ -80,6 +81,16 @@ def test_a_step_too_short_to_be_measured_is_measured_at_its_end():
         outcome = wrote if wrote.error else session.run("print('went on')")
         assert "its files took more than 2 MB" in str(outcome.error)
         assert session.run("import os\nos.listdir()").output == "[]\n"
+
+
+def test_how_a_session_ended_is_read_behind_a_question_that_it_left_unread():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, KIND)
+    with ours:
+        ours.setblocking(False)
+        ours.send(b"question")
+        theirs.send(b"its files")
+        theirs.close()
+        assert [process._received(ours, 100) for _ in range(3)] == [b"its files", b"", b""]
 
 
 def test_a_server_that_starts_removes_what_dead_ones_left():

@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,14 @@ def host(canary: Path) -> dict[str, Any]:
     }
 
 
+def settled(canary: Path, there: set[int], seconds: float = 60.0) -> dict[str, Any]:
+    """Return the host once no process is left but those that were there: files may take long to be removed."""
+    deadline = time.monotonic() + seconds
+    while not descendants() <= there and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return host(canary)
+
+
 def descendants(pid: str = "self") -> set[int]:
     """Return the ids of a process's children, their children and so on."""
     found: set[int] = set()
@@ -117,7 +126,7 @@ def attempt(escape: Escape, without: frozenset[str], canary: Path, port: int) ->
         # A session that broke its own interpreter says something; one that starts anew is whole, if given the time.
         answers = [session.run("print('alive')") for _ in range(4 if outcome.lost else 1)]
         assert not outcome.lost or "alive\n" in [answer.output for answer in answers], answers
-    after = host(canary)
+    after = settled(canary, before["processes"])
     there, left = before.pop("processes"), after.pop("processes")
     assert left <= there  # what removes an earlier session's files may have ended meanwhile, but nothing that lasts
     assert LASTING & there <= left

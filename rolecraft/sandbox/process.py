@@ -280,10 +280,7 @@ class _Process:
 
     def _read_answer(self) -> tuple[bytes, bytes, str]:
         """Read one message; whatever a session sends, the answer is a nonce, a kind and text of bounded length."""
-        try:
-            raw = self._channel.recv(ANSWER.size + CALL_BYTES + 1)
-        except ConnectionError:
-            raw = b""
+        raw = _received(self._channel, ANSWER.size + CALL_BYTES + 1)
         if not raw:
             return NONE, _GONE, "its server has gone"
         if len(raw) < ANSWER.size:
@@ -293,6 +290,17 @@ class _Process:
         if len(raw) > ANSWER.size + most and kind == CALL:
             return NONE, _FORGED, ""
         return nonce, kind, raw[ANSWER.size : ANSWER.size + most].decode("utf-8", "replace")
+
+
+def _received(channel: socket.socket, size: int) -> bytes:
+    """Return the next message, b"" where there will be none.
+
+    An end that is closed with a question unread is told first, and once; how the session ended is behind that.
+    """
+    for _ in range(2):
+        with contextlib.suppress(ConnectionError):
+            return channel.recv(size)
+    return b""
 
 
 class _Printed:
