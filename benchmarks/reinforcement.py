@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import peer
 import torch
 import transformers
 from rich.console import Console
@@ -292,37 +292,8 @@ def theirs(folder: Path, world: Any, options: argparse.Namespace) -> Iterator[An
         "whole": WHOLE,
         "steps": options.n + 1,
     }
-    command = [str(options.python), "-W", "ignore", "-c", _TRL, json.dumps(told)]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None if options.loud else subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines = process.stdout
-
-        def read(word: str) -> dict[str, Any]:
-            for line in lines:
-                if line.startswith(word + " "):
-                    found: dict[str, Any] = json.loads(line.removeprefix(word))
-                    return found
-            raise SystemExit(
-                f"{options.python} ended without a word; --loud shows why (it needs trl, peft and jmespath)"
-            )
-
-        def step() -> dict[str, float]:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            return read("step")
-
-        try:
-            yield step, read("ready")["prompt"]
-        finally:
-            process.kill()
+    with peer.running(str(options.python), _TRL, told, loud=options.loud) as other:
+        yield other.step, other.read("ready")["prompt"]
 
 
 def main() -> None:

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import peer
 from rich.console import Console
 from rich.table import Table
 
@@ -123,37 +120,6 @@ def whole(base: str, folder: Path) -> tuple[int, int, int]:
     return inner - (0 if net.config.tie_word_embeddings else head.numel()), head.numel(), len(loaded.tokenizer)
 
 
-@contextmanager
-def running(python: str, side: str, told: dict[str, Any], loud: bool) -> Iterator[Any]:
-    """Yield what lets a trainer take a step and returns what it told of it."""
-    command = [python, "-W", "ignore", "-c", _TURNS + side, json.dumps(told)]
-    quiet = None if loud else subprocess.DEVNULL
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True, env=_alone()
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        asking, lines = process.stdin, process.stdout
-
-        def step() -> dict[str, float]:
-            asking.write("\n")
-            asking.flush()
-            for line in lines:
-                if line.startswith("step "):
-                    found: dict[str, float] = json.loads(line.removeprefix("step "))
-                    return found
-            raise SystemExit(f"{python} ended without a word; --loud shows why (TRL needs trl and peft)")
-
-        try:
-            yield step
-        finally:
-            process.kill()
-
-
-def _alone() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
 def rate() -> float:
     """Return the machine's GFLOP/s in float32, the best of several products."""
     import torch
@@ -182,12 +148,12 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         }
         steps: dict[str, list[dict[str, float]]] = {HERE: [], PEER: []}
         with (
-            running(sys.executable, _OURS, told, options.loud) as mine,
-            running(str(options.python), _THEIRS, told, options.loud) as other,
+            peer.running(sys.executable, _TURNS + _OURS, told, loud=options.loud) as mine,
+            peer.running(str(options.python), _TURNS + _THEIRS, told, loud=options.loud) as other,
         ):
             for number in range(options.n + 1):
-                for name, step in ((HERE, mine), (PEER, other)):
-                    steps[name].append(step())
+                for name, trainer in ((HERE, mine), (PEER, other)):
+                    steps[name].append(trainer.step())
                     print(f"{name} step {number}: {steps[name][-1]}", file=sys.stderr, flush=True)
     first = [taken[0]["loss"] for taken in steps.values()]
     if abs(first[0] - first[1]) > 0.01 * abs(first[1]):

@@ -7,7 +7,7 @@ which answers make an episode (`episodes`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,16 @@ def prepare(recipe: Recipe) -> tuple[Loaded, Team, policies.Learn]:
     """Return the policy as it was when it answered, its team, and what lets it learn."""
     told = check(recipe)
     run = Path(str(told.recorded))
+    answered = _policy(run)
     policy, players = reinforce.load(recipe)
-    _require_same(policy, _policy(run), recipe)
+    _require_same(policy, answered, recipe)
 
     def learn(folder: Path, accompany: policy_state.Accompany, started: policies.Checkpoint | None) -> Path:
         work = Work(recipe, policy, players, folder, accompany)
-        found = _rewarded(run, Path(str(told.rewards)))
+        rewards = recordings.rewards(Path(str(told.rewards)))
+        found = _rewarded(run, rewards, Path(str(told.rewards)))
         _require_drawn(found, told, players, run)
-        progress = _step(work, found, _policy(run))
+        progress = _step(work, found, rewards, answered)
         left = policies.leave(work, progress, len(found))
         torch.save(_momentum(progress), left / _OPTIMIZER)
         return left
@@ -128,9 +130,9 @@ def _require_same(policy: Loaded, answered: served.Policy, recipe: Recipe) -> No
     policies.go_on(policy, adapter, recipe)
 
 
-def _rewarded(run: Path, file: Path) -> list[Episode]:
-    """Return the episodes with a reward, each with its verdict's answers; tells how many have none."""
-    found, told = recordings.episodes(served.answers(run)), recordings.rewards(file)
+def _rewarded(run: Path, told: Mapping[str, float], file: Path) -> list[Episode]:
+    """Return the episodes that have a reward in `told`, which is from `file`; tells how many have none."""
+    found = recordings.episodes(served.answers(run))
     if not found:
         raise DataError(f"{str(run)!r} holds no answers; let an agent play through the server that records there")
     kept = recordings.rewarded(found, told, file, run)
@@ -183,10 +185,10 @@ def _momentum(progress: Progress) -> dict[str, Any]:
     return {order[place]: one for place, one in progress.optimizer.state_dict()["state"].items()}
 
 
-def _step(work: Work, found: Sequence[Episode], answered: served.Policy) -> Progress:
+def _step(work: Work, found: Sequence[Episode], rewards: Mapping[str, float], answered: served.Policy) -> Progress:
     """Move the policy by all that was recorded, and log what it told."""
     told, exact = work.told, answered.exact
-    tries, rows = _tries(work, found), _rows(work, found)
+    tries, rows = _tries(found, rewards), _rows(work, found)
     _require_difference(tries, told)
     policy = updating.Policy(work.recipe, work.student, told, exact)
     apart = _drift(policy, tries, rows)
@@ -210,8 +212,7 @@ def _step(work: Work, found: Sequence[Episode], answered: served.Policy) -> Prog
     return progress
 
 
-def _tries(work: Work, found: Sequence[Episode]) -> list[Try]:
-    rewards = recordings.rewards(Path(str(work.told.rewards)))
+def _tries(found: Sequence[Episode], rewards: Mapping[str, float]) -> list[Try]:
     made = []
     for one, group in zip(found, recordings.groups(found), strict=True):
         reward = rewards[one.name]
