@@ -146,6 +146,37 @@ def test_a_conversation_is_sent_with_its_calls_results_remarks_and_broken_calls(
     ]
 
 
+FENCED = '```json\n{"name": "stock", "arguments": {"item": "lamp"}}\n```'
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({"texts": True}, FENCED),
+        ({"tools": "prompt"}, FENCED),
+        ({}, None),
+    ],
+)
+def test_a_call_that_stood_in_the_text_goes_back_as_it_was_written_where_the_endpoint_takes_that(settings, sent):
+    with asked([said(FENCED)], **settings) as (engine, _):
+        called = reply(engine, prompt(lenient=True))
+    called = called.edited(tool_calls=(ToolCall("stock", {"item": "lamp"}, "call_0"),))
+    result = Message("tool", "4", tool_call_id="call_0", name="stock")
+    _, assistant, told = body_of(prompt(called, result), **settings)["messages"][-3:]
+    assert assistant["content"] == sent
+    assert ("tool_calls" in assistant) == (sent is None)
+    assert told["content"].strip() in ("4", "<tool_response>\n4\n</tool_response>")
+
+
+def test_a_broken_call_read_leniently_goes_back_with_its_fence():
+    written = '```json\n{"name": "stock", "arguments": {"item": }}\n```'
+    with asked([said(written)]) as (engine, _):
+        broken = reply(engine, prompt(lenient=True))
+    assert broken.unparsed
+    assert broken.strict
+    assert body_of(prompt(broken))["messages"][1] == {"role": "assistant", "content": written}
+
+
 def test_a_role_is_told_of_in_words_and_played_by_its_own_model():
     said_before = Message("assistant", "I need the stock. Next: executor.", speaker="reasoner")
     sent = body_of(prompt(said_before, speaker="executor"), models={"": "big", "executor": "small"})

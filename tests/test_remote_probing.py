@@ -95,6 +95,20 @@ def test_an_endpoint_whose_template_drops_tools_is_told_of_them_in_the_prompt(wi
     assert found(script, {"m": "x"}, Wishes()).tools == form
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "messages with role 'tool' must be a response to a preceding message with 'tool_calls'"),
+        error(500, "raise_exception: a result must follow its call"),
+    ],
+)
+def test_an_endpoint_that_takes_no_result_of_a_call_in_the_text_is_given_calls_as_data(refusal):
+    script = lambda request: refusal if request["messages"][-1]["role"] == "tool" else said("ok")  # noqa: E731
+    assert not found(script, {"m": "x"}, Wishes()).texts
+    assert found(None, {"m": "x"}, Wishes()).texts
+    assert not found(None, {"m": "rolecraft"}, Wishes()).texts  # our own server keeps what its model wrote
+
+
 def test_a_wrong_key_is_told_before_anything_is_played():
     with pytest.raises(EngineError, match=r"401.*--api-key-file"):
         found([error(401, "no")], {"m": "x"}, Wishes())

@@ -17,7 +17,7 @@ from rolecraft.remote.replies import completions, read_logprobs
 from rolecraft.remote.requests import CONTINUE, request_body
 from rolecraft.remote.settings import Settings, ToolsForm
 from rolecraft.remote.transport import Transport
-from rolecraft.types import Json, Message, Prompt, Sampling, ToolSpec
+from rolecraft.types import Json, Message, Prompt, Sampling, ToolCall, ToolSpec
 
 _SHOWN = 12
 _PROBE_RETRIES = 2
@@ -108,7 +108,11 @@ async def _resolve(
             found = dataclasses.replace(found, continues=True)
         if wishes.tools != "auto":
             return dataclasses.replace(found, tools=wishes.tools)
-        return found if ours else dataclasses.replace(found, tools=await _tools_form(transport, found, roles[0]))
+        if ours:
+            return found
+        form = await _tools_form(transport, found, roles[0])
+        texts = form == "native" and await _takes_texts(transport, found, roles[0])
+        return dataclasses.replace(found, tools=form, texts=texts)
     finally:
         await transport.aclose()
 
@@ -186,6 +190,22 @@ async def _tools_form(transport: Transport, settings: Settings, role: str) -> To
         raise
     dropped = 0 < told <= await _prompt_tokens(transport, settings, without)
     return "prompt" if dropped else "native"
+
+
+async def _takes_texts(transport: Transport, settings: Settings, role: str) -> bool:
+    """Ask for one token after a call that is text and its result: OpenAI's own API wants that call as data."""
+    call = ToolCall(_TOOL.name, {}, "call00001")
+    written = Message("assistant", f'{{"name": "{call.name}", "arguments": {{}}}}')
+    called = Message("assistant", tool_calls=(call,), strict=written)
+    hello = _hello(role, (_TOOL,))
+    prompt = dataclasses.replace(
+        hello, messages=(*hello.messages, called, Message("tool", "done", tool_call_id=call.id, name=call.name))
+    )
+    try:
+        await _prompt_tokens(transport, dataclasses.replace(settings, texts=True), prompt)
+    except EngineError:  # some refuse it, the chat templates of others end in an error
+        return False
+    return True
 
 
 async def _require_continuing(transport: Transport, settings: Settings, role: str) -> None:

@@ -92,7 +92,7 @@ def _as_sent(prompt: Prompt, settings: Settings) -> list[Json]:
         own = [wire.message_to_json(_for_our_server(message)) for message in prompt.messages]
         return [*own, *begun]
     if settings.tools == "native":
-        listed = [_plain(message) for message in prompt.messages]
+        listed = [_plain(message, texts=settings.texts) for message in prompt.messages]
     else:
         format = told_format()
         told = tools_as_text(prompt.tools, format).strip() if prompt.tools else ""
@@ -110,10 +110,12 @@ def _for_our_server(message: Message) -> Message:
     return message.edited(weight=None, strict=None, speaker=None if message.speaker == "assistant" else message.speaker)
 
 
-def _plain(message: Message) -> dict[str, Json]:
+def _plain(message: Message, *, texts: bool) -> dict[str, Json]:
     """Return the message with the keys that every server knows: what is no call is text, a remark is the user's."""
+    if message.role == "assistant" and message.strict is not None and (texts or not message.tool_calls):
+        return {"role": "assistant", "content": _text(message.strict)}
     if message.role == "assistant":
-        text = "\n".join(part for part in (message.content, message.unparsed) if part)
+        text = _text(message)
         calls = [wire.call_to_json(call) for call in message.tool_calls]
         return {"role": "assistant", "content": text or None, **({"tool_calls": calls} if calls else {})}
     if message.role == "tool" and message.tool_call_id is not None:
@@ -121,8 +123,14 @@ def _plain(message: Message) -> dict[str, Json]:
     return {"role": "user" if message.role == "tool" else message.role, "content": message.content}
 
 
+def _text(message: Message) -> str:
+    return "\n".join(part for part in (message.content, message.unparsed) if part)
+
+
 def _told(message: Message, format: Format) -> dict[str, Json]:
-    """Return the message as text alone, calls and results in the format's own words."""
+    """Return the message as text alone, calls and results in the format's own words, or as the model wrote them."""
+    if message.role == "assistant" and message.strict is not None:
+        return {"role": "assistant", "content": _text(message.strict)}
     if message.role == "assistant":
         return {"role": "assistant", "content": reply_as_text(message, format)}
     if message.role == "tool":

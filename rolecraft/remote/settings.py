@@ -28,7 +28,8 @@ class Settings:
     `models` has the default under "". At most `requests` are under way; each is tried `retries` times more where the
     endpoint fails, after a pause that doubles from `pause` up to `longest_pause`. `seconds` bound one try. An answer
     of more than `max_bytes` is none. `cache` is the folder of answers that need not be asked for again. `logprobs`:
-    the tokens' log-probabilities are asked for, which not every endpoint tells (see `require`).
+    the tokens' log-probabilities are asked for, which not every endpoint tells (see `require`). `texts`: calls that
+    stood in a reply's text go back as that text, and their results follow it, which not every endpoint takes.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Settings:
     cache: Path | None = None
     continues: bool = False
     logprobs: bool = False
+    texts: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an address that is none or holds a secret, and bounds that bound nothing."""
