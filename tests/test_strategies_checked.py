@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 from several import BROKEN, Counter, Several, calls, play, says, world
@@ -65,6 +66,36 @@ def test_a_call_that_fails_when_tried_out_has_changed_nothing():
     assert "add" in engine.asked[1].messages[-1].content
     environment.toolbox.close()
     assert all(copy.closed for copy in tool.copies)
+
+
+def test_an_objection_may_be_told_as_the_result_of_the_call_which_changed_nothing():
+    script = [[calls(("add", {"by": 9}), ("add", {"by": 1}))], [calls(("add", {"by": 2}))], [says("done")]]
+    record, engine, _ = play("checked", script, tool := Picky(), as_result=True)
+    assert contents(record)[-5:-3] == ["error: not run: too much at once", "error: not run: another call was wrong"]
+    assert record.messages[-5].failed
+    assert [len(message.tool_calls) for message in record.messages if message.role == "assistant"] == [2, 1, 0]
+    assert engine.asked[1].messages == record.messages[:-3]
+    assert record.final_state == {"add": 2}
+    assert (len(tool.log), tool.log[-1]) == (3, 2)
+    assert len(record.turns) == 3
+    assert (record.trials.tried, record.trials.failed, record.trials.model_calls) == (3, 1, 0)
+
+
+def test_told_as_results_the_last_retry_counts_as_it_is_and_the_count_begins_anew():
+    script = [[calls(("sub", {"n": n}))] for n in range(4)] + [[says("x")]]
+    record, _, _ = play("checked", script, Counter(), retries=2, as_result=True)
+    results = [message.content for message in record.messages if message.role == "tool"]
+    sent_back = [text.startswith("error: not run: there is no tool 'sub'") for text in results]
+    assert sent_back == [True, True, False, True]  # the third went to the toolbox, which knows no such tool either
+
+
+def test_where_a_call_ends_the_episode_an_objection_is_told_in_words():
+    environment = replace(world(Counter()), calls_only=True)
+    engine = Several([[calls(("sub", {}))], [calls(("add", {"by": 2}))]])
+    episode = Episode(environment, team.find("single", instructions=False), engine)
+    record = asyncio.run(strategies.choose("checked", {"checker": "rules", "as_result": True}).player()(episode))
+    assert [call.name for message in record.messages for call in message.tool_calls] == ["add"]
+    assert "was not run" in engine.asked[1].messages[-1].content
 
 
 def test_what_was_tried_out_and_accepted_runs_once():

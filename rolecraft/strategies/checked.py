@@ -6,26 +6,32 @@ the probability of yes beside no (as ToolPRM does with a checker of its own; an 
 `role`, besides the rules, asks it in words, and also what a result is worth and whether an answer is one. Who is asked
 is the team's role `checker`, else the role that acts (`vetting`). A retry is drawn at a temperature, for a greedy one
 is the same action again. After so many retries the last action counts as it is. A vetoed action is not in the record,
-its critique is: it is what the role was told. Neither the judge nor the reference has a say.
+its critique is: it is what the role was told; or (`as_result`) the action is, and what is wrong answers it as an error
+of its tool would, which an agent that was tuned on tools knows how to go on from. Neither the judge nor the reference
+has a say.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import rolecraft.step as step
 from rolecraft import vetting
 from rolecraft.errors import ContextFull
 from rolecraft.step import Episode, Position, Reply
 from rolecraft.strategies._bounds import require
-from rolecraft.types import Check, Message, Sampling, ToolCall, Trajectory
+from rolecraft.types import Check, Message, Observation, Sampling, ToolCall, Trajectory
 from rolecraft.vetting import Asked, Opinion
 from rolecraft.voting import Tally
 
 _NAME = "checked"
 _APART = 1 << 20  # between the seeds of retries; the turns of an episode count up
+_TRIED = "tried out, it answers: "
+_SENT_BACK = "error: not run: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,8 @@ class Settings:
     """Who checks, how often an action may be sent back, and how the next one is then drawn.
 
     `threshold` is the probability of yes from which on `ranking` accepts. With `after` the checker `role` judges
-    answers and results too, of which it objects to at most `retries` of an episode.
+    answers and results too, of which it objects to at most `retries` of an episode. With `as_result` an objection to
+    calls is told as their result, not in the user's words.
     """
 
     checker: vetting.Kind = "dry_run"
@@ -41,6 +48,7 @@ class Settings:
     threshold: float = 0.5
     temperature: float = 0.7
     after: bool = True
+    as_result: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what checks nothing."""
@@ -52,6 +60,19 @@ class Settings:
                 "temperature": (self.temperature, 0),
             },
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Objection:
+    """What is wrong with an action (`why`) and with which of its calls, none if it is an answer."""
+
+    why: str
+    calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What the role is told as the user."""
+        return vetting.critique(self.calls, self.why) if self.calls else vetting.rejection(self.why)
 
 
 async def play(episode: Episode, settings: Settings) -> Trajectory:
@@ -91,7 +112,9 @@ async def _advance(episode: Episode, position: Position, settings: Settings, tal
     if (full := step.out_of_turns(episode, position)) is not None:
         return full
     told: tuple[Message, ...] = ()
-    for attempt in range(settings.retries + 1):
+    as_result = settings.as_result and _answers_calls(episode, position)
+    attempt = _sent_back(position) if as_result else 0
+    while True:
         asked = replace(position, messages=(*position.messages, *told))
         drawn = _drawn(episode.settings.sampling, settings.temperature if attempt else 0.0)
         try:
@@ -99,13 +122,35 @@ async def _advance(episode: Episode, position: Position, settings: Settings, tal
         except ContextFull:
             return replace(position, stop="length", speaker=None)
         tally.tried += 1
-        checked = await _check(episode, asked, reply, settings, tally, last=attempt == settings.retries)
+        checked = await _check(episode, asked, reply, settings, tally, last=attempt >= settings.retries)
         if isinstance(checked, Position):
             return checked
         tally.failed += 1
+        if as_result and checked.calls:
+            return await step.take(episode, asked, reply, partial(_refuse, checked))
         tally.spend([reply.completion.turn])
-        told = (*told, Message("user", checked))
-    raise AssertionError("the last action counts as it is")
+        told = (*told, Message("user", checked.words))
+        attempt += 1
+
+
+def _answers_calls(episode: Episode, position: Position) -> bool:
+    """Tell whether calls have results of their own: not where the first one ends the episode, nor where code prints."""
+    role = episode.team.role(str(position.speaker))
+    return role.form is None and not episode.environment.calls_only
+
+
+def _sent_back(position: Position) -> int:
+    """Return how many of the last actions were answered by an objection."""
+    refused = {one.tool_call_id for one in position.messages if one.failed and one.content.startswith(_SENT_BACK)}
+    acts = (turn.message.tool_calls for turn in reversed(position.turns) if turn.message.tool_calls)
+    return sum(1 for _ in itertools.takewhile(lambda calls: any(call.id in refused for call in calls), acts))
+
+
+async def _refuse(objection: _Objection, call: ToolCall) -> Observation:
+    """Answer a call of an action that is sent back."""
+    objected = any((one.name, one.arguments) == (call.name, call.arguments) for one in objection.calls)
+    why = objection.why if objected else "another call was wrong"
+    return Observation(_SENT_BACK + why.removeprefix(_TRIED).removeprefix("error: "), failed=True)
 
 
 def _drawn(sampling: Sampling, temperature: float) -> Sampling:
@@ -115,8 +160,8 @@ def _drawn(sampling: Sampling, temperature: float) -> Sampling:
 
 async def _check(
     episode: Episode, position: Position, reply: Reply, settings: Settings, tally: Tally, *, last: bool
-) -> Position | str:
-    """Return the position after an action that is accepted, or what the role is told of one that is not."""
+) -> Position | _Objection:
+    """Return the position after an action that is accepted, or what is wrong with one that is not."""
     toolbox, calls = episode.environment.toolbox, reply.completion.message.tool_calls
     if last or not calls:
         end = await step.take(episode, position, reply, toolbox.call)
@@ -124,7 +169,7 @@ async def _check(
         if not asks or episode.environment.calls_only:
             return end
         found = await answer(episode, end, settings, tally)
-        return end if found.right else vetting.rejection(found.why)
+        return end if found.right else _Objection(found.why)
     found, after = vetting.objection(calls, toolbox.specs), None
     if found.right and settings.checker == "dry_run" and not episode.environment.calls_only:
         found, calls, after = await _dry_run(episode, position, reply, tally)
@@ -132,7 +177,7 @@ async def _check(
         found = await _asked(episode, position, str(position.speaker), settings, tally, calls)
     _keep(tally, position, calls, found, answer=reply.completion.message.content)
     if not found.right:
-        return vetting.critique(calls, found.why)
+        return _Objection(found.why, calls)
     return after or await step.take(episode, position, reply, toolbox.call)
 
 
@@ -161,6 +206,8 @@ async def _judged(episode: Episode, position: Position, settings: Settings, tall
     last = position.turns[-1]
     objected = sum(one.after and not one.right for one in tally.checks)
     if not last.message.tool_calls or position.messages[-1].role != "tool" or objected >= settings.retries:
+        return position
+    if settings.as_result and _sent_back(position):
         return position
     question = vetting.asking(last.message.tool_calls, after=True)
     found = await vetting.opinion(_place(episode, position, last.speaker), question)
@@ -208,4 +255,4 @@ async def _dry_run(
         await asyncio.to_thread(branch.close)
     tally.tool_calls += len(made)
     call = next((one for one in end.turns[-1].message.tool_calls if one.id == failed[0].tool_call_id), made[0])
-    return Opinion(False, f"tried out, it answers: {failed[0].content}"), (call,), None
+    return Opinion(False, f"{_TRIED}{failed[0].content}"), (call,), None

@@ -35,7 +35,7 @@ _WHY = {
 class Settings:
     """How many tries, whether each is told what went wrong before, and how those after the first are drawn.
 
-    `checker`, `retries` and `threshold` are those of strategy `checked`, by which each try is played.
+    `checker`, `retries`, `threshold` and `as_result` are those of strategy `checked`, by which each try is played.
     """
 
     tries: int = 3
@@ -44,6 +44,7 @@ class Settings:
     checker: vetting.Kind = "rules"
     retries: int = 2
     threshold: float = 0.5
+    as_result: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what tries nothing."""
@@ -52,7 +53,7 @@ class Settings:
 
     def checked(self) -> checked.Settings:
         """Return how each try is played."""
-        return checked.Settings(self.checker, self.retries, self.threshold, self.temperature)
+        return checked.Settings(self.checker, self.retries, self.threshold, self.temperature, as_result=self.as_result)
 
 
 @dataclass(frozen=True, slots=True)
