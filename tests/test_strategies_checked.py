@@ -14,6 +14,7 @@ from rolecraft.engine import LocalEngine
 from rolecraft.errors import ContextFull, NotForkable, SettingsError
 from rolecraft.step import Episode
 from rolecraft.tools import ToolFailure
+from rolecraft.types import Message, ToolCall
 
 RARE = 1e-4
 """How likely the words are in themselves: a model that is free would hardly begin with a quotation mark."""
@@ -71,7 +72,7 @@ def test_a_call_that_fails_when_tried_out_has_changed_nothing():
 def test_an_objection_may_be_told_as_the_result_of_the_call_which_changed_nothing():
     script = [[calls(("add", {"by": 9}), ("add", {"by": 1}))], [calls(("add", {"by": 2}))], [says("done")]]
     record, engine, _ = play("checked", script, tool := Picky(), as_result=True)
-    assert contents(record)[-5:-3] == ["error: not run: too much at once", "error: not run: another call was wrong"]
+    assert contents(record)[-5:-3] == ["error: too much at once", "error: not run, for another call was wrong"]
     assert record.messages[-5].failed
     assert [len(message.tool_calls) for message in record.messages if message.role == "assistant"] == [2, 1, 0]
     assert engine.asked[1].messages == record.messages[:-3]
@@ -85,8 +86,8 @@ def test_told_as_results_the_last_retry_counts_as_it_is_and_the_count_begins_ane
     script = [[calls(("sub", {"n": n}))] for n in range(4)] + [[says("x")]]
     record, _, _ = play("checked", script, Counter(), retries=2, as_result=True)
     results = [message.content for message in record.messages if message.role == "tool"]
-    sent_back = [text.startswith("error: not run: there is no tool 'sub'") for text in results]
-    assert sent_back == [True, True, False, True]  # the third went to the toolbox, which knows no such tool either
+    sent_back = [text.startswith("error: there is no tool 'sub'") for text in results]
+    assert sent_back == [True, True, False, True]  # the third went to the toolbox, which says it in other words
 
 
 def test_where_a_call_ends_the_episode_an_objection_is_told_in_words():
@@ -96,6 +97,13 @@ def test_where_a_call_ends_the_episode_an_objection_is_told_in_words():
     record = asyncio.run(strategies.choose("checked", {"checker": "rules", "as_result": True}).player()(episode))
     assert [call.name for message in record.messages for call in message.tool_calls] == ["add"]
     assert "was not run" in engine.asked[1].messages[-1].content
+
+
+def test_a_call_that_cannot_be_read_is_no_failure_of_the_one_beside_it():
+    half = (Message("assistant", "", (ToolCall("add", {"by": 2}),), unparsed="{"), -1.0)
+    record, engine, _ = play("checked", [[half], [says("2")]], tool := Counter())
+    assert tool.log == [2]
+    assert (record.trials.failed, len(engine.asked)) == (0, 2)
 
 
 def test_what_was_tried_out_and_accepted_runs_once():

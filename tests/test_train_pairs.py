@@ -26,6 +26,23 @@ def test_an_action_that_was_sent_back_is_the_worse_one_of_where_it_was_taken():
     assert pair[1].messages[-1].speaker == "assistant"
 
 
+def test_an_action_that_was_answered_by_an_objection_shares_its_state_with_the_one_after_it():
+    sent_back = Check(1, (replace(BAD, id=""),), right=False, answer="I look.")
+    right = episode(GOOD, 1.0, checks=[sent_back, Check(3, (GOOD,), right=True)])
+    refused = (
+        Message("assistant", "I look.", (replace(BAD, id="0"),), speaker="assistant"),
+        Message("tool", "error: it is of no use", tool_call_id="0", failed=True),
+    )
+    told = replace(right, messages=(ASKED, *refused, *right.messages[1:]))
+    (pair,) = pairs.of_actions([told])
+    assert calls([pair]) == [["Ro", "Po"]]
+    assert [one.messages[:-1] for one in pair] == [(ASKED,)] * 2
+    again = (replace(refused[0], tool_calls=(replace(GOOD, id="0"),)), refused[1])  # a right one, refused by mistake
+    mistaken = Check(1, (GOOD,), right=False, answer="I look.")
+    told = replace(episode(GOOD, 1.0, checks=[mistaken]), messages=(ASKED, *again, *right.messages[1:]))
+    assert calls(pairs.of_actions([told, episode(BAD, 0.0, name="t#1")])) == [["Ro", "Po"]]
+
+
 def test_objections_that_left_no_room_for_another_action_are_of_the_state_before_them():
     cut = episode(GOOD, 0.0, checks=[Check(1, (BAD,), right=False), Check(2, (BAD,), right=False)])
     cut = replace(cut, messages=cut.messages[:1])

@@ -31,7 +31,6 @@ from rolecraft.voting import Tally
 _NAME = "checked"
 _APART = 1 << 20  # between the seeds of retries; the turns of an episode count up
 _TRIED = "tried out, it answers: "
-_SENT_BACK = "error: not run: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ async def _advance(episode: Episode, position: Position, settings: Settings, tal
         return full
     told: tuple[Message, ...] = ()
     as_result = settings.as_result and _answers_calls(episode, position)
-    attempt = _sent_back(position) if as_result else 0
+    attempt = _sent_back(position, tally) if as_result else 0
     while True:
         asked = replace(position, messages=(*position.messages, *told))
         drawn = _drawn(episode.settings.sampling, settings.temperature if attempt else 0.0)
@@ -139,18 +138,18 @@ def _answers_calls(episode: Episode, position: Position) -> bool:
     return role.form is None and not episode.environment.calls_only
 
 
-def _sent_back(position: Position) -> int:
+def _sent_back(position: Position, tally: Tally) -> int:
     """Return how many of the last actions were answered by an objection."""
-    refused = {one.tool_call_id for one in position.messages if one.failed and one.content.startswith(_SENT_BACK)}
-    acts = (turn.message.tool_calls for turn in reversed(position.turns) if turn.message.tool_calls)
-    return sum(1 for _ in itertools.takewhile(lambda calls: any(call.id in refused for call in calls), acts))
+    refused = vetting.refused(position.messages, tally.checks)
+    acts = [place for place, message in enumerate(position.messages) if message.tool_calls]
+    return sum(1 for _ in itertools.takewhile(refused.__contains__, reversed(acts)))
 
 
 async def _refuse(objection: _Objection, call: ToolCall) -> Observation:
-    """Answer a call of an action that is sent back."""
+    """Answer a call of an action that is sent back, as its tool would; one that was tried out, as it did."""
     objected = any((one.name, one.arguments) == (call.name, call.arguments) for one in objection.calls)
-    why = objection.why if objected else "another call was wrong"
-    return Observation(_SENT_BACK + why.removeprefix(_TRIED).removeprefix("error: "), failed=True)
+    why = objection.why.removeprefix(_TRIED) if objected else "not run, for another call was wrong"
+    return Observation(why if why.startswith("error:") else f"error: {why}", failed=True)
 
 
 def _drawn(sampling: Sampling, temperature: float) -> Sampling:
@@ -207,7 +206,7 @@ async def _judged(episode: Episode, position: Position, settings: Settings, tall
     objected = sum(one.after and not one.right for one in tally.checks)
     if not last.message.tool_calls or position.messages[-1].role != "tool" or objected >= settings.retries:
         return position
-    if settings.as_result and _sent_back(position):
+    if settings.as_result and _sent_back(position, tally):
         return position
     question = vetting.asking(last.message.tool_calls, after=True)
     found = await vetting.opinion(_place(episode, position, last.speaker), question)
@@ -247,7 +246,8 @@ async def _dry_run(
     branch, made = episode.environment.toolbox.branch(), reply.completion.message.tool_calls
     try:
         end = await step.take(episode, position, reply, branch.call)
-        failed = [message for message in end.messages[len(position.messages) :] if message.failed]
+        answers = [one for one in end.messages[len(position.messages) :] if one.tool_call_id is not None]
+        failed = [one for one in answers if one.failed]  # what could not be read is told as ever
         if not failed:
             await asyncio.to_thread(branch.commit)
             return Opinion(True), made, end

@@ -8,7 +8,7 @@ covered: who plays, and what is made of the pairs (`preferring`).
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from rolecraft import vetting, wire
@@ -60,6 +60,7 @@ def _actions(episode: Trajectory) -> Iterator[tuple[int, Message, bool]]:
     """Yield the actions of which it is known whether they were right, each after the place of its state."""
     good, messages = episode.verdict is not None and episode.verdict.score >= 1, episode.messages
     opening = len(episode.task.messages)
+    refused = vetting.refused(messages, episode.trials.checks if episode.trials else ())
     for place, message in enumerate(messages[opening:], start=opening):
         if message.role != "assistant" or message.unparsed is not None:
             continue
@@ -67,31 +68,37 @@ def _actions(episode: Trajectory) -> Iterator[tuple[int, Message, bool]]:
         ends = not message.tool_calls and place == len(messages) - 1
         if right is None and (ends or good):
             right = good
-        if right is not None and not (right and _is_repeated(messages[:place], message.tool_calls)):
-            yield _state_of(messages, place, opening), message, right
+        if right is not None and not (right and _is_repeated(messages[:place], refused, message.tool_calls)):
+            yield _state_of(messages, refused, place, opening), message, right
     for check in episode.trials.checks if episode.trials else ():
         right = action_is_right(episode.task, check.calls) if check.calls and not check.after else None
-        if right is None or (right and _is_repeated(messages[: check.at], check.calls)):
+        if right is None or (right and _is_repeated(messages[: check.at], refused, check.calls)):
             continue
         speaker = next((one.speaker for one in messages[check.at :] if one.role == "assistant"), None)
         action = Message("assistant", check.answer, check.calls, speaker=speaker)
-        yield _state_of(messages, check.at, opening), action, right
+        yield _state_of(messages, refused, check.at, opening), action, right
 
 
-def _state_of(messages: Sequence[Message], place: int, opening: int) -> int:
-    """Return where the state before a message begins: what stands between are objections.
+def _state_of(messages: Sequence[Message], refused: Set[int], place: int, opening: int) -> int:
+    """Return where the state before a message begins: what stands between are objections, or actions so answered.
 
     Those to an action after which there was no room for another are not in the record.
     """
     place = min(place, len(messages))
-    while place > opening and messages[place - 1].role == "user":
-        place -= 1
+    while place > opening:
+        before = place - 1
+        while before > opening and messages[before].role == "tool":
+            before -= 1
+        if before not in refused and messages[place - 1].role != "user":
+            break
+        place = before
     return place
 
 
-def _is_repeated(before: Sequence[Message], calls: Sequence[ToolCall]) -> bool:
+def _is_repeated(before: Sequence[Message], refused: Set[int], calls: Sequence[ToolCall]) -> bool:
     """Tell whether a call was made before, or is made twice: the reference's, yes, and of no use any more."""
-    made = [(call.name, call.arguments) for message in before for call in message.tool_calls]
+    acts = (message for place, message in enumerate(before) if place not in refused)
+    made = [(call.name, call.arguments) for message in acts for call in message.tool_calls]
     asked = [(call.name, call.arguments) for call in calls]
     return any(one in made or asked.count(one) > 1 for one in asked)
 
