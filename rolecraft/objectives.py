@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-_CHUNK = 2**25
-"""Logits whose float32 copies are alive at a time: 128 MiB."""
+_CHUNK = 2**22
+"""Logits whose float32 copies are alive at a time: 16 MiB."""
 
 
 def next_token_targets(
@@ -54,14 +54,11 @@ def pick_logits(logits: torch.Tensor, keep_BT: torch.Tensor) -> torch.Tensor:
 def token_losses(logits_NV: torch.Tensor, targets_N: torch.Tensor, chunk: int = _CHUNK) -> torch.Tensor:
     """Return each target's cross-entropy in nats (N,), in float32.
 
-    More than `chunk` logits are done in pieces that the backward pass computes again: the float32 copies and the
+    `chunk` logits are done at a time, forward and again in the backward pass: the float32 copies and the
     log-probabilities of a large vocabulary are then never held whole.
     """
-    rows = max(1, chunk // logits_NV.shape[-1])
-    if logits_NV.shape[0] <= rows:
-        return _cross_entropy(logits_NV, targets_N)
-    pieces = zip(torch.split(logits_NV, rows), torch.split(targets_N, rows), strict=True)
-    return torch.cat([checkpoint(_cross_entropy, *piece, use_reentrant=False) for piece in pieces])
+    losses: torch.Tensor = _TokenLosses.apply(logits_NV, targets_N, max(1, chunk // logits_NV.shape[-1]))  # type: ignore[no-untyped-call]
+    return losses
 
 
 def weighted_sum(losses_N: torch.Tensor, weights_N: torch.Tensor) -> torch.Tensor:
@@ -77,3 +74,26 @@ def sums_by_speaker(losses_N: torch.Tensor, speakers_N: torch.Tensor, count: int
 
 def _cross_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Cross-entropy over a few rows at a time; what is kept are the logits, which are there anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor, rows: int) -> torch.Tensor:
+        ctx.save_for_backward(logits_NV, targets_N)
+        ctx.rows = rows
+        pieces = zip(torch.split(logits_NV, rows), torch.split(targets_N, rows), strict=True)
+        return torch.cat([_cross_entropy(*piece) for piece in pieces])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_losses_N: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        by_logits_NV = torch.empty_like(ctx.saved_tensors[0])
+        parts = (torch.split(x, ctx.rows) for x in (*ctx.saved_tensors, by_losses_N, by_logits_NV))
+        for logits, targets, by_losses, by_logits in zip(*parts, strict=True):
+            with torch.enable_grad():
+                again = logits.detach().requires_grad_()
+                losses = _cross_entropy(again, targets)
+            by_logits.copy_(*torch.autograd.grad(losses, again, by_losses))
+        return by_logits_NV, None, None
