@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -70,3 +72,66 @@ def test_a_setting_that_cannot_be_meant_is_refused(values):
 def test_a_misspelt_setting_is_answered_with_the_nearest():
     with pytest.raises(SettingsError, match="Did you mean 'lora_alpha'"):
         from_dict(lora.Settings, {"lora_alfa": 1}, "adapter")
+
+
+def learned(model, *, bf16: bool = False) -> list[torch.Tensor]:
+    """Return a model's logits and its gradients, of a step with the same chances."""
+    torch.manual_seed(2)
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = model(input_ids=IDS_BT, use_cache=False).logits
+    logits.float().logsumexp(-1).sum().backward()
+    return [logits, *(one.grad for one in model.parameters() if one.grad is not None)]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}, {"bias": "lora_only"}, {"use_rslora": True}])
+def test_taking_less_memory_changes_no_bit(settings, half, bf16):
+    torch.manual_seed(1)
+    base = tiny.model(64, "qwen2")
+    model = lora.attach(base.bfloat16() if half else base, lora.Settings(r=4, lora_dropout=0.1, **settings)).train()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    mine = learned(model, bf16=bf16)
+    calls = [vars(layer).pop("forward") for layer in model.modules() if "forward" in vars(layer)]
+    assert len(calls) == 14
+    theirs = learned(model, bf16=bf16)
+    assert len(mine) > 14
+    assert all(torch.equal(one, other) for one, other in zip(mine, theirs, strict=True))
+
+
+def test_of_a_dropout_it_keeps_which_numbers_were_dropped():
+    kept: list[torch.dtype] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.dtype)
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        learned(attached(lora_dropout=0.1).train())
+    assert kept.count(torch.bool) == 14 - 3  # to the frozen embeddings the first three pass nothing back
+
+
+def test_a_model_without_its_adapter_is_the_base():
+    base = tiny.model(64)
+    expected = base(input_ids=IDS_BT).logits
+    torch.manual_seed(1)
+    model = lora.attach(base, lora.Settings(r=4, target_modules="all-linear")).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    with model.disable_adapter():
+        assert torch.equal(model(input_ids=IDS_BT).logits, expected)
+    assert not torch.equal(model(input_ids=IDS_BT).logits, expected)
+
+
+def test_a_copy_adds_its_own_weights():
+    model = attached()
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        assert not torch.equal(copied(input_ids=IDS_BT).logits, model(input_ids=IDS_BT).logits)

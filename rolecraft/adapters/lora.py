@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rolecraft import matching
+from rolecraft.adapters._low_rank import lighten
 from rolecraft.adapters._roleless import gate, inputs, loads, measure, parts, penalty, virtual_tokens
 from rolecraft.errors import SettingsError
 
@@ -57,9 +58,11 @@ def attach(model: Any, settings: Settings) -> Any:
         # PEFT asks transformers for a property under the name it had before 5.23.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         try:
-            return peft.get_peft_model(model, config)
+            attached = peft.get_peft_model(model, config)
         except ValueError as error:
             raise SettingsError(f"adapter: {error}") from error
+    lighten(attached)
+    return attached
 
 
 def merge(model: Any) -> Any:
