@@ -62,6 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "recipe",
         "stages",
         "attention",
+        "recomputing",
         "objectives",
         "divergences",
         "advantages",

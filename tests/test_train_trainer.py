@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+import tiny
 import torch
+from test_recomputing import held_by_linear_layers
 from transformers import TrainingArguments
 
+from rolecraft import adapters
+from rolecraft.adapters import lora
 from rolecraft.errors import MissingExtra, SettingsError
 from rolecraft.examples import Example
 from rolecraft.recipe import TrainingSettings
-from rolecraft.train.batches import Batch
+from rolecraft.train.batches import Batch, Cut, Schedule
 from rolecraft.train.rows import Rows
-from rolecraft.train.trainer import arguments_for
+from rolecraft.train.trainer import RoleTrainer, arguments_for
 
 EXAMPLES = (
     Example((7, 8, 9), (0.0, 1.0, 0.5), (None, "executor", "executor")),
@@ -79,3 +83,15 @@ def test_a_reporter_that_is_not_installed_is_told_with_its_command(tmp_path, nam
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     with pytest.raises(MissingExtra, match=rf"rolecraft\[{name}\]"):
         arguments_for(TrainingSettings(report_to=name), tmp_path)
+
+
+def test_a_step_does_not_keep_what_is_cheap_to_compute_again(tmp_path):
+    model = lora.attach(tiny.model(64), lora.Settings(r=4)).train()
+    rows = Rows([Example((7,) * 256, (1.0,) * 256, ("executor",) * 256)], ("executor",), pad_id=0)
+    arguments = arguments_for(TrainingSettings(max_steps=1, save_steps=0), tmp_path)
+    schedule = Schedule([256], [256.0], Cut(1), 0)
+    trainer = RoleTrainer(model, arguments, rows, schedule, adapters.find("lora"), ("executor",), [])
+    held = held_by_linear_layers(model, "down_proj")
+    losses_N, *_ = trainer.token_losses(model, rows[Batch((0,), 1.0)])
+    assert losses_N.requires_grad
+    assert [there() for there in held] == [None, None]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_recomputing import held_by_linear_layers
 from test_train_reinforce import recipe_of
 
 from rolecraft import adapters
@@ -121,6 +122,14 @@ def test_what_rows_share_is_computed_once_and_changes_no_loss_and_no_gradient(na
     assert gradients.keys() == expected.keys()
     for key, gradient in expected.items():
         assert (gradients[key] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-8, key
+
+
+def test_what_is_cheap_to_compute_again_is_not_kept():
+    policy, progress = policy_of("lora", "grpo")
+    held = held_by_linear_layers(policy.loaded.model, "down_proj")
+    seen = updating.look(policy, progress, episodes())
+    assert seen.new.requires_grad
+    assert {there() for there in held} == {None}
 
 
 def test_the_policy_as_it_began_is_seen_through_shared_prompts_too():

@@ -27,6 +27,7 @@ from rolecraft.engine.settings import Constrain
 from rolecraft.errors import DataError, Interrupted, RolecraftError, SettingsError
 from rolecraft.model import Loaded
 from rolecraft.recipe import Recipe
+from rolecraft.recomputing import recomputing
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train.collecting import World, collect, measure, world
@@ -264,7 +265,8 @@ def logits(
     kind = batch.ids.device.type
     lower = torch.autocast(kind, torch.bfloat16) if recipe.training.bf16 and adapter is not None else nullcontext()
     attends = nullcontext() if batch.layout is None else attention.sharing(loaded.model)
-    with lower, attends, objectives.only_logits_at(loaded.model.get_output_embeddings(), keep_BT):
+    fewer = objectives.only_logits_at(loaded.model.get_output_embeddings(), keep_BT)
+    with recomputing(batch.ids.device), lower, attends, fewer:
         outputs = loaded.model(input_ids=batch.ids, use_cache=False, **call)
     return objectives.pick_logits(outputs.logits, keep_BT), targets_N
 

@@ -187,6 +187,12 @@ class Reorder(torch.autograd.Function):
         return rows.index_select(0, order)
 
     @staticmethod
+    def again(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        """Return what `forward` has returned, for `recomputing`."""
+        order, _ = ctx.saved_tensors
+        return rows.index_select(0, order)
+
+    @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Return `gradient[inverse]`; by the same function, so that it can be differentiated again."""
         order, inverse = ctx.saved_tensors
