@@ -124,10 +124,10 @@ class TrainingSettings:
 
     `warmup_steps` below 1 is a share of all steps. `max_steps` above 0 overrules `num_train_epochs`. `save_steps` 0
     saves at the end only. `bf16` is autocast to bfloat16; `auto` does it where this machine is faster by it.
-    `processes` are data-parallel workers on this machine; one optimisation step takes
-    `per_device_train_batch_size * gradient_accumulation_steps * processes` examples. Every `eval_steps` the rows
-    held out (data.validation) are measured role by role, and each role ends with the weights that were best on them;
-    after `early_stopping_patience` measures without a gain a role stops (0: never).
+    `processes` are data-parallel workers on this machine; one optimisation step takes `per_device_train_batch_size *
+    gradient_accumulation_steps * processes` examples, but for what learns from play: its step is shared out. Every
+    `eval_steps` the rows held out (data.validation) are measured role by role, and each role ends with the weights that
+    were best on them; after `early_stopping_patience` measures without a gain a role stops (0: never).
     """
 
     learning_rate: float = 2e-4

@@ -297,7 +297,7 @@ def test_a_teacher_with_another_chat_format_is_refused():
     ("changes", "told"),
     [
         ({"training": {"max_steps": -1}}, "only steps"),
-        ({"training": {"processes": 2}}, "training.processes is 2"),
+        ({"training": {"gradient_accumulation_steps": 2}}, "gradient_accumulation_steps is 2; on_policy takes 1"),
         ({"training": {"gradient_accumulation_steps": 2}}, "training.gradient_accumulation_steps is 2"),
         ({"training": {"extra": {"adam_beta1": 0.5}}}, "training.extra has 'adam_beta1'"),
         ({"data": {"benchmark": None, "path": "rows.jsonl"}}, "set data.benchmark"),

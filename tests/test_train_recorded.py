@@ -169,6 +169,7 @@ def test_other_objectives_learn_from_a_record_too(played, learn, objective):
         ({"reinforcement": {"temperature": 0.7}}, "temperature is 0.7, and answer .* was drawn at 1; set it to that"),
         ({"team": {"preset": "single"}}, "a reply of 'summarizer', and the roles of team.preset 'single' are"),
         ({"adapter": {"lora_dropout": 0.1}}, "lora_dropout is above 0"),
+        ({"training": {"processes": 2}}, "processes is 2; a record is learned from in one step of one process: set it"),
     ],
 )
 def test_what_a_record_does_not_tell_is_refused_by_name(played, learn, changes, told):

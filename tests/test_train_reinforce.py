@@ -278,7 +278,10 @@ def test_after_a_collapse_the_best_checkpoint_is_what_is_left(tmp_path, capsys):
         ({"reinforcement": {"group": 1}}, "reinforcement.group is 1; grpo compares at least 2"),
         ({"reinforcement": {"validation": 2, "validation_seed": 1}}, "validation_seed is 1, data.seed"),
         ({"adapter": {"lora_dropout": 0.1}}, "lora_dropout is above 0"),
-        ({"training": {"processes": 2}}, "training.processes is 2; reinforcement takes 1"),
+        (
+            {"training": {"gradient_accumulation_steps": 2}},
+            "accumulation_steps is 2; reinforcement takes 1, for a step's",
+        ),
         ({"team": {"preset": "code"}, "reinforcement": {"objective": "gigpo"}}, "acts by code"),
     ],
 )

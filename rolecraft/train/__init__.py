@@ -45,6 +45,7 @@ from rolecraft.train.checkpoints import last_checkpoint, remove_broken
 from rolecraft.train.data import Data
 from rolecraft.train.display import Display
 from rolecraft.train.preferring import Pairs
+from rolecraft.train.processes import joined
 from rolecraft.train.rows import Rows, virtual_of
 from rolecraft.train.trainer import IMITATION, RoleTrainer, StopOnSignal, WholeCheckpoints, arguments_for
 from rolecraft.train.validation import Validation, measure
@@ -68,6 +69,8 @@ def train(recipe: Recipe, output_dir: Path, resume: bool = False) -> Path:
     for settings, data and folders that do not fit or are being written, and Interrupted when a signal stopped it after
     saving a checkpoint.
     """
+    if workers.is_worker() and (recipe.on_policy or recipe.reinforcement):
+        raise SettingsError("what learns from play is not for torchrun; run it without, and set training.processes")
     with store.lock(output_dir) if workers.is_first() else nullcontext():
         return _train(recipe, output_dir, resume)
 
@@ -80,12 +83,7 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
         return _learn_from_play(recipe, output_dir, resume)
     recipe = precision.decide(recipe, output_dir, resume)
     if recipe.training.processes > 1 and not workers.is_worker():
-        _resumable(recipe, output_dir, resume)
-        Run(output_dir).write_settings(recipe_to_dict(recipe))
-        told = output_dir / "settings.yaml"
-        arguments = [str(told), str(output_dir), "resume" if resume else "new", *own_files(recipe)]
-        workers.launch("rolecraft.train:_work", arguments, recipe.training.processes)
-        return output_dir
+        return _share_out(recipe, output_dir, resume)
     arguments = arguments_for(recipe.training, output_dir)
     recipe = replace(recipe, training=replace(recipe.training, processes=arguments.world_size))
     checkpoint = _resumable(recipe, output_dir, resume)
@@ -106,24 +104,37 @@ def _train(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     return output_dir
 
 
+def _share_out(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
+    """Train in as many processes as the recipe says."""
+    _resumable(recipe, output_dir, resume)
+    Run(output_dir).write_settings(recipe_to_dict(recipe))
+    told = output_dir / "settings.yaml"
+    arguments = [str(told), str(output_dir), "resume" if resume else "new", *own_files(recipe)]
+    workers.launch("rolecraft.train:_work", arguments, recipe.training.processes)
+    return output_dir
+
+
 def _learn_from_play(recipe: Recipe, output_dir: Path, resume: bool) -> Path:
     """Distil on-policy, or reinforce: the tasks are played, and there are no examples to prepare."""
-    if workers.is_worker():
-        raise SettingsError("what learns from play is not for torchrun: it is one process; run it without")
     kept = recipe.reinforcement is not None and recipe.reinforcement.recorded
     way = distilling if recipe.on_policy is not None else recorded if kept else reinforce
     way.check(recipe)
     recipe = precision.decide(recipe, output_dir, resume)
+    if recipe.training.processes > 1 and not workers.is_worker():
+        return _share_out(recipe, output_dir, resume)
     checkpoint = _resumable(recipe, output_dir, resume)
-    Run(output_dir).write_settings(recipe_to_dict(recipe))
-    _say_where(checkpoint, remove_broken(output_dir), resume)
-    policy, players, learn = way.prepare(recipe)
-    work = _Work(recipe, policy, players, policy.gate, Data((), 0, 0, (), ""))
-    if checkpoint:
-        _require_fit(checkpoint.folder, policy.model)
-    started = (checkpoint.folder, checkpoint.facts) if checkpoint else None
-    finished = learn(output_dir, partial(_accompany, work, output_dir, None), started)
-    _move_up(finished, output_dir)
+    with joined() as processes:
+        if processes.is_first:
+            Run(output_dir).write_settings(recipe_to_dict(recipe))
+            _say_where(checkpoint, remove_broken(output_dir), resume)
+        policy, players, learn = way.prepare(recipe)
+        work = _Work(recipe, policy, players, policy.gate, Data((), 0, 0, (), ""))
+        if checkpoint:
+            _require_fit(checkpoint.folder, policy.model)
+        started = (checkpoint.folder, checkpoint.facts) if checkpoint else None
+        finished = learn(output_dir, partial(_accompany, work, output_dir, None), started, processes)
+        if finished:
+            _move_up(finished, output_dir)
     return output_dir
 
 

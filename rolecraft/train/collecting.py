@@ -13,6 +13,7 @@ from rolecraft.errors import SettingsError
 from rolecraft.recipe import DataSettings, open_benchmark
 from rolecraft.renderers import why_unparsed
 from rolecraft.team import Team
+from rolecraft.train.processes import ALONE, Processes
 from rolecraft.types import Engine, Environment, Task, Trajectory
 
 
@@ -47,11 +48,21 @@ def world(data: DataSettings, size: int, seed: int | None = None) -> World:
 
 
 def collect(
-    told: World, asked: Sequence[Task], engine: Engine, team: Team, playing: agent.Settings, seed: int
+    told: World,
+    asked: Sequence[Task],
+    engine: Engine,
+    team: Team,
+    playing: agent.Settings,
+    seed: int,
+    processes: Processes = ALONE,
 ) -> list[Trajectory]:
-    """Play the tasks at once and return their episodes in the order of the tasks, whichever ended first."""
-    found = played([partial(told.open, task) for task in asked], engine, team, playing, seed)
-    return [found[task.id] for task in asked]
+    """Play the tasks at once and return their episodes in the order of the tasks, whichever ended first.
+
+    Each of several `processes` plays a share, and returns the episodes of all.
+    """
+    own = processes.run_of(len(asked))
+    found = played([partial(told.open, asked[place]) for place in own], engine, team, playing, seed)
+    return processes.merged({place: found[asked[place].id] for place in own})
 
 
 def played(

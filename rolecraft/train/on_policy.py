@@ -30,6 +30,7 @@ from rolecraft.recipe import Recipe
 from rolecraft.team import Team
 from rolecraft.train.collecting import World, collect
 from rolecraft.train.policy_state import Progress
+from rolecraft.train.processes import ALONE, Processes
 from rolecraft.train.rollouts import Row
 from rolecraft.train.tally import Tally
 from rolecraft.train.trainer import StopOnSignal
@@ -48,6 +49,7 @@ class Work:
     players: Team
     run: Path
     accompany: policy_state.Accompany
+    processes: Processes = ALONE
 
     @property
     def told(self) -> OnPolicySettings:
@@ -66,8 +68,8 @@ class Work:
 
     @property
     def at_once(self) -> int:
-        """How many episodes are played at once."""
-        return self.told.rollouts
+        """How many episodes a process plays at once."""
+        return self.processes.most(self.told.rollouts)
 
     @property
     def adapter(self) -> Adapter:
@@ -112,7 +114,16 @@ def require_pair(student: Loaded, teacher: Loaded) -> None:
 
 
 def run(work: Work, checkpoint: tuple[Path, Mapping[str, Any]] | None, signals: StopOnSignal) -> Progress:
-    """Distil to the recipe's last step; see `policy_loop.run`."""
+    """Distil to the recipe's last step; see `policy_loop.run`.
+
+    Raises SettingsError for dropout in several processes, whose dice are not those of one.
+    """
+    dropout = any(isinstance(one, torch.nn.Dropout) and one.p > 0 for one in work.student.model.modules())
+    if dropout and work.processes.count > 1:
+        raise SettingsError(
+            f"adapter.lora_dropout is above 0 and training.processes is {work.processes.count}: they would not learn "
+            "what one process does; set adapter.lora_dropout=0, or training.processes=1"
+        )
     progress = policy_state.begin(work.student.model, work.recipe.training)
     with policy_loop.engine(work.teacher, work) as teacher:
         return policy_loop.run(work, progress, partial(_step, work, teacher), _SHOWN, checkpoint, signals)
@@ -126,7 +137,7 @@ def _step(
     playing = policy_loop.playing(told, told.depth(step), told.temperature)
     player = student if told.player == "student" else teacher
     seed = work.recipe.training.seed * policy_loop.SEED + step
-    episodes = collect(tasks, tasks.of_step(step, told.rollouts), player, work.players, playing, seed)
+    episodes = collect(tasks, tasks.of_step(step, told.rollouts), player, work.players, playing, seed, work.processes)
     rows = _rows(work, episodes)
     loss = learn(work, progress, rows, targets(work, rows, teacher), tally)
     progress.step = step
@@ -148,7 +159,9 @@ def targets(work: Work, rows: Sequence[Row], teacher: LocalEngine) -> list[tuple
     """
     if work.told.estimate == "full":
         return None
-    return asyncio.run(_scored(rows, teacher))
+    own = work.processes.dealt([len(row.ids) for row in rows])
+    scored = asyncio.run(_scored([rows[place] for place in own], teacher))
+    return work.processes.merged(dict(zip(own, scored, strict=True)))
 
 
 async def _scored(rows: Sequence[Row], teacher: LocalEngine) -> list[tuple[float, ...]]:
@@ -166,14 +179,22 @@ def learn(
     training = work.recipe.training
     total = sum(work.told.weights.get(str(who), 1.0) for row in rows for who in policy_loop.chosen_speakers(row))
     work.student.model.train()
-    loss = 0.0
-    size = training.per_device_train_batch_size
-    for first in range(0, len(rows), size):
-        some = slice(first, first + size)
-        part = _loss(work, rows[some], None if scores is None else scores[some], tally) / max(total, 1e-9)
+    size = work.processes.batch_size(training.per_device_train_batch_size, len(rows))
+    batches = [slice(first, first + size) for first in range(0, len(rows), size)]
+
+    def learned(some: slice) -> tuple[float, Tally]:
+        noted = Tally()
+        part = _loss(work, rows[some], None if scores is None else scores[some], noted) / max(total, 1e-9)
         part = part + work.adapter.penalty(work.student.model) * len(rows[some]) / len(rows)
         part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part.detach())
+        return float(part.detach()), noted
+
+    costs = [sum(len(row.ids) for row in rows[some]) for some in batches]
+    loss = 0.0
+    for part, noted in work.processes.each(batches, costs, learned):
+        loss += part
+        tally.include(noted)
+    work.processes.sum_gradients(progress.trained.values())
     if not math.isfinite(loss):
         raise RolecraftError(
             f"the loss is {loss} at step {progress.step + 1}; lower training.learning_rate, or set on_policy.gate"

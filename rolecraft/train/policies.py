@@ -25,20 +25,24 @@ from rolecraft.settings import to_dict
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train.policy_state import Progress
+from rolecraft.train.processes import Processes
 from rolecraft.train.trainer import StopOnSignal
 
 Checkpoint = tuple[Path, Mapping[str, Any]]
 """A whole checkpoint, and the facts in its mark."""
 
-Learn = Callable[[Path, policy_state.Accompany, Checkpoint | None], Path]
-"""Learns into a run's folder, going on from a checkpoint if one is given; returns a folder with the adapter."""
+Learn = Callable[[Path, policy_state.Accompany, Checkpoint | None, Processes], Path | None]
+"""Learns into a run's folder, going on from a checkpoint if one is given, in one or several processes.
+
+The first of them returns a folder with the adapter, the others None.
+"""
 
 
 _Work = TypeVar("_Work", bound=policy_loop.Work)
 
 
 def learning(
-    make: Callable[[Path, policy_state.Accompany], _Work],
+    make: Callable[[Path, policy_state.Accompany, Processes], _Work],
     run: Callable[[_Work, Checkpoint | None, StopOnSignal], Progress],
     step_size: int,
 ) -> Learn:
@@ -47,11 +51,13 @@ def learning(
     `step_size` is how many episodes a step plays. What is returned raises what `run` raises.
     """
 
-    def learn(folder: Path, accompany: policy_state.Accompany, started: Checkpoint | None) -> Path:
-        work = make(folder, accompany)
+    def learn(
+        folder: Path, accompany: policy_state.Accompany, started: Checkpoint | None, processes: Processes
+    ) -> Path | None:
+        work = make(folder, accompany, processes)
         with StopOnSignal() as signals:
             progress = run(work, started, signals)
-        return leave(work, progress, step_size)
+        return leave(work, progress, step_size) if processes.is_first else None
 
     return learn
 

@@ -1,7 +1,8 @@
 """What learning from play is, whatever is learned: steps of play, told, validated, saved, resumed and interrupted.
 
-A way of learning gives its `Step` and what it is told (`on_policy`, `reinforce`). Not covered: several processes, and
-updates on rollouts of a policy that is older than a step.
+A way of learning gives its `Step` and what it is told (`on_policy`, `reinforce`). Several processes share out a step's
+play and its batches, and each knows all that was played: they take the same steps, of which the first one writes. Not
+covered: updates on rollouts of a policy that is older than a step.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train.collecting import World, collect, measure, world
 from rolecraft.train.policy_state import Progress
+from rolecraft.train.processes import Processes
 from rolecraft.train.rollouts import Row
 from rolecraft.train.tally import Tally
 from rolecraft.train.trainer import StopOnSignal
@@ -136,15 +138,22 @@ class Work(Protocol):
         """Whether one row may hold several replies of an episode."""
         ...
 
+    @property
+    def processes(self) -> Processes:
+        """Who shares the work."""
+        ...
+
 
 def check(recipe: Recipe, told: Told, section: str) -> None:
     """Raise SettingsError for what no way of learning from play can do."""
     training = recipe.training
     if training.max_steps < 1:
         raise SettingsError(f"training.max_steps is not set; {section} has no epochs, only steps")
-    for name in ("processes", "gradient_accumulation_steps"):
-        if getattr(training, name) != 1:
-            raise SettingsError(f"training.{name} is {getattr(training, name)}; {section} takes 1")
+    if training.gradient_accumulation_steps != 1:
+        raise SettingsError(
+            f"training.gradient_accumulation_steps is {training.gradient_accumulation_steps}; {section} takes 1, for a "
+            "step's batches are summed however many there are"
+        )
     if training.extra:
         raise SettingsError(f"training.extra has {next(iter(training.extra))!r}; {section} takes none")
     made = recipe.adapter
@@ -168,7 +177,7 @@ def run(
     mark. Raises Interrupted, after saving, when a signal came, and DataError if the tasks are not those of the
     checkpoint.
     """
-    training, told = work.recipe.training, work.told
+    training, told, processes = work.recipe.training, work.told, work.processes
     told_tasks = tasks(work)
     facts = {"of": training.max_steps, "data": fingerprint(told_tasks)}
     if checkpoint is not None:
@@ -178,7 +187,7 @@ def run(
                 f"the tasks are not those that {folder} was trained on; restore them, or begin anew elsewhere"
             )
         policy_state.restore(progress, folder, known["step"])
-    _forget_later_logs(work.run, progress.step)
+    _forget_later_logs(work, progress.step)
     with engine(work.student, work) as player:
         tally = Tally()
         while progress.step < training.max_steps and not progress.collapsed:
@@ -189,14 +198,16 @@ def run(
                 _validate(work, progress, player, tally)
             if last or validates or progress.step % training.logging_steps == 0:
                 tally = _tell(work, progress, tally, shown)
-            if signals.asked or last or (training.save_steps and progress.step % training.save_steps == 0):
-                policy_state.save(progress, work.run, work.accompany, facts, training.save_total_limit)
-            if signals.asked and not last:
+            asked = processes.any(signals.asked)
+            if asked or last or (training.save_steps and progress.step % training.save_steps == 0):
+                _save(work, progress, facts)
+            if asked and not last:
                 raise Interrupted(
                     f"stopped after step {progress.step} of {training.max_steps}, which is saved; repeat the command "
                     "with --resume"
                 )
-    policy_state.take_best(progress, work.run)
+    if processes.is_first:  # who leaves the policy
+        policy_state.take_best(progress, work.run)
     return progress
 
 
@@ -303,6 +314,8 @@ def count_losses(tally: Tally, some: Sequence[Row], losses_N: torch.Tensor) -> N
 
 def _tell(work: Work, progress: Progress, tally: Tally, shown: Sequence[str]) -> Tally:
     """Log the means since the last log, print a line of them, and begin anew."""
+    if not work.processes.is_first:
+        return Tally()
     training, means = work.recipe.training, tally.means()
     pace = (time.monotonic() - tally.started) / max(1, tally.steps)
     left = (training.max_steps - progress.step) * pace
@@ -325,20 +338,28 @@ def _tell(work: Work, progress: Progress, tally: Tally, shown: Sequence[str]) ->
 
 def _validate(work: Work, progress: Progress, player: LocalEngine, tally: Tally) -> None:
     """Play the validation tasks greedily, count their score, and keep the policy if it is the best so far."""
-    told = work.told
-    asked = world(work.recipe.data, told.validation, told.validation_seed)
-    found = measure(
-        collect(asked, asked.tasks, player, work.players, playing(told, told.max_turns, 0.0), told.validation_seed)
-    )
+    told, seed = work.told, work.told.validation_seed
+    asked, how = world(work.recipe.data, told.validation, seed), playing(told, told.max_turns, 0.0)
+    found = measure(collect(asked, asked.tasks, player, work.players, how, seed, work.processes))
     player.forget()
-    best = policy_state.keep_best(progress, work.run, found["score"], work.accompany)
+    best = policy_state.is_best(progress, found["score"])
     for name, value in found.items():
         tally.add(f"validation/{name}", value)
+    if not work.processes.is_first:
+        return
+    if best:
+        policy_state.keep_best(progress, work.run, work.accompany)
     print(f"validation after step {progress.step}: score {found['score']:.3f}{', the best so far' if best else ''}")
 
 
-def _forget_later_logs(folder: Path, step: int) -> None:
+def _save(work: Work, progress: Progress, facts: Mapping[str, Any]) -> None:
+    if work.processes.is_first:
+        policy_state.save(progress, work.run, work.accompany, facts, work.recipe.training.save_total_limit)
+    work.processes.wait()  # one that ended by an error now would soon end the first, which still writes
+
+
+def _forget_later_logs(work: Work, step: int) -> None:
     """Drop what was logged after the checkpoint that this run goes on from: those steps are done again."""
-    logged = Run(folder).metrics()
+    logged = Run(work.run).metrics() if work.processes.is_first else []
     if logged:
-        store.write_jsonl(folder / "metrics.jsonl", [one for one in logged if one["step"] <= step])
+        store.write_jsonl(work.run / "metrics.jsonl", [one for one in logged if one["step"] <= step])

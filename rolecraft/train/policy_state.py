@@ -1,6 +1,6 @@
 """What a run that learns from play goes on from: the trained weights, the optimizer, the schedule, the dice and counts.
 
-Not covered: several processes.
+Not covered: which of several processes writes it (`policy_loop`).
 """
 
 from __future__ import annotations
@@ -115,11 +115,16 @@ def restore(progress: Progress, folder: Path, step: int) -> None:
     progress.history, progress.collapsed = kept["history"], kept["collapsed"]
 
 
-def keep_best(progress: Progress, run: Path, score: float, accompany: Accompany) -> bool:
-    """Keep the policy as the best if no checkpoint before it scored as high; tell whether it did."""
+def is_best(progress: Progress, score: float) -> bool:
+    """Return whether no checkpoint before it scored as high, and note it as the best if so; see `keep_best`."""
     if progress.best and score <= progress.best["score"]:
         return False
     progress.best = {"step": float(progress.step), "score": score}
+    return True
+
+
+def keep_best(progress: Progress, run: Path, accompany: Accompany) -> None:
+    """Write the policy, which is the best, over the one that was."""
     unfinished = run / f"{BEST}.partial"
     shutil.rmtree(unfinished, ignore_errors=True)
     write_model(progress.model, unfinished, accompany, run / BEST)
@@ -128,7 +133,6 @@ def keep_best(progress: Progress, run: Path, score: float, accompany: Accompany)
     (unfinished / "score.json").write_text(json.dumps(progress.best) + "\n", encoding="utf-8")
     shutil.rmtree(run / BEST, ignore_errors=True)
     unfinished.rename(run / BEST)
-    return True
 
 
 def take_best(progress: Progress, run: Path) -> None:

@@ -32,6 +32,7 @@ from rolecraft.team import Team
 from rolecraft.train.credit import Try
 from rolecraft.train.episodes import Episode
 from rolecraft.train.policy_state import Progress
+from rolecraft.train.processes import Processes
 from rolecraft.train.reinforce import Work
 from rolecraft.train.rollouts import Row
 from rolecraft.train.tally import Tally
@@ -66,6 +67,11 @@ def read(path: Path, flags: Sequence[str], run: Path, rewards: Path, *, base: st
 def check(recipe: Recipe) -> ReinforcementSettings:
     """Return what the recipe tells of reinforcement; raises SettingsError for what a record does not tell."""
     told = reinforce.check(recipe)
+    if recipe.training.processes != 1:
+        raise SettingsError(
+            f"training.processes is {recipe.training.processes}; a record is learned from in one step of one process: "
+            "set it to 1"
+        )
     needs = {
         "ppo": "a value head that many steps train",
         "gigpo": "the state of the tools, which are their harness's",
@@ -92,7 +98,9 @@ def prepare(recipe: Recipe) -> tuple[Loaded, Team, policies.Learn]:
     policy, players = reinforce.load(recipe)
     _require_same(policy, answered, recipe)
 
-    def learn(folder: Path, accompany: policy_state.Accompany, started: policies.Checkpoint | None) -> Path:
+    def learn(
+        folder: Path, accompany: policy_state.Accompany, started: policies.Checkpoint | None, processes: Processes
+    ) -> Path:
         work = Work(recipe, policy, players, folder, accompany)
         rewards = recordings.rewards(Path(str(told.rewards)))
         found = _rewarded(run, rewards, Path(str(told.rewards)))

@@ -34,6 +34,7 @@ from rolecraft.team import Team
 from rolecraft.train.collecting import World
 from rolecraft.train.credit import Try
 from rolecraft.train.policy_state import Progress
+from rolecraft.train.processes import ALONE, Processes
 from rolecraft.train.tally import Tally
 from rolecraft.train.trainer import StopOnSignal
 from rolecraft.types import Task, Trajectory
@@ -51,6 +52,7 @@ class Work:
     players: Team
     run: Path
     accompany: policy_state.Accompany
+    processes: Processes = ALONE
 
     @property
     def told(self) -> ReinforcementSettings:
@@ -69,8 +71,8 @@ class Work:
 
     @property
     def at_once(self) -> int:
-        """How many episodes are played at once; the others wait."""
-        return min(_AT_ONCE, self.told.tasks * self.told.group)
+        """How many episodes a process plays at once; the others wait."""
+        return min(_AT_ONCE, self.processes.most(self.told.tasks * self.told.group))
 
     @property
     def packs(self) -> bool:
@@ -130,7 +132,7 @@ def run(work: Work, checkpoint: tuple[Path, Mapping[str, Any]] | None, signals: 
             f"stopped after step {progress.step}: {progress.collapsed}. Nothing better was kept, for "
             "reinforcement.validation is 0"
         )
-    if progress.collapsed:
+    if progress.collapsed and work.processes.is_first:
         print(f"stopped after step {progress.step}: {progress.collapsed}")
         print(f"what is left is the best by the validation tasks, of step {progress.best['step']:.0f}")
     return progress
@@ -141,7 +143,8 @@ def _step(work: Work, progress: Progress, tasks: World, player: LocalEngine, tal
     told, step = work.told, progress.step + 1
     tries = _tried(work, tasks, player, step, tally)
     rows = policy_loop.rows(work, [one.episode for one in tries])
-    seen = updating.learn(updating.Policy(work.recipe, work.student, told), progress, tries, rows, step, tally)
+    policy = updating.Policy(work.recipe, work.student, told, processes=work.processes)
+    seen = updating.learn(policy, progress, tries, rows, step, tally)
     progress.scheduler.step()
     progress.step = step
     player.forget()
@@ -188,7 +191,9 @@ def _judged(work: Work, tasks: World, asked: Sequence[Task], player: LocalEngine
     seed = work.recipe.training.seed * policy_loop.SEED + turn
     watch = told.objective == "gigpo"
     reward = layered.rewarding(told.reward)
-    played = trying.play(tasks, asked, told.group, player, work.players, playing, seed, first, watch=watch)
+    played = trying.play(
+        tasks, asked, told.group, player, work.players, playing, seed, first, watch=watch, processes=work.processes
+    )
     return [
         Try(
             replace(one.episode, verdict=reward(one.episode)),

@@ -21,6 +21,11 @@ class Tally:
         self.sums[name] = self.sums.get(name, 0.0) + total
         self.counts[name] = self.counts.get(name, 0.0) + count
 
+    def include(self, other: Tally) -> None:
+        """Add another's sums."""
+        for name, total in other.sums.items():
+            self.add(name, total, other.counts[name])
+
     def means(self) -> dict[str, float]:
         """Return the means."""
         return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}

@@ -15,6 +15,7 @@ from functools import partial
 from rolecraft import agent
 from rolecraft.team import Team
 from rolecraft.train.collecting import World, played
+from rolecraft.train.processes import ALONE, Processes
 from rolecraft.types import Engine, Environment, Json, Observation, Task, ToolCall, Toolset, ToolSpec, Trajectory
 
 _MARK = "#"
@@ -80,12 +81,14 @@ def play(
     first: int = 0,
     *,
     watch: bool = False,
+    processes: Processes = ALONE,
 ) -> list[Played]:
     """Play each task `group` times, all at once, and return the tries in the order of the tasks; `watch` the states.
 
     Their groups are numbered from `first`.
 
-    The tries at a task differ by their seeds alone, so they share the prompt, which is computed once.
+    The tries at a task differ by their seeds alone, so they share the prompt, which is computed once. Each of several
+    `processes` plays a run of the tries, and returns those of all.
     """
     boxes: dict[str, Watched] = {}
     names = [
@@ -93,10 +96,15 @@ def play(
         for place, task in enumerate(asked)
         for number in range(group)
     ]
-
-    openers = [partial(_open, told.open, asked[place], name, boxes if watch else None) for place, name in names]
+    own = {number: names[number] for number in processes.run_of(len(names))}
+    openers = [partial(_open, told.open, asked[place], name, boxes if watch else None) for place, name in own.values()]
     found = played(openers, engine, team, playing, seed)
-    return [Played(found[name], first + place, states(found[name], boxes.get(name))) for place, name in names]
+    return processes.merged(
+        {
+            number: Played(found[name], first + place, states(found[name], boxes.get(name)))
+            for number, (place, name) in own.items()
+        }
+    )
 
 
 def states(episode: Trajectory, box: Watched | None) -> tuple[Hashable, ...]:

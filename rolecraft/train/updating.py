@@ -2,16 +2,18 @@
 
 An episode is one line of the loss's matrices, over the tokens that the policy chose, however many rows it has: so the
 ratio of an episode is that of the whole of it, and time passes for the value head where the policy acts alone.
-Not covered: where tries and their advantages come from (`reinforce`, `credit`).
+A batch's loss is its part of the move's, however that is normalised, so several processes compute some each and add up
+their gradients. Not covered: where tries and their advantages come from (`reinforce`, `credit`).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, pairwise
 from typing import TypeVar
 
@@ -31,11 +33,13 @@ from rolecraft.recipe import Recipe
 from rolecraft.reinforcement import ReinforcementSettings
 from rolecraft.train.credit import Try
 from rolecraft.train.policy_state import Progress
+from rolecraft.train.processes import ALONE, Processes
 from rolecraft.train.rollouts import Row
 from rolecraft.train.tally import Tally
 from rolecraft.types import Drawn
 
 _Value = TypeVar("_Value")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Policy:
     loaded: Loaded
     told: ReinforcementSettings
     exact: bool = True
+    processes: Processes = ALONE
 
     @property
     def moves(self) -> int:
@@ -109,7 +114,7 @@ class Seen:
 def learn(
     policy: Policy, progress: Progress, tries: Sequence[Try], rows: Sequence[Row], step: int, tally: Tally
 ) -> dict[str, float]:
-    """Move the policy as often as its recipe says; return the step's mean entropy, and how far it is from its start."""
+    """Move the policy as often as its recipe says; return the means of what its passes told: entropy, kl and others."""
     told = policy.told
     policy.loaded.model.train()
     samples = _samples(policy, progress, tries, rows, tally)
@@ -153,26 +158,46 @@ def _samples(
     earned = [[0.0] * len(one.episode.turns) for one in tries] if valued else credit.earned(tries, told)
     samples = samples_of(tries, rows, earned)
     if valued or told.kl or policy.lower or policy.moves > 1:
-        samples = [one for some in _batches(policy, samples) for one in _known(policy, progress, some)]
+        samples = [
+            replace(known, rows=one.rows)
+            for some, found in _each(policy, samples, partial(_known, policy, progress))
+            for one, known in zip(some, found, strict=True)
+        ]
     return _valued(samples, tries, told) if valued else samples
 
 
-def _known(policy: Policy, progress: Progress, some: Sequence[Sample]) -> Iterator[Sample]:
-    """Yield episodes with what the policy, its value head and the policy as it began say of them now."""
+def _each(
+    policy: Policy, samples: Sequence[Sample], do: Callable[[Sequence[Sample]], _Found]
+) -> Iterator[tuple[Sequence[Sample], _Found]]:
+    """Yield each batch of some episodes with what is found of it, by one of the processes."""
+    batches = list(_batches(policy, samples))
+    costs = [sum(len(row.ids) for one in batch for row in one.rows) for batch in batches]
+    return zip(batches, policy.processes.each(batches, costs, do), strict=True)
+
+
+def _known(policy: Policy, progress: Progress, some: Sequence[Sample]) -> list[Sample]:
+    """Return episodes with what the policy, its value head and the policy as it began say of them now.
+
+    They are without their rows: these are known in every process.
+    """
     told = policy.told
     asked = told.objective == "ppo" or (policy.moves > 1 and not policy.lower)
     with torch.no_grad():
         now = look(policy, progress, some) if asked else None
         before = look(policy, None, some, began=True) if told.kl else None
-    for place, one in enumerate(some):
+
+    def known(place: int, one: Sample) -> Sample:
         count = one.tokens
         said = None if now is None else now.new[place, :count].cpu()
-        yield replace(
+        return replace(
             one,
+            rows=(),
             old=one.played if policy.lower else said,
             reference=None if before is None else before.new[place, :count].cpu(),
             values=None if now is None or now.values is None else now.values[place, :count].cpu(),
         )
+
+    return [known(place, one) for place, one in enumerate(some)]
 
 
 def _valued(samples: Sequence[Sample], tries: Sequence[Try], told: ReinforcementSettings) -> list[Sample]:
@@ -195,21 +220,30 @@ def _move(
     policy: Policy, progress: Progress, some: Sequence[Sample], tally: Tally, watched: Tally, *, first: bool
 ) -> float:
     """Move the policy once by some episodes; return the loss."""
-    tokens, loss = sum(one.tokens for one in some), 0.0
-    adapter = adapters.find(policy.recipe.adapter.name)
-    for batch in _batches(policy, some):
-        seen = look(policy, progress, batch)
-        whole = policy.told.how in ("bnpo", "dapo")
-        share = sum(one.tokens for one in batch) / tokens if whole else len(batch) / len(some)
-        part = _loss(policy.told, batch, seen) * share
-        part = part + adapter.penalty(policy.loaded.model) * len(batch) / len(some)
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part.detach())
-        _note(policy.told, batch, seen, tally, watched, first=first)
+    loss = 0.0
+    for _, (part, noted) in _each(policy, some, partial(_pass, policy, progress, some, first)):
+        loss += part
+        tally.include(noted)
+        watched.include(noted)
+    policy.processes.sum_gradients(progress.trained.values())
     if not math.isfinite(loss):
         raise RolecraftError(f"the loss is {loss} at step {progress.step + 1}; lower training.learning_rate")
     policy_loop.move(policy.recipe, progress, tally)
     return loss
+
+
+def _pass(
+    policy: Policy, progress: Progress, some: Sequence[Sample], first: bool, batch: Sequence[Sample]
+) -> tuple[float, Tally]:
+    """Add the gradient of a batch of some episodes; return its part of their loss, and what it told."""
+    seen = look(policy, progress, batch)
+    whole = policy.told.how in ("bnpo", "dapo")
+    share = sum(one.tokens for one in batch) / sum(one.tokens for one in some) if whole else len(batch) / len(some)
+    part = _loss(policy.told, batch, seen) * share
+    adapter = adapters.find(policy.recipe.adapter.name)
+    part = part + adapter.penalty(policy.loaded.model) * len(batch) / len(some)
+    part.backward()  # type: ignore[no-untyped-call]
+    return float(part.detach()), _noted(policy.told, batch, seen, first=first)
 
 
 def _loss(told: ReinforcementSettings, some: Sequence[Sample], seen: Seen) -> torch.Tensor:
@@ -282,10 +316,9 @@ def _batch(policy: Policy, rows: Sequence[Row]) -> rollouts.Batch:
     return shared or rollouts.batch(rows, pad_id, {}, loaded.device)
 
 
-def _note(
-    told: ReinforcementSettings, some: Sequence[Sample], seen: Seen, tally: Tally, watched: Tally, *, first: bool
-) -> None:
-    """Count what a pass told: losses by role are not, for advantages have no sign of their own."""
+def _noted(told: ReinforcementSettings, some: Sequence[Sample], seen: Seen, *, first: bool) -> Tally:
+    """Return what a pass told: losses by role are not in it, for advantages have no sign of their own."""
+    tally = Tally()
     new, mask = seen.new.detach(), seen.mask
     old, tokens = _old(some, seen), int(mask.sum())
     tally.add("saved", float(seen.saved), 0)
@@ -296,11 +329,10 @@ def _note(
     ratios = policy_losses.ratios(new, old, mask)
     start = old if some[0].reference is None else _matrix([one.reference for one in some], seen)
     apart = max(0.0, float(policy_losses.k3(new, start)[mask].sum()))
-    for one in (tally, watched):
-        one.add("kl", apart, tokens)
-        one.add("entropy", float(seen.entropy[mask].sum()), tokens)
+    tally.add("kl", apart, tokens)
+    tally.add("entropy", float(seen.entropy[mask].sum()), tokens)
     if told.objective == "rejection":
-        return
+        return tally
     level: policy_losses.Level = "sequence" if told.objective == "gspo" else "token"
     judged = policy_losses.ratios(new, old, mask, level).expand_as(new)
     advantage, (low, high) = _matrix([one.advantages for one in some], seen), told.clip
@@ -308,6 +340,7 @@ def _note(
     tally.add("clipped", float(held[mask].sum()), tokens)
     tally.add("ratio", float(ratios[mask].sum()), tokens)
     tally.add("ratio_apart", float((ratios[mask] - 1).abs().sum()), tokens)
+    return tally
 
 
 def _old(some: Sequence[Sample], seen: Seen) -> torch.Tensor:
@@ -327,7 +360,7 @@ def _together(values_N: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
 
 def _batches(policy: Policy, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
     """Yield so many episodes as are computed at once: those that begin alike together, or of a like length."""
-    size = policy.recipe.training.per_device_train_batch_size
+    size = policy.processes.batch_size(policy.recipe.training.per_device_train_batch_size, len(samples))
     if policy.shares:
         alike, begun = list[Sample](), groupby(sorted(samples, key=_prompt), _prompt)
         for some in (list(of) for _, of in begun):
