@@ -217,8 +217,8 @@ def teach(base: str, folder: Path, steps: int, batch: int, rate: float) -> None:
     loaded.tokenizer.save_pretrained(folder)
 
 
-def recipe_of(folder: Path, options: argparse.Namespace) -> Recipe:
-    """Return GRPO as both are told it."""
+def recipe_of(folder: Path, options: argparse.Namespace, batch: int | None = None) -> Recipe:
+    """Return GRPO as both are told it; `batch` episodes are computed at once, or all."""
     whole = options.tasks * GROUP
     return read_recipe(
         {
@@ -228,7 +228,7 @@ def recipe_of(folder: Path, options: argparse.Namespace) -> Recipe:
             "adapter": {"name": "lora", "r": RANK, "lora_alpha": 2 * RANK, "lora_dropout": 0.0},
             "training": {
                 "max_steps": 2 * options.n + 2,
-                "per_device_train_batch_size": whole,
+                "per_device_train_batch_size": batch or whole,
                 "learning_rate": 1e-5,
                 "seed": 0,
             },
