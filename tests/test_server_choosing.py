@@ -153,7 +153,14 @@ def test_a_team_with_a_checker_sends_what_it_accepts_and_tells_what_it_does_not(
     assert answer.usage.completion_tokens == engine.written
 
 
-@pytest.mark.parametrize(("text", "why"), [("checked", "dry_run"), ("checked,checker=rules,retries=99", "retries")])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("checked", "dry_run"),
+        ("checked,checker=rules,retries=99", "retries"),
+        ("checked,checker=rules,as_result=true", "as_result"),
+    ],
+)
 def test_a_checker_that_tries_calls_or_never_ends_is_refused(text, why):
     with pytest.raises(Refused, match=why):
         choosing.read(text)

@@ -71,6 +71,9 @@ def _require_checker(how: Any) -> None:
     if how.checker == "dry_run":
         why = "tries calls, and tools run at the client's; set checker=rules, ranking or role"
         raise bad(f"'strategy' with checker=dry_run {why}", "strategy")
+    if how.as_result:
+        why = "keeps refused calls in the record, which is the client's here; leave it out"
+        raise bad(f"'strategy' with as_result=true {why}", "strategy")
     if how.retries > _RETRIES:
         raise bad(f"'strategy' has retries={how.retries}; at most {_RETRIES} are made", "strategy")
 
