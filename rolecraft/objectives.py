@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _CHUNK = 2**22
@@ -87,10 +86,12 @@ class _TokenLosses(torch.autograd.Function):
         return torch.cat([_cross_entropy(*piece) for piece in pieces])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, by_losses_N: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        by_logits_NV = torch.empty_like(ctx.saved_tensors[0])
-        parts = (torch.split(x, ctx.rows) for x in (*ctx.saved_tensors, by_losses_N, by_logits_NV))
+        if torch.is_grad_enabled():
+            raise RuntimeError("token_losses has no second derivative; take functional.cross_entropy (create_graph)")
+        logits_NV, targets_N = ctx.saved_tensors  # once: a checkpoint around it gives them only once
+        by_logits_NV = torch.empty_like(logits_NV)
+        parts = (torch.split(x, ctx.rows) for x in (logits_NV, targets_N, by_losses_N, by_logits_NV))
         for logits, targets, by_losses, by_logits in zip(*parts, strict=True):
             with torch.enable_grad():
                 again = logits.detach().requires_grad_()

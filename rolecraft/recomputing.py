@@ -3,8 +3,9 @@
 A layer's linear parts keep what they take in, and most of that is an elementwise step from what is kept anyway: a
 norm's output, or a gated activation's product. Such a tensor is known by autograd's own graph, whoever wrote the model,
 and made again by the same operations, so that gradients are the same to the bit; any other is kept as ever. Not
-covered: layers under gradient checkpointing, which keep nothing already, and gradients of a part of the graph that
-another backward pass has freed.
+covered: models under gradient checkpointing, which keep little already and give what they keep only once; gradients
+of a part of the graph that another backward pass has freed; tensors on the way that were changed in place without
+gradients (`detach`, `no_grad`, `data`), which the graph does not show.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch.nn import functional
 
 _LEAST = 2**14
 """Numbers of the smallest tensor that is worth the call."""
+_DEEPEST = 6
+"""Of what is computed again from what is computed again: each could double the work."""
 _VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0", "ToCopyBackward0")
 
 
@@ -39,21 +42,37 @@ class _Recipe:
 
 
 @contextmanager
-def recomputing(device: torch.device, least: int = _LEAST) -> Iterator[None]:
+def recomputing(device: torch.device, least: int = _LEAST, *, checkpointed: bool = False) -> Iterator[None]:
     """Within, let a forward pass keep no tensor of `least` numbers or more that is cheap to compute again.
 
-    On a CPU only: elsewhere a step of small kernels is bound by the calls that this adds to.
+    On a CPU only: elsewhere a step of small kernels is bound by the calls that this adds to. A `checkpointed` model is
+    left alone.
     """
+
+    depths: dict[Any, int] = {}
 
     def pack(tensor: Tensor) -> _Kept | _Recipe:
         # What was changed in place is not what its node has made, and without gradients the graph does not show it.
         if tensor.numel() >= least and not tensor._version and _known(tensor.grad_fn):
-            return _Recipe(tensor.grad_fn)
+            node = tensor.grad_fn
+            depth = 1 + max((depths.get(one, 0) for one, _ in node.next_functions), default=0)  # type: ignore[union-attr]
+            if depth <= _DEEPEST:
+                depths[node] = depth
+                return _Recipe(node)
         return _Kept(tensor.detach(), tensor._version)  # not itself: an output would keep its own node alive
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, _unpack) if device.type == "cpu" else nullcontext()
-    with hooks:
-        yield
+    on = device.type == "cpu" and not checkpointed
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, _unpack) if on else nullcontext()
+    try:
+        with hooks:
+            yield
+    finally:
+        depths.clear()
+
+
+def is_checkpointed(model: Any) -> bool:
+    """Tell whether a model's layers are under gradient checkpointing."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def _unpack(packed: _Kept | _Recipe) -> Tensor:
@@ -68,17 +87,20 @@ def _unpack(packed: _Kept | _Recipe) -> Tensor:
     return packed.tensor
 
 
-def _known(node: Any) -> bool:
-    """Tell whether `_value` can compute what a node has; asks for nothing kept, which may be a recipe itself."""
-    if node is None:
+def _known(node: Any, left: int = 2 * _DEEPEST) -> bool:
+    """Tell whether `_value` can compute what a node has, within so many nodes before it.
+
+    It asks for nothing that is kept, which may be a recipe itself.
+    """
+    if node is None or not left:
         return False
     name, before = node.name(), [one for one, _ in node.next_functions]
     if name == "MulBackward0":
         # Each factor is kept for the other's gradient: where only one has a gradient, only the other is kept.
-        return all(before) or _known(before[0] or before[1])
+        return all(before) or _known(before[0] or before[1], left - 1)
     if name in ("SiluBackward0", "GeluBackward0"):
         return True
-    return (name in _VIEWS or _again(node) is not None) and _known(before[0])
+    return (name in _VIEWS or _again(node) is not None) and _known(before[0], left - 1)
 
 
 def _again(node: Any) -> Any:

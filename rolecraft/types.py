@@ -155,6 +155,7 @@ class Check:
     """What a checker made of some calls: whether they are `right`, and `why` not; `after` they were run, or before.
 
     It saw the record's first `at` messages. Without calls it is of an `answer`, which else is what was said beside.
+    `kept`: the action was sent back and stands in the record all the same, its calls answered by the objection.
     """
 
     at: int
@@ -163,6 +164,7 @@ class Check:
     why: str = ""
     after: bool = False
     answer: str = ""
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

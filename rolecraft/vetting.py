@@ -136,15 +136,9 @@ def critique(calls: Sequence[ToolCall], why: str) -> str:
     return f"The call {written(calls[:1])} was not run: {why[:_SHOWN]}. Write another one, or answer."
 
 
-def refused(messages: Sequence[Message], checks: Iterable[Check]) -> set[int]:
+def refused(checks: Iterable[Check]) -> set[int]:
     """Return the places of the actions that stand in a record though they were sent back."""
-    found = set()
-    for check in checks:
-        if not (check.right or check.after) and check.calls and check.at < len(messages):
-            made = [(one.name, one.arguments) for one in messages[check.at].tool_calls]
-            if all((one.name, one.arguments) in made for one in check.calls):
-                found.add(check.at)
-    return found
+    return {check.at for check in checks if check.kept}
 
 
 def rejection(why: str) -> str:

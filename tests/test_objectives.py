@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from rolecraft import objectives
 
@@ -122,3 +123,22 @@ def test_the_loss_of_half_precision_logits_is_computed_in_float32():
 def test_each_speaker_has_its_own_sum():
     sums = objectives.sums_by_speaker(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]), 3)
     assert sums.tolist() == [[2.0, 1.0], [0.0, 0.0], [5.0, 2.0]]
+
+
+def test_a_checkpoint_around_the_losses_of_tokens_gives_their_gradient():
+    logits_NV = torch.randn(9, 5, requires_grad=True)
+    targets_N = torch.randint(5, (9,))
+    found, expected = (
+        torch.autograd.grad(losses.sum(), logits_NV)[0]
+        for losses in (
+            checkpoint(objectives.token_losses, logits_NV, targets_N, 10, use_reentrant=False),
+            functional.cross_entropy(logits_NV, targets_N, reduction="none"),
+        )
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_losses_of_tokens_have_no_second_derivative():
+    logits_NV = torch.randn(3, 5, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(objectives.token_losses(logits_NV, torch.arange(3)).sum(), logits_NV, create_graph=True)

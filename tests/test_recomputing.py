@@ -174,3 +174,18 @@ def test_a_graph_that_is_retained_gives_the_same_gradient_again():
         found = (norm(x, torch.ones(4)) @ torch.ones(4, requires_grad=True)).sum()
     first, again = (torch.autograd.grad(found, x, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_a_long_chain_is_made_again_in_pieces():
+    weight = torch.randn(8, 8, requires_grad=True)
+
+    def learned() -> torch.Tensor:
+        x = torch.linspace(0.1, 1.0, 8).repeat(8, 1) + weight * 0
+        for _ in range(24):  # doubled at each step, it would take minutes
+            x = x * functional.silu(x)
+        (gradient,) = torch.autograd.grad((x @ weight).sum(), weight)
+        return gradient
+
+    with recomputing(torch.device("cpu"), least=1):
+        found = learned()
+    assert torch.equal(found, learned())

@@ -225,3 +225,31 @@ def test_a_tool_without_copies_is_refused_by_name_before_anything_is_asked():
 def test_settings_that_check_nothing_are_refused(wrong):
     with pytest.raises(SettingsError):
         play("checked", [[says("x")]], **wrong)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_refused_actions_are_counted_however_many_calls_they_have_and_are_no_repeated_calls(count):
+    script = [[calls(*[("sub", {})] * count)] for _ in range(5)] + [[says("x")]]
+    record, engine, _ = play("checked", script, Counter(), retries=4, as_result=True)
+    kept = [check.at for check in record.trials.checks if check.kept]
+    assert len(kept) == 4
+    assert all(record.messages[place].tool_calls for place in kept)
+    assert record.stop in ("answered", "repeated_call")  # nine equal calls at once, the last time, are run
+    assert (record.stop == "answered") == (count == 1)
+    assert len(engine.asked) == 5 + (count == 1)
+
+
+def test_each_call_that_was_tried_out_is_answered_in_its_own_words():
+    class Telling(Picky):
+        def call(self, arguments):
+            if arguments.get("by", 1) > 5:
+                raise ToolFailure(f"{arguments['by']} is too much")
+            return super().call(arguments)
+
+        def fork(self):
+            return Telling(self.value, self.log, self.copies)
+
+    script = [[calls(("add", {"by": 8}), ("add", {"by": 9}), ("add", {"by": 1}))], [says("done")]]
+    record, _, _ = play("checked", script, Telling(), as_result=True)
+    told = [message.content for message in record.messages if message.role == "tool"]
+    assert told == ["error: 8 is too much", "error: 9 is too much", "error: not run, for another call was wrong"]

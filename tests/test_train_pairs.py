@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from test_train_rounds import ASKED, BAD, GOOD, episode
 
-from rolecraft.train import pairs
+from rolecraft.train import pairs, rounds
 from rolecraft.types import Check, Message, ToolCall, ToolSpec
 
 
@@ -27,7 +27,7 @@ def test_an_action_that_was_sent_back_is_the_worse_one_of_where_it_was_taken():
 
 
 def test_an_action_that_was_answered_by_an_objection_shares_its_state_with_the_one_after_it():
-    sent_back = Check(1, (replace(BAD, id=""),), right=False, answer="I look.")
+    sent_back = Check(1, (replace(BAD, id=""),), right=False, answer="I look.", kept=True)
     right = episode(GOOD, 1.0, checks=[sent_back, Check(3, (GOOD,), right=True)])
     refused = (
         Message("assistant", "I look.", (replace(BAD, id="0"),), speaker="assistant"),
@@ -38,7 +38,7 @@ def test_an_action_that_was_answered_by_an_objection_shares_its_state_with_the_o
     assert calls([pair]) == [["Ro", "Po"]]
     assert [one.messages[:-1] for one in pair] == [(ASKED,)] * 2
     again = (replace(refused[0], tool_calls=(replace(GOOD, id="0"),)), refused[1])  # a right one, refused by mistake
-    mistaken = Check(1, (GOOD,), right=False, answer="I look.")
+    mistaken = Check(1, (GOOD,), right=False, answer="I look.", kept=True)
     told = replace(episode(GOOD, 1.0, checks=[mistaken]), messages=(ASKED, *again, *right.messages[1:]))
     assert calls(pairs.of_actions([told, episode(BAD, 0.0, name="t#1")])) == [["Ro", "Po"]]
 
@@ -99,3 +99,18 @@ def test_an_action_that_makes_a_call_twice_is_not_right():
     twice = Message("assistant", tool_calls=(GOOD, replace(GOOD, id="3")), speaker="assistant")
     doubled = replace(told, messages=(ASKED, twice, *told.messages[2:]))
     assert pairs.of_actions([doubled, episode(BAD, 0.0, name="t#1")]) == []
+
+
+def test_a_refused_action_is_not_right_for_the_outcome_alone():
+    refused = (
+        Message("assistant", "I look.", (replace(BAD, id="0"),), speaker="assistant"),
+        Message("tool", "error: it is of no use", tool_call_id="0", failed=True),
+    )
+    check = Check(1, (replace(BAD, id=""),), right=False, answer="I look.", kept=True)
+    found = episode(GOOD, 1.0, checks=[check])
+    unlisted = replace(found, task=replace(found.task, reference={"answers": ["12"]}))
+    told = replace(unlisted, messages=(ASKED, *refused, *found.messages[1:]))
+    assert pairs.of_actions([told]) == []
+    (row, *_), _ = rounds.learn([told])
+    weights = [message.weight for message in row.messages if message.role == "assistant"]
+    assert weights == [0.0, 1.0, 1.0]

@@ -21,6 +21,7 @@ from rolecraft.types import Json, Message, Prompt, Sampling, ToolCall, ToolSpec
 
 _SHOWN = 12
 _PROBE_RETRIES = 2
+_TEMPLATES = ("tool", "template", "jinja", "raise_exception")  # words of a chat template that ends in an error
 _TOOL = ToolSpec("noop", "does nothing", {"type": "object", "properties": {}})
 
 
@@ -193,19 +194,27 @@ async def _tools_form(transport: Transport, settings: Settings, role: str) -> To
 
 
 async def _takes_texts(transport: Transport, settings: Settings, role: str) -> bool:
-    """Ask for one token after a call that is text and its result: OpenAI's own API wants that call as data."""
+    """Ask for one token after a call that is text and its result: OpenAI's own API wants that call as data.
+
+    An endpoint that refuses it says so, or its chat template does; one that drops the result reads as many tokens
+    without it.
+    """
     call = ToolCall(_TOOL.name, {}, "call00001")
     written = Message("assistant", f'{{"name": "{call.name}", "arguments": {{}}}}')
     called = Message("assistant", tool_calls=(call,), strict=written)
     hello = _hello(role, (_TOOL,))
-    prompt = dataclasses.replace(
-        hello, messages=(*hello.messages, called, Message("tool", "done", tool_call_id=call.id, name=call.name))
-    )
+    result = Message("tool", "It is done.", tool_call_id=call.id, name=call.name)
+    as_text = dataclasses.replace(settings, texts=True)
+    before, after = (dataclasses.replace(hello, messages=(*hello.messages, called, *more)) for more in ((), (result,)))
     try:
-        await _prompt_tokens(transport, dataclasses.replace(settings, texts=True), prompt)
-    except EngineError:  # some refuse it, the chat templates of others end in an error
+        told = await _prompt_tokens(transport, as_text, after)
+    except Refused:
         return False
-    return True
+    except EngineError as error:
+        if any(word in str(error) for word in _TEMPLATES):
+            return False
+        raise
+    return not 0 < told <= await _prompt_tokens(transport, as_text, before)
 
 
 async def _require_continuing(transport: Transport, settings: Settings, role: str) -> None:

@@ -92,7 +92,11 @@ def _as_sent(prompt: Prompt, settings: Settings) -> list[Json]:
         own = [wire.message_to_json(_for_our_server(message)) for message in prompt.messages]
         return [*own, *begun]
     if settings.tools == "native":
-        listed = [_plain(message, texts=settings.texts) for message in prompt.messages]
+        before = (None, *prompt.messages)  # what follows an assistant's is joined to it, and would be its words
+        listed = [
+            _plain(message, texts=settings.texts and (last is None or last.role != "assistant"))
+            for last, message in zip(before, prompt.messages, strict=False)
+        ]
     else:
         format = told_format()
         told = tools_as_text(prompt.tools, format).strip() if prompt.tools else ""

@@ -77,7 +77,7 @@ class Settings:
     def identity(self) -> str:
         """What plays, in words, for a run's record."""
         names = ", ".join(f"{role}={name}" if role else name for role, name in sorted(self.models.items()))
-        return f"{names} at {self.url} ({self.tools} tools)"
+        return f"{names} at {self.url} ({self.tools} tools{', calls as they were written' if self.texts else ''})"
 
 
 def checked_url(url: str) -> str:

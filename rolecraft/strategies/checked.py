@@ -14,9 +14,8 @@ has a say.
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import rolecraft.step as step
@@ -24,13 +23,12 @@ from rolecraft import vetting
 from rolecraft.errors import ContextFull
 from rolecraft.step import Episode, Position, Reply
 from rolecraft.strategies._bounds import require
-from rolecraft.types import Check, Message, Observation, Sampling, ToolCall, Trajectory
+from rolecraft.types import Check, Message, Observation, Sampling, ToolCall, ToolSpec, Trajectory
 from rolecraft.vetting import Asked, Opinion
 from rolecraft.voting import Tally
 
 _NAME = "checked"
 _APART = 1 << 20  # between the seeds of retries; the turns of an episode count up
-_TRIED = "tried out, it answers: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +61,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class _Objection:
-    """What is wrong with an action (`why`) and with which of its calls, none if it is an answer."""
+    """What is wrong with an action (`why`) and with which of its calls, none if it is an answer.
+
+    `whole`: with all of them together. `answers` are those of calls that were tried out and failed, by their ids.
+    """
 
     why: str
     calls: tuple[ToolCall, ...] = ()
+    whole: bool = False
+    answers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
@@ -85,8 +88,10 @@ async def play(episode: Episode, settings: Settings) -> Trajectory:
 
 async def to_the_end(episode: Episode, position: Position, settings: Settings, tally: Tally) -> Position:
     """Return the end of the episode from a position on, each action checked."""
+    sent_back: dict[str, int] = {}
     while position.speaker is not None:
-        following = await _judged(episode, await _advance(episode, position, settings, tally), settings, tally)
+        following = await _advance(episode, position, settings, tally, sent_back)
+        following = await _judged(episode, following, settings, tally)
         step.tell(episode, position, following)
         position = following
     return position
@@ -106,14 +111,19 @@ async def answer(episode: Episode, end: Position, settings: Settings, tally: Tal
     return found
 
 
-async def _advance(episode: Episode, position: Position, settings: Settings, tally: Tally) -> Position:
-    """Return the position after the first action that the checker accepts, else after the last one."""
+async def _advance(
+    episode: Episode, position: Position, settings: Settings, tally: Tally, sent_back: dict[str, int]
+) -> Position:
+    """Return the position after the first action that the checker accepts, else after the last one.
+
+    Told as a result, an objection ends it too. `sent_back` counts the objections to a speaker since it was right.
+    """
     if (full := step.out_of_turns(episode, position)) is not None:
         return full
     told: tuple[Message, ...] = ()
-    as_result = settings.as_result and _answers_calls(episode, position)
-    attempt = _sent_back(position, tally) if as_result else 0
+    speaker, as_result = str(position.speaker), settings.as_result and _answers_calls(episode, position)
     while True:
+        attempt = sent_back.get(speaker, 0)
         asked = replace(position, messages=(*position.messages, *told))
         drawn = _drawn(episode.settings.sampling, settings.temperature if attempt else 0.0)
         try:
@@ -123,13 +133,15 @@ async def _advance(episode: Episode, position: Position, settings: Settings, tal
         tally.tried += 1
         checked = await _check(episode, asked, reply, settings, tally, last=attempt >= settings.retries)
         if isinstance(checked, Position):
+            sent_back.pop(speaker, None)
             return checked
         tally.failed += 1
+        sent_back[speaker] = attempt + 1
         if as_result and checked.calls:
-            return await step.take(episode, asked, reply, partial(_refuse, checked))
+            tally.checks[-1] = replace(tally.checks[-1], kept=True)
+            return await _refused(episode, asked, reply, checked)
         tally.spend([reply.completion.turn])
         told = (*told, Message("user", checked.words))
-        attempt += 1
 
 
 def _answers_calls(episode: Episode, position: Position) -> bool:
@@ -138,18 +150,24 @@ def _answers_calls(episode: Episode, position: Position) -> bool:
     return role.form is None and not episode.environment.calls_only
 
 
-def _sent_back(position: Position, tally: Tally) -> int:
-    """Return how many of the last actions were answered by an objection."""
-    refused = vetting.refused(position.messages, tally.checks)
-    acts = [place for place, message in enumerate(position.messages) if message.tool_calls]
-    return sum(1 for _ in itertools.takewhile(refused.__contains__, reversed(acts)))
+async def _refused(episode: Episode, position: Position, reply: Reply, objection: _Objection) -> Position:
+    """Return the position after an action that the objection answers; what was not run does not count as repeated."""
+    after = await step.take(episode, position, reply, partial(_refuse, objection, episode.environment.toolbox.specs))
+    made = sum(after.calls.values()) - sum(position.calls.values())
+    # each a key of its own: ids of calls are numbered by how many there were
+    calls = {**position.calls, **{f"refused {len(position.messages)}/{number}": 1 for number in range(made)}}
+    if after.stop != "repeated_call":
+        return replace(after, calls=calls)
+    return replace(after, calls=calls, stop=None, speaker=episode.team.next_speaker(after.messages[-1]))
 
 
-async def _refuse(objection: _Objection, call: ToolCall) -> Observation:
+async def _refuse(objection: _Objection, tools: Sequence[ToolSpec], call: ToolCall) -> Observation:
     """Answer a call of an action that is sent back, as its tool would; one that was tried out, as it did."""
-    objected = any((one.name, one.arguments) == (call.name, call.arguments) for one in objection.calls)
-    why = objection.why.removeprefix(_TRIED) if objected else "not run, for another call was wrong"
-    return Observation(why if why.startswith("error:") else f"error: {why}", failed=True)
+    if (answer := objection.answers.get(call.id)) is not None:
+        return Observation(answer, failed=True)
+    own = vetting.objection([call], tools)
+    why = objection.why if objection.whole else own.why or "not run, for another call was wrong"
+    return Observation(f"error: {why}", failed=True)
 
 
 def _drawn(sampling: Sampling, temperature: float) -> Sampling:
@@ -169,14 +187,15 @@ async def _check(
             return end
         found = await answer(episode, end, settings, tally)
         return end if found.right else _Objection(found.why)
-    found, after = vetting.objection(calls, toolbox.specs), None
+    found, after, answers = vetting.objection(calls, toolbox.specs), None, dict[str, str]()
+    whole = found.right
     if found.right and settings.checker == "dry_run" and not episode.environment.calls_only:
-        found, calls, after = await _dry_run(episode, position, reply, tally)
+        found, calls, after, answers = await _dry_run(episode, position, reply, tally)
     elif found.right and settings.checker in ("ranking", "role") and not episode.environment.calls_only:
         found = await _asked(episode, position, str(position.speaker), settings, tally, calls)
     _keep(tally, position, calls, found, answer=reply.completion.message.content)
     if not found.right:
-        return _Objection(found.why, calls)
+        return _Objection(found.why, calls, whole and not answers, answers)
     return after or await step.take(episode, position, reply, toolbox.call)
 
 
@@ -206,7 +225,8 @@ async def _judged(episode: Episode, position: Position, settings: Settings, tall
     objected = sum(one.after and not one.right for one in tally.checks)
     if not last.message.tool_calls or position.messages[-1].role != "tool" or objected >= settings.retries:
         return position
-    if settings.as_result and _sent_back(position, tally):
+    act = max(place for place, message in enumerate(position.messages) if message.tool_calls)
+    if act in vetting.refused(tally.checks):
         return position
     question = vetting.asking(last.message.tool_calls, after=True)
     found = await vetting.opinion(_place(episode, position, last.speaker), question)
@@ -238,10 +258,11 @@ def _place(episode: Episode, position: Position, speaker: str) -> Asked:
 
 async def _dry_run(
     episode: Episode, position: Position, reply: Reply, tally: Tally
-) -> tuple[Opinion, tuple[ToolCall, ...], Position | None]:
+) -> tuple[Opinion, tuple[ToolCall, ...], Position | None, dict[str, str]]:
     """Run the calls on a branch of the state, which becomes the state if none has failed.
 
-    Return the opinion, the calls it is of (the one that failed alone), and the position after them.
+    Return the opinion, the calls it is of (the first that failed alone), the position after them, and the answers of
+    all that failed, by their ids.
     """
     branch, made = episode.environment.toolbox.branch(), reply.completion.message.tool_calls
     try:
@@ -250,9 +271,10 @@ async def _dry_run(
         failed = [one for one in answers if one.failed]  # what could not be read is told as ever
         if not failed:
             await asyncio.to_thread(branch.commit)
-            return Opinion(True), made, end
+            return Opinion(True), made, end, {}
     finally:
         await asyncio.to_thread(branch.close)
     tally.tool_calls += len(made)
     call = next((one for one in end.turns[-1].message.tool_calls if one.id == failed[0].tool_call_id), made[0])
-    return Opinion(False, f"{_TRIED}{failed[0].content}"), (call,), None
+    answered = {str(one.tool_call_id): one.content for one in failed}
+    return Opinion(False, f"tried out, it answers: {failed[0].content}"), (call,), None, answered

@@ -110,13 +110,23 @@ async def _failure(episode: Episode, end: Position, settings: Settings, tally: T
     """Return why a try has failed, by what can be known while playing."""
     if end.stop != "answered":
         return _WHY.get(str(end.stop), f"ended by {end.stop}")
-    results = [message for message in end.messages if message.role == "tool"]
-    if results and results[-1].failed:
-        return f"answered although the last call had failed: {results[-1].content[:200]}"
+    result = _last_result(end, tally)
+    if result is not None and result.failed:
+        return f"answered although the last call had failed: {result.content[:200]}"
     if episode.environment.calls_only:
         return ""
     found = await checked.answer(episode, end, settings.checked(), tally)
     return "" if found.right else f"gave an answer that a checker finds wrong: {found.why}"
+
+
+def _last_result(end: Position, tally: Tally) -> Message | None:
+    """Return what a tool answered last, or a remark in its place; an objection is neither."""
+    refused, result, act = vetting.refused(tally.checks), None, -1
+    for place, message in enumerate(end.messages):
+        act = place if message.role == "assistant" else act
+        if message.role == "tool" and act not in refused:
+            result = message
+    return result
 
 
 async def _reflect(episode: Episode, failed: _Try, number: int, tally: Tally) -> Message:

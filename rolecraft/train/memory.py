@@ -93,17 +93,22 @@ def activation_bytes(config: Any, width: int) -> int:
     """Return about how many bytes of one token a training step keeps for the way back, without checkpointing.
 
     Per layer: what the norms, the projections and the feed-forward part keep, which numbers LoRA's dropout kept, and
-    what the C library leaves unused between them; at the end the logits and their gradient in float32. The factors fit
+    what the C library leaves unused between them; at the end the logits, their gradient, and as much for what makes it,
+    in float32. The factors fit
     what steps of the base smollm2 were seen to take with dropout, and are a fourth too many without.
     """
     text = config.get_text_config()
-    return int(text.num_hidden_layers * _layer(text) * width + 2 * 4 * text.vocab_size)
+    return int(text.num_hidden_layers * _layer(text) * width) + _logits(text)
 
 
 def checkpointed_bytes(config: Any, width: int) -> int:
     """Return the same with checkpointing: what each layer takes in, and one layer's own at a time."""
     text = config.get_text_config()
-    return int((text.num_hidden_layers * text.hidden_size + _layer(text)) * width + 2 * 4 * text.vocab_size)
+    return int((text.num_hidden_layers * text.hidden_size + _layer(text)) * width) + _logits(text)
+
+
+def _logits(text: Any) -> int:
+    return int(text.vocab_size) * 4 * (4 if getattr(text, "final_logit_softcapping", None) else 3)
 
 
 def _layer(text: Any) -> int:

@@ -60,13 +60,13 @@ def _actions(episode: Trajectory) -> Iterator[tuple[int, Message, bool]]:
     """Yield the actions of which it is known whether they were right, each after the place of its state."""
     good, messages = episode.verdict is not None and episode.verdict.score >= 1, episode.messages
     opening = len(episode.task.messages)
-    refused = vetting.refused(messages, episode.trials.checks if episode.trials else ())
+    refused = vetting.refused(episode.trials.checks if episode.trials else ())
     for place, message in enumerate(messages[opening:], start=opening):
         if message.role != "assistant" or message.unparsed is not None:
             continue
         right = action_is_right(episode.task, message.tool_calls) if message.tool_calls else None
         ends = not message.tool_calls and place == len(messages) - 1
-        if right is None and (ends or good):
+        if right is None and (ends or good) and place not in refused:
             right = good
         if right is not None and not (right and _is_repeated(messages[:place], refused, message.tool_calls)):
             yield _state_of(messages, refused, place, opening), message, right

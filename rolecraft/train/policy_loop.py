@@ -28,7 +28,7 @@ from rolecraft.engine.settings import Constrain
 from rolecraft.errors import DataError, Interrupted, RolecraftError, SettingsError
 from rolecraft.model import Loaded
 from rolecraft.recipe import Recipe
-from rolecraft.recomputing import recomputing
+from rolecraft.recomputing import is_checkpointed, recomputing
 from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.train.collecting import World, collect, measure, world
@@ -180,6 +180,11 @@ def run(
     training, told, processes = work.recipe.training, work.told, work.processes
     told_tasks = tasks(work)
     facts = {"of": training.max_steps, "data": fingerprint(told_tasks)}
+    if len(set(processes.merged({processes.place: facts["data"]}))) > 1:
+        raise DataError(
+            f"the processes have different tasks of {work.recipe.data.benchmark}; its order must follow from the seed "
+            "alone (not from a set), or train in one process (training.processes=1)"
+        )
     if checkpoint is not None:
         folder, known = checkpoint
         if known["data"] != facts["data"]:
@@ -277,7 +282,7 @@ def logits(
     lower = torch.autocast(kind, torch.bfloat16) if recipe.training.bf16 and adapter is not None else nullcontext()
     attends = nullcontext() if batch.layout is None else attention.sharing(loaded.model)
     fewer = objectives.only_logits_at(loaded.model.get_output_embeddings(), keep_BT)
-    with recomputing(batch.ids.device), lower, attends, fewer:
+    with recomputing(batch.ids.device, checkpointed=is_checkpointed(loaded.model)), lower, attends, fewer:
         outputs = loaded.model(input_ids=batch.ids, use_cache=False, **call)
     return objectives.pick_logits(outputs.logits, keep_BT), targets_N
 

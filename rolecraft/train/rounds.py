@@ -10,6 +10,7 @@ preference loss (DPO) between an action that was sent back and the one that came
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -148,14 +149,18 @@ def _confirmed(episode: Trajectory) -> Trajectory | None:
     good = episode.verdict is not None and episode.verdict.score >= 1
     opening = len(episode.task.messages)
 
-    def weighed(message: Message) -> Message:
+    refused = vetting.refused(episode.trials.checks if episode.trials else ())
+
+    def weighed(place: int, message: Message) -> Message:
         if message.role != "assistant":
             return message
         made = [wanted(episode.task, call) for call in message.tool_calls]
-        right = message.unparsed is None and (good if not made or None in made else all(made))
+        outcome = good and place not in refused
+        right = message.unparsed is None and (outcome if not made or None in made else all(made))
         return replace(message, weight=float(right))
 
-    messages = (*episode.messages[:opening], *map(weighed, episode.messages[opening:]))
+    later = enumerate(episode.messages[opening:], start=opening)
+    messages = (*episode.messages[:opening], *itertools.starmap(weighed, later))
     if not any(message.weight == 1.0 for message in messages[opening:]):
         return None
     return _row(f"{episode.id}/confirmed", episode, messages)

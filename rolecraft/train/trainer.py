@@ -28,7 +28,7 @@ from rolecraft.adapters import Adapter
 from rolecraft.errors import MissingExtra, RolecraftError, SettingsError
 from rolecraft.model import no_bar
 from rolecraft.recipe import TrainingSettings
-from rolecraft.recomputing import recomputing
+from rolecraft.recomputing import is_checkpointed, recomputing
 from rolecraft.train.batches import Batch, Schedule
 from rolecraft.train.checkpoints import folders as checkpoint_folders
 from rolecraft.train.checkpoints import mark_whole
@@ -170,7 +170,10 @@ class RoleTrainer(Trainer):  # type: ignore[misc]  # transformers' own place to 
         call = dict(inputs.get("call", {}))
         if "roles_BT" in inputs:
             call |= self._adapter.inputs(inputs["roles_BT"], inputs.get("times_BT"))
-        with recomputing(ids_BT.device), objectives.only_logits_at(self._head, keep_BT):
+        with (
+            recomputing(ids_BT.device, checkpointed=is_checkpointed(model)),
+            objectives.only_logits_at(self._head, keep_BT),
+        ):
             outputs = model(input_ids=ids_BT, use_cache=False, **call)
         losses_N = objectives.token_losses(objectives.pick_logits(outputs.logits, keep_BT), targets_N)
         speakers_N = speakers_BT[:, 1:][keep_BT[:, :-1]]

@@ -19,7 +19,7 @@ ROW_KEYS = ("messages", "tools", "id", "reference", "lineage", "parallel_tool_ca
 _VERDICT_KEYS = ("score", "reason", "parts")
 _TRIAL_COUNTS = ("tried", "failed", "model_calls", "tool_calls")
 _TRIAL_KEYS = ("strategy", "agreement", "usage", "checks", *_TRIAL_COUNTS)
-_CHECK_KEYS = ("at", "calls", "right", "why", "after", "answer")
+_CHECK_KEYS = ("at", "calls", "right", "why", "after", "answer", "kept")
 _USAGE_COUNTS = ("prompt", "cached", "completion")
 
 
@@ -127,6 +127,8 @@ def _trials_to_json(trials: Trials) -> dict[str, Json]:
     told = asdict(trials)
     checks = list(told.pop("checks"))
     for check in checks:
+        if not check["kept"]:
+            del check["kept"]
         check["calls"] = [{"name": call["name"], "arguments": dict(call["arguments"])} for call in check["calls"]]
     return {**told, "checks": checks} if checks else told
 
@@ -143,6 +145,7 @@ def _read_check(check: Json, where: str) -> Check:
         read_field(fields, "why", str, where, ""),
         read_field(fields, "after", bool, where, False),
         read_field(fields, "answer", str, where, ""),
+        read_field(fields, "kept", bool, where, False),
     )
 
 
