@@ -147,7 +147,8 @@ def test_a_run_records_what_played_and_no_key(capsys, tmp_path):
     key.write_text("sesame-123")
     with endpoint(asks_then_answers, {"qwen": "x"}) as served:
         evaluate(capsys, served.url, tmp_path / "run", "--api-key-file", str(key))
-        assert Run(tmp_path / "run").lineage()["model"] == f"qwen at {served.url} (native tools, calls as they were written)"
+        how = "native tools, calls as they were written"
+        assert Run(tmp_path / "run").lineage()["model"] == f"qwen at {served.url} ({how})"
         texts = [path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file()]
         assert not any("sesame" in text for text in texts)
         code, _, err = evaluate(capsys, served.url, tmp_path / "run", "--engine-tools", "prompt")
