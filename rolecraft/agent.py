@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import rolecraft.step as step
@@ -13,9 +14,25 @@ from rolecraft.step import Episode, Settings, remarks
 from rolecraft.team import Team
 from rolecraft.types import Engine, Environment, Message, Trajectory
 
-__all__ = ["Opener", "Player", "Settings", "episode", "greedily", "opened", "play", "remarks", "together"]
+__all__ = [
+    "Call",
+    "Opener",
+    "Player",
+    "Settings",
+    "at_once",
+    "calls",
+    "episode",
+    "greedily",
+    "opened",
+    "play",
+    "remarks",
+    "together",
+]
 
 _Result = TypeVar("_Result")
+
+Call = Callable[[], Coroutine[Any, Any, _Result]]
+"""Begins something that others may run beside."""
 
 Opener = Callable[[], Environment]
 """Opens one task's world; called when its episode begins, so that waiting episodes hold no processes."""
@@ -52,7 +69,7 @@ async def episode(
         return await player(Episode(world, team, engine, settings, seed, explain, watch))
 
 
-async def play(
+def play(
     openers: Iterable[Opener],
     team: Team,
     engine: Engine,
@@ -68,18 +85,37 @@ async def play(
     An episode samples from a seed made of `seed` and its task's id, so results depend neither on the order of
     admission nor on how tasks are spread over processes.
     """
-    waiting = iter(openers)
-    running: set[asyncio.Task[Trajectory]] = set()
+    return at_once(calls(openers, team, engine, settings, seed=seed, explain=explain, player=player), concurrency)
+
+
+def calls(
+    openers: Iterable[Opener],
+    team: Team,
+    engine: Engine,
+    settings: Settings,
+    *,
+    seed: int,
+    explain: Callable[[str], str],
+    player: Player,
+) -> Iterator[Call[Trajectory]]:
+    """Yield for each episode what plays it, as `play` does; for callers that run several plays at once."""
 
     async def one(opener: Opener) -> Trajectory:
         async with opened(opener) as environment:
             drawn = _episode_seed(seed, environment.task.id)
             return await episode(environment, team, engine, settings, seed=drawn, explain=explain, player=player)
 
+    return (partial(one, opener) for opener in openers)
+
+
+async def at_once(waiting: Iterable[Call[_Result]], concurrency: int) -> AsyncIterator[_Result]:
+    """Yield what the calls return as each ends, at most `concurrency` of them at once, begun in their order."""
+    waiting = iter(waiting)
+    running: set[asyncio.Task[_Result]] = set()
     try:
         while True:
             while len(running) < concurrency and (following := next(waiting, None)) is not None:
-                running.add(asyncio.create_task(one(following)))
+                running.add(asyncio.create_task(following()))
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

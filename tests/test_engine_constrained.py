@@ -292,6 +292,21 @@ def test_what_is_streamed_is_what_is_completed(loaded, fast_forward):
             assert text == renderer.text([i for i in completion.turn.token_ids if i not in renderer.stop_ids])
 
 
+def test_one_engine_holds_other_replies_over_the_same_cache(loaded):
+    prompt = asks(temperature=1.0, seed=3)
+    with LocalEngine(loaded, settings(constrain="always")) as always:
+        (alone,) = ask(always, prompt)
+    with LocalEngine(loaded, settings()) as engine:
+        (free,), (held,) = ask(engine, prompt), ask(engine.holding("always"), prompt)
+        (again,) = ask(engine, prompt)
+        engine.holding("always").close()
+        with pytest.raises(EngineError, match="closed"):
+            ask(engine, prompt)
+    assert told([held]) == told([alone]) != told([free])
+    assert told([again]) == told([free])
+    assert [one.turn.usage.cached for one in (free, held, again)] == [0, *2 * [len(held.turn.prompt_ids) - 1]]
+
+
 def test_a_free_reply_is_free_unless_all_are_held(loaded, engine):
     free = asks(max_tokens=12)
     without = replace(free, tools=())

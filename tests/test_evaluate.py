@@ -124,6 +124,18 @@ def test_an_interrupted_evaluation_goes_on_without_repeating_an_episode(settings
     assert (found.n, found.score) == (6, 1.0)
 
 
+def test_a_task_whose_tool_has_a_default_of_null_goes_on_as_well(settings, tmp_path):
+    """As in 28 of the 258 tasks of live_simple of BFCL; a record is read without such nulls."""
+    schema = {"type": "object", "properties": {"year": {"type": "integer", "default": None}}}
+    tool = f"ToolSpec('f', 'd', {schema!r})"
+    text = BENCHMARK.replace('f"{i} + {seed}"),), ()', f'f"{{i}} + {{seed}}"),), ({tool},)')
+    settings.benchmark.write_text(text.replace("Task, Verdict", "Task, ToolSpec, Verdict"))
+    run, again = Run(tmp_path / "run"), Adder()
+    play(replace(settings, limit=4), run, Adder())
+    assert play(settings, Run(run.path), again).score == 1.0
+    assert again.asked == ["4 + 3", "5 + 3"]
+
+
 def test_a_finished_evaluation_opens_no_engine(settings, tmp_path):
     run = Run(tmp_path / "run")
     first = play(settings, run, Adder())

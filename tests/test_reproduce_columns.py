@@ -14,7 +14,18 @@ import pytest
 from rich.console import Console
 
 from rolecraft.errors import DataError, NotFound, SettingsError
-from rolecraft.reproduce import Settings, board, claim, playing, plays, processes, report, reproduce, standings
+from rolecraft.reproduce import (
+    Settings,
+    board,
+    claim,
+    playing,
+    plays,
+    processes,
+    report,
+    reproduce,
+    standings,
+    together,
+)
 from rolecraft.reproduce.plays import Play
 from rolecraft.store import Run
 
@@ -132,10 +143,42 @@ def test_side_by_side_a_play_waits_for_its_tuning_and_for_nothing_else(tmp_path)
     one = made(tmp_path)
     tuning, *tuned = one.todo(("tuned",), (0,), (), tmp_path / "runs")
     untuned = one.todo(("untuned",), (0,), (), tmp_path / "runs")
-    assert processes._next([*tuned, tuning], []) == tuning
-    assert processes._next(tuned, [tuning]) is None
-    assert processes._next([*tuned, *untuned], [tuning]) == untuned[0]
-    assert processes._next(tuned, untuned) == tuned[0]
+    (alone,), first, second = processes._groups([tuning, *tuned])
+    others = processes._groups(untuned)
+    assert alone == tuning
+    assert processes._next([first, second, (tuning,)], []) == (tuning,)
+    assert processes._next([first, second], [(tuning,)]) is None
+    assert processes._next([first, second, *others], [(tuning,)]) == others[0]
+    assert processes._next([first, second], others) == first
+
+
+def test_plays_that_differ_in_what_holds_their_replies_alone_are_played_together(tmp_path):
+    one = made(tmp_path)
+    free = all_plays(one)[0]
+
+    def grouped(**changes):
+        mode = replace(free.mode, **changes)
+        return len(together.groups([free, replace(free, mode_name="other", mode=mode)])) == 1
+
+    assert grouped(constrain=True)
+    assert grouped(first_call="required")
+    assert not grouped(shots=3)
+    assert not grouped(max_tokens=5)
+    assert not grouped(strategy="best_of_n,n=2")
+    assert {len({play.column_name for play in group}) for group in together.groups(all_plays(one))} == {1}
+
+
+def test_together_each_play_has_its_own_modes_episodes_and_prompts_are_computed_once(done):
+    folder, _, _ = done
+    names = ("tuned-free-toolworld-test-*", "tuned-constrained-toolworld-test-*")  # none was tried for its pace
+    runs = [Run(next((folder / "runs" / "wide").glob(name))) for name in names]
+    free, held = ({one.id: one.turns[0] for one in run.trajectories()} for run in runs)
+    assert free.keys() == held.keys()
+    for name in free:
+        assert free[name].prompt_ids == held[name].prompt_ids
+        longest = len(free[name].prompt_ids) - 1
+        assert max(free[name].usage.cached, held[name].usage.cached) == longest
+    assert [run.settings()["playing"]["constrained"] for run in runs] == [False, True]
 
 
 def test_the_report_needs_neither_base_nor_data_and_lists_what_is_missing(done, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rolecraft import contract
 from rolecraft.engine.local import LocalEngine
-from rolecraft.engine.settings import Settings
+from rolecraft.engine.settings import Constrain, Settings
 from rolecraft.errors import ContractError, EngineError
 from rolecraft.model import Loaded
 from rolecraft.renderers import describe
@@ -62,6 +62,10 @@ class RoleEngines:
     async def length(self, prompt: Prompt) -> int:
         """Return how many tokens a prompt has for the speaker's model."""
         return await self._of(prompt).length(prompt)
+
+    def holding(self, constrain: Constrain) -> RoleEngines:
+        """Return the same engines, which hold other replies; closing either closes both."""
+        return RoleEngines({name: one.holding(constrain) for name, one in self._engines.items()}, self._folder)
 
     def close(self) -> None:
         """Stop all engines; safe to call twice."""

@@ -6,6 +6,7 @@ Not covered: models whose caches forget.
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,7 +25,7 @@ from rolecraft.engine.prompts import check_length, check_scored, complete, const
 from rolecraft.engine.reply import Reader
 from rolecraft.engine.request import Output, Request, Scored
 from rolecraft.engine.scheduler import Scheduler
-from rolecraft.engine.settings import Settings, check, check_memory
+from rolecraft.engine.settings import Constrain, Settings, check, check_memory
 from rolecraft.engine.weights import Choice, choose
 from rolecraft.errors import EngineError
 from rolecraft.gate import NOBODY
@@ -143,6 +144,12 @@ class LocalEngine:
         make = partial(encode, self.loaded, prompt, sys.maxsize, None)
         ids, _ = await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, make)
         return len(ids)
+
+    def holding(self, constrain: Constrain) -> LocalEngine:
+        """Return the same engine, which holds other replies; one model, one cache, and closing either closes both."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, constrain=constrain)
+        return other
 
     def forget(self) -> None:
         """Drop all cached keys and values; for when the model's weights have changed.

@@ -27,6 +27,7 @@ from rolecraft.evaluate.tables import (
     trials_note,
     write_summary,
 )
+from rolecraft.evaluate.together import Part, play_together
 from rolecraft.renderers import why_unparsed
 from rolecraft.scores import Scores, score
 from rolecraft.store import Run, lock
@@ -34,6 +35,7 @@ from rolecraft.team import Team
 from rolecraft.types import Engine, Task
 
 __all__ = [
+    "Part",
     "Settings",
     "baselines",
     "calling_table",
@@ -44,6 +46,7 @@ __all__ = [
     "lenient_note",
     "parts_table",
     "play_splits",
+    "play_together",
     "run",
     "score_table",
     "scores_json",

@@ -129,8 +129,9 @@ def _held(run: Run, chosen: Sequence[Task]) -> dict[str, Trajectory]:
 
 
 def _told(task: Task) -> str:
-    """Return a task as text that is the same after it was written and read."""
-    return wire.dumps(wire.trajectory_to_json(Trajectory(task.id, task, task.messages)))
+    """Return a task as text that is the same after it was written and read, which drops nulls that tables pad."""
+    once = wire.trajectory_to_json(Trajectory(task.id, task, task.messages))
+    return wire.dumps(wire.trajectory_to_json(wire.trajectory_from_json(once)))
 
 
 def _difference(key: str, before: Json, now: Json) -> str:

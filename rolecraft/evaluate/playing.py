@@ -49,15 +49,18 @@ class Players:
 
     def episodes(self, chosen: Iterable[Task], engine: Engine) -> AsyncIterator[Trajectory]:
         """Yield each task's episode as it ends."""
+        return agent.at_once(self.calls(chosen, engine), self.concurrency)
+
+    def calls(self, chosen: Iterable[Task], engine: Engine) -> Iterator[agent.Call[Trajectory]]:
+        """Yield for each task what plays its episode."""
         open_world = self._open_world()
         openers = (partial(open_world, task) for task in chosen)
         player = agent.greedily if self.strategy is None else self.strategy.player()
-        return agent.play(
+        return agent.calls(
             openers,
             self.team,
             engine,
             self.playing,
-            concurrency=self.concurrency,
             seed=self.seed,
             explain=self.explain,
             player=first_thought.prefixed(player) if self.first_thought else player,

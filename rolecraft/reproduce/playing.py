@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -21,7 +21,7 @@ import rolecraft.reproduce.columns as columns
 import rolecraft.reproduce.machine as machine
 from rolecraft import agent, bases, contract, engine, evaluate, strategies, team
 from rolecraft.benchmarks import Scripted
-from rolecraft.engine import matcher
+from rolecraft.engine import LocalEngine, RoleEngines, matcher
 from rolecraft.errors import DataError, RolecraftError
 from rolecraft.evaluate.playing import EngineOpener
 from rolecraft.judges import failures, replies, strict
@@ -33,7 +33,7 @@ from rolecraft.store import Run
 from rolecraft.team import Team
 from rolecraft.types import Engine, Message, Prompt, Sampling, Task, Trajectory
 
-_SLOTS = 16
+SLOTS = 16
 _PROBED = 4
 
 
@@ -54,7 +54,7 @@ def run(play: Play, folder: Path, results: Path, paths: Mapping[str, str], *, si
     `paths` says where bases lie that have no place of their own. Raises what `evaluate.run` raises.
     """
     place = folder / play.name
-    scores, pace, model = _scores(play, place, _player(play, folder, results, paths))
+    scores, pace, model = _scores(play, place, find_player(play, folder, results, paths))
     what = _settings(play, "")
     asked = evaluate.tasks(what, _plain())  # without the examples that are shown before them
     held = {one.task.id: one for one in Run(place).trajectories()}
@@ -102,7 +102,7 @@ def asking(name: str, column: Column) -> evaluate.Settings:
         split=split,
         seed=column.seed,
         limit=column.n,
-        concurrency=_SLOTS,
+        concurrency=SLOTS,
         options=columns.options(name, column),
     )
 
@@ -129,18 +129,23 @@ def episode_settings(mode: Mode) -> agent.Settings:
     )
 
 
-def open_player(player: Player, mode: Mode) -> AbstractContextManager[Engine]:
+def constrain(mode: Mode) -> Literal["always", "asked"]:
+    """Return which replies a grammar holds in a mode."""
+    return "always" if mode.constrain else "asked"
+
+
+def open_player(player: Player, mode: Mode) -> LocalEngine | RoleEngines:
     """Open the engine that plays in a mode."""
     settings = engine.Settings(
-        max_requests=_SLOTS,
+        max_requests=SLOTS,
         max_context=mode.max_context,
-        constrain="always" if mode.constrain else "asked",
+        constrain=constrain(mode),
         grammar=matcher.Settings(on_unsupported=mode.on_unsupported),
     )
     return engine.open_local(player.base, player.adapter, player.dtype, settings=settings)
 
 
-def _player(play: Play, folder: Path, results: Path, paths: Mapping[str, str]) -> Player | None:
+def find_player(play: Play, folder: Path, results: Path, paths: Mapping[str, str]) -> Player | None:
     """Return what plays, None for a policy; raises RolecraftError if the tuning that it needs is not there."""
     if play.policy is not None:
         return None
@@ -173,15 +178,7 @@ def _scores(play: Play, place: Path, player: Player | None, limit: int | None = 
     else:
         opener = partial(open_player, player, play.mode)
         players, playing, model = player.team, episode_settings(play.mode), player.identity
-    chosen = None if player is None or play.mode.strategy == "greedy" else strategies.parse(play.mode.strategy)
-    first = True if player is not None and play.mode.first_thought else None
-    what = replace(
-        _settings(play, model),
-        limit=limit or play.column.n,
-        shots=play.mode.shots,
-        strategy=chosen,
-        first_thought=first,
-    )
+    what = replace(what_is_played(play, model), limit=limit or play.column.n)
     run, started = Run(place), time.monotonic()
     held = len(run.finished())
     scores = evaluate.run(what, players, opener, run, playing, console=Console(quiet=True))
@@ -190,6 +187,15 @@ def _scores(play: Play, place: Path, player: Player | None, limit: int | None = 
     parts = run.metrics()  # of a part that was killed nothing is known
     played = sum(part["played"] for part in parts)
     return scores, sum(part["seconds"] for part in parts) / played if played else 0.0, model
+
+
+def what_is_played(play: Play, model: str) -> evaluate.Settings:
+    """Return the evaluation that a play is, of what `model` tells."""
+    settings, mode = _settings(play, model), play.mode
+    if play.policy is not None:
+        return settings
+    chosen = None if mode.strategy == "greedy" else strategies.parse(mode.strategy)
+    return replace(settings, shots=mode.shots, strategy=chosen, first_thought=True if mode.first_thought else None)
 
 
 def _scripted(policy: Callable[[Prompt], Message]) -> AbstractContextManager[Engine]:

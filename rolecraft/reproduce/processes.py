@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import rolecraft.reproduce.playing as playing
+import rolecraft.reproduce.together as together
 import rolecraft.reproduce.trial as trial
 from rolecraft import model
 from rolecraft.errors import Interrupted, RolecraftError
@@ -27,6 +27,8 @@ from rolecraft.reproduce.plays import Play, Record
 
 Work = Cell | Play
 Done = Result | Record
+Group = tuple[Work, ...]
+"""Cells that one process runs: a tuning, or plays that share their prompts."""
 Keep = Callable[[Work, Done], None]
 
 _GRACE = 60.0  # seconds that a cell gets to save a checkpoint when it is stopped
@@ -51,45 +53,66 @@ def run_all(todo: Sequence[Work], job: Job, keep: Keep) -> None:
         _run_side_by_side(todo, job, keep)
         return
     model.limit_threads()
+    for group in _groups(todo):
+        with trial.logged(job.output / group[0].name / "log.txt"):
+            done = _run(group, job)
+        for cell, one in zip(group, done, strict=True):
+            keep(cell, one)
+
+
+def _groups(todo: Sequence[Work]) -> list[Group]:
+    """Return the cells in the groups that one process runs, in the order of their first ones."""
+    plays = [cell for cell in todo if isinstance(cell, Play)]
+    first = {group[0].name: group for group in together.groups(plays)}
+    found: list[Group] = []
     for cell in todo:
-        with trial.logged(job.output / cell.name / "log.txt"):
-            done = _run(cell, job)
-        keep(cell, done)
+        if not isinstance(cell, Play):
+            found.append((cell,))
+        elif cell.name in first:
+            found.append(first[cell.name])
+    return found
 
 
-def _run(cell: Work, job: Job) -> Done:
-    if isinstance(cell, Play):
-        return playing.run(cell, job.output, job.results, job.paths, side_by_side=job.workers)
-    return trial.run(cell, job.output, job.results, job.paths, side_by_side=job.workers)
+def _run(group: Group, job: Job) -> list[Done]:
+    plays = [cell for cell in group if isinstance(cell, Play)]
+    if plays:
+        return [*together.run(plays, job.output, job.results, job.paths, side_by_side=job.workers)]
+    (cell,) = (cell for cell in group if isinstance(cell, Cell))
+    return [trial.run(cell, job.output, job.results, job.paths, side_by_side=job.workers)]
 
 
 def _run_side_by_side(todo: Sequence[Work], job: Job, keep: Keep) -> None:
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(todo), dict[Connection, tuple[BaseProcess, Work]]()
+    waiting, running = _groups(todo), dict[Connection, tuple[BaseProcess, Group]]()
     try:
         while waiting or running:
-            while len(running) < job.workers and (cell := _next(waiting, [cell for _, cell in running.values()])):
-                waiting.remove(cell)
+            while len(running) < job.workers and (group := _next(waiting, [group for _, group in running.values()])):
+                waiting.remove(group)
                 reader, writer = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_work, args=(cell, job, writer))
+                process: BaseProcess = context.Process(target=_work, args=(group, job, writer))
                 process.start()
-                running[reader] = process, cell
+                running[reader] = process, group
                 writer.close()  # the other process's copy is then the only one: its end is seen here
             ready = wait(list(running))
             for reader in [one for one in running if one in ready]:
-                ended, cell = running.pop(reader)
-                keep(cell, _received(reader, ended, cell, job))
+                ended, group = running.pop(reader)
+                for cell, done in zip(group, _received(reader, ended, group[0], job), strict=True):
+                    keep(cell, done)
     finally:
         _stop([process for process, _ in running.values()])
 
 
-def _next(waiting: Sequence[Work], running: Sequence[Work]) -> Work | None:
-    """Return the first cell that waits for no other: a play waits for the tuning of its adapter."""
-    ahead = {cell.name for cell in (*waiting, *running)}
-    return next((c for c in waiting if not isinstance(c, Play) or not c.tuning or c.tuning.name not in ahead), None)
+def _next(waiting: Sequence[Group], running: Sequence[Group]) -> Group | None:
+    """Return the first cells that wait for no other: a play waits for the tuning of its adapter."""
+    ahead = {cell.name for group in (*waiting, *running) for cell in group}
+    return next((group for group in waiting if not _tunings(group) & ahead), None)
 
 
-def _received(reader: Connection, process: BaseProcess, cell: Work, job: Job) -> Done:
+def _tunings(group: Group) -> set[str]:
+    return {cell.tuning.name for cell in group if isinstance(cell, Play) and cell.tuning}
+
+
+def _received(reader: Connection, process: BaseProcess, cell: Work, job: Job) -> Sequence[Done]:
     """Return what a process sent; raises RolecraftError with its reason for one that failed."""
     log = job.output / cell.name / "log.txt"
     try:
@@ -105,23 +128,23 @@ def _received(reader: Connection, process: BaseProcess, cell: Work, job: Job) ->
         raise RolecraftError(
             f"cell {cell.name!r} failed: {result}; its log is {log}; repeat the command to go on once the cause is gone"
         )
-    assert isinstance(result, Result | Record), result
+    assert isinstance(result, list), result
     return result
 
 
-def _work(cell: Work, job: Job, writer: Connection) -> None:
-    """Be the process of one cell: send its result, or the reason as text if it failed."""
+def _work(group: Group, job: Job, writer: Connection) -> None:
+    """Be the process of some cells: send their results, or the reason as text if they failed."""
     os.setsid()  # the terminal's Ctrl-C comes to the parent alone, who stops each cell once
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     threading.Thread(target=_die_with_parent, daemon=True).start()
     model.limit_threads()
-    log = job.output / cell.name / "log.txt"
+    log = job.output / group[0].name / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        writer.send(_run(cell, job))
+        writer.send(_run(group, job))
     except Interrupted as stop:
         sys.exit(stop.exit_code)
     except Exception as error:  # noqa: BLE001 - a process boundary: the parent raises it again, in words

@@ -1,0 +1,65 @@
+"""Plays at once those cells that differ only in what replies are held to: each prompt of theirs is computed once.
+
+Not covered: cells of other prompts, which are played one after another (`playing`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import rolecraft.reproduce.playing as playing
+from rolecraft import evaluate
+from rolecraft.reproduce.cells import hash_json
+from rolecraft.reproduce.playing import Player
+from rolecraft.reproduce.plays import Play, Record, configuration
+from rolecraft.store import Run
+
+
+def groups(todo: Sequence[Play]) -> list[tuple[Play, ...]]:
+    """Return the plays in groups that can be played at once, in the order of their first ones."""
+    found: dict[str, list[Play]] = {}
+    for play in todo:
+        found.setdefault(_shared(play), []).append(play)
+    return [tuple(group) for group in found.values()]
+
+
+def run(
+    group: Sequence[Play], folder: Path, results: Path, paths: Mapping[str, str], *, side_by_side: int = 1
+) -> list[Record]:
+    """Do what `playing.run` does for each play of a group; a part that was played before stands."""
+    player = playing.find_player(group[0], folder, results, paths) if len(group) > 1 else None
+    if player is not None:
+        _play(group, folder, player)
+    return [playing.run(play, folder, results, paths, side_by_side=side_by_side) for play in group]
+
+
+def _shared(play: Play) -> str:
+    """Return a digest that plays of the same prompts share."""
+    mode = replace(play.mode, constrain=False, first_call="auto", columns=())
+    alone = play.policy is not None or mode.strategy != "greedy" or mode.first_thought
+    return hash_json([play.arm, configuration(replace(play, mode=mode)), play.mode_name if alone else None])
+
+
+def _play(group: Sequence[Play], folder: Path, player: Player) -> None:
+    """Play what the plays miss; of the time that it takes, each play's share is that of its episodes."""
+    runs, started = [Run(folder / play.name) for play in group], time.monotonic()
+    with playing.open_player(player, group[0].mode) as engine:
+        parts = [
+            evaluate.Part(
+                playing.what_is_played(play, player.identity),
+                player.team,
+                engine.holding(playing.constrain(play.mode)),
+                run,
+                playing.episode_settings(play.mode),
+            )
+            for play, run in zip(group, runs, strict=True)
+        ]
+        played = asyncio.run(evaluate.play_together(parts, playing.SLOTS))
+    pace = (time.monotonic() - started) / max(1, sum(played))
+    for run, count in zip(runs, played, strict=True):
+        if count:
+            run.log({"played": count, "seconds": round(count * pace, 3)})
