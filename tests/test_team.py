@@ -154,6 +154,13 @@ def test_what_a_lone_assistant_thinks_is_the_reasoners_before_calls_and_before_a
     ]
 
 
+def test_white_space_in_a_thought_is_left_out_and_costs_no_more_than_words():
+    """Backtracking over a million spaces would not come back within the tests' time."""
+    space = " " * 1_000_000
+    assert team.parts(Message("assistant", f"<think>{space}")) == ("", f"<think>{space}")
+    assert team.parts(Message("assistant", f"<think>\n a\nb {space}</think>\n\nIt is 12.")) == ("a\nb", "It is 12.")
+
+
 def test_a_team_without_a_rule_divides_nothing():
     with pytest.raises(NotFound, match="'single' has no rule"):
         team.divided((), team.find("single"))
