@@ -337,7 +337,7 @@ async def _in_own_thread(work: Callable[[], Outcome]) -> Outcome:
 
 
 def _replay(session: Session, step: _Step, specs: tuple[ToolSpec, ...]) -> None:
-    """Run a step again, its calls answered as they were; raises _NotAgain where it asks for something else."""
+    """Run a step again, its calls answered as they were; raises _NotAgain where it asks for others, or for fewer."""
     known = iter(step.exchanges)
 
     def answer(request: str) -> str | None:
@@ -347,3 +347,5 @@ def _replay(session: Session, step: _Step, specs: tuple[ToolSpec, ...]) -> None:
     outcome = session.run(step.code, Functions(specs, answer))
     if outcome.lost:
         raise _NotAgain(f"a step did not run again as before: {outcome.error}")
+    if left := sum(1 for _ in known):
+        raise _NotAgain(f"a step did not run again as before: {left} of its {len(step.exchanges)} calls were not made")

@@ -266,6 +266,12 @@ def test_a_step_that_does_not_run_again_costs_its_copy_the_variables_and_no_run(
     assert "NameError" in run(box, "n").text  # as it was told
 
 
+def test_a_step_that_makes_fewer_calls_than_before_did_not_run_again(box):
+    run(box, "import os\nif os.path.exists('x') < 1: n = add(1, 1)")
+    box._steps[0].code = "n = 0"
+    assert "1 of its 1 calls were not made" in run(box.branch(), "n").text
+
+
 def test_a_call_whose_text_is_empty_is_no_known_one(box):
     run(box, "import os\nif os.path.exists('x') < 1: n = 1")
     box._steps[0].code = PRELUDE + "by_hand('')\nhear()"
