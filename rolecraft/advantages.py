@@ -64,16 +64,17 @@ def stepwise(
     groups_S: torch.Tensor,
     episodes_S: torch.Tensor,
     weight: float = 1.0,
+    scale: Scale = "group",
 ) -> torch.Tensor:
     """Return an advantage for each step: its episode's plus `weight` times its own (GiGPO, arXiv 2505.10978, 3.2).
 
     Steps of one group of rollouts that began in the same state are compared by what came after them (`returns_S`, the
-    discounted reward from the step on); `episodes_S` (S,) is the episode's advantage, repeated. A state that was met
-    once tells nothing of its step.
+    discounted reward from the step on), and divided as `scale` says: by the deviation of the steps in that state, or
+    of all; `episodes_S` (S,) is the episode's advantage, repeated. A state that was met once tells nothing of its step.
     """
     met = {key: number for number, key in enumerate(dict.fromkeys(zip(groups_S.tolist(), states_S, strict=True)))}
     anchors_S = torch.tensor([met[key] for key in zip(groups_S.tolist(), states_S, strict=True)])
-    return episodes_S + weight * group_relative(returns_S, anchors_S.to(returns_S.device))
+    return episodes_S + weight * group_relative(returns_S, anchors_S.to(returns_S.device), scale)
 
 
 def discounted(rewards_S: torch.Tensor, gamma: float) -> torch.Tensor:

@@ -55,6 +55,14 @@ def test_gigpo_adds_how_a_reply_fared_among_those_of_its_state():
     assert found[1] == [pytest.approx(-NORMAL - 2 * own), pytest.approx(-NORMAL)]
 
 
+@pytest.mark.parametrize(("scale", "own"), [("none", 0.25), ("batch", 0.25 / (math.sqrt(2.75 / 12) + EPSILON))])
+def test_what_replies_earn_is_divided_as_what_episodes_earn(scale, own):
+    """What follows the four replies is 0.5, 1, 0 and 0: in all they deviate by the root of 2.75 / 12."""
+    tries = [tried(0, 1.0, "a", "a", states=("s", "u")), tried(0, 0.0, "a", "a", states=("s", "v"))]
+    found = credit.earned(tries, told(objective="gigpo", scale=scale, step_gamma=0.5))
+    assert found[0][0] - found[0][1] == pytest.approx(own)
+
+
 def test_layers_are_normalised_each_by_itself():
     """A layer whose differences are tiny says as much as one whose are large, times its weight."""
     tries = []

@@ -89,5 +89,5 @@ def _with_steps(
     groups_S = torch.tensor([one.group for one, count in zip(tries, counts, strict=True) for _ in range(count)])
     states = [state for one in tries for state in one.states]
     episodes_S = torch.tensor([value for one in plain for value in one], dtype=torch.float64)
-    found_S = advantages.stepwise(returns_S, states, groups_S, episodes_S, told.step_weight)
+    found_S = advantages.stepwise(returns_S, states, groups_S, episodes_S, told.step_weight, told.scale)
     return [part.tolist() for part in torch.split(found_S, counts)]
