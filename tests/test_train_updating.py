@@ -230,5 +230,31 @@ def test_ppo_s_advantages_returns_and_loss_by_hand():
     assert found.item() == pytest.approx(surrogate + 0.5 * 0.5 * sum(errors) / 3, abs=1e-6)
 
 
+@pytest.mark.parametrize("aggregation", ["grpo", "bnpo", "dr_grpo", "dapo"])
+def test_how_ppo_s_episodes_are_cut_into_batches_changes_no_gradient(aggregation):
+    """The gradient of the value head is compared, whose error is a mean over tokens however the others' is."""
+    changes = {"objective": "ppo", "aggregation": aggregation, "values": {"weight": 0.5, "clip": 9.0}}
+    recipe = recipe_of(reinforcement=changes, training={"per_device_train_batch_size": 2})
+    policy = updating.Policy(recipe, reinforce.load(recipe)[0], reinforce.check(recipe))
+    head = value_head.make(policy.loaded.model.get_output_embeddings().weight.shape[1], policy.loaded.device)
+    progress = begin(policy.loaded.model, recipe.training, head)
+    samples = [
+        updating.Sample(
+            (one,), torch.zeros(n), torch.zeros(n), torch.zeros(n), None, torch.zeros(n), torch.full((n,), paid)
+        )
+        for one, paid in ((row((5, 6, 7), "a", 1), 3.0), (row((5, 6, 7), "b", 4), -1.0))
+        for n in (sum(one.chosen),)
+    ]
+    assert samples[0].tokens != samples[1].tokens
+
+    def gradient(*batches: list[updating.Sample]) -> torch.Tensor:
+        progress.optimizer.zero_grad()
+        for batch in batches:
+            updating._pass(policy, progress, samples, False, batch)
+        return head.weight.grad.clone()
+
+    torch.testing.assert_close(gradient(samples), gradient(samples[:1], samples[1:]))
+
+
 def numbers(*values: float) -> torch.Tensor:
     return torch.tensor(values)

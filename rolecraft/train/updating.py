@@ -237,22 +237,21 @@ def _pass(
 ) -> tuple[float, Tally]:
     """Add the gradient of a batch of some episodes; return its part of their loss, and what it told."""
     seen = look(policy, progress, batch)
-    whole = policy.told.how in ("bnpo", "dapo")
-    share = sum(one.tokens for one in batch) / sum(one.tokens for one in some) if whole else len(batch) / len(some)
-    part = _loss(policy.told, batch, seen) * share
+    tokens = sum(one.tokens for one in batch) / sum(one.tokens for one in some)
+    share = tokens if policy.told.how in ("bnpo", "dapo") else len(batch) / len(some)
+    part = _loss(policy.told, batch, seen, tokens / share) * share
     adapter = adapters.find(policy.recipe.adapter.name)
     part = part + adapter.penalty(policy.loaded.model) * len(batch) / len(some)
     part.backward()  # type: ignore[no-untyped-call]
     return float(part.detach()), _noted(policy.told, batch, seen, first=first)
 
 
-def _loss(told: ReinforcementSettings, some: Sequence[Sample], seen: Seen) -> torch.Tensor:
-    """Return the objective's loss of some episodes."""
+def _loss(told: ReinforcementSettings, some: Sequence[Sample], seen: Seen, valued: float = 1.0) -> torch.Tensor:
+    """Return the objective's loss of some episodes; the values' error counts `valued` times: it goes by tokens."""
     if told.objective == "rejection":
         return policy_losses.aggregate(-seen.new, seen.mask, told.how, told.max_turns * told.max_tokens)
     low, high = told.clip
-    valued = told.objective == "ppo"
-    penalised = bool(told.kl) and not valued
+    penalised = bool(told.kl) and told.objective != "ppo"
     loss = policy_losses.grpo(
         seen.new,
         _old(some, seen),
@@ -270,7 +269,7 @@ def _loss(told: ReinforcementSettings, some: Sequence[Sample], seen: Seen) -> to
     values = _matrix([one.values for one in some], seen)
     returns = _matrix([one.returns for one in some], seen)
     error = policy_losses.value(seen.values, values, returns, seen.mask, told.values.clip)
-    return loss + told.values.weight * error
+    return loss + told.values.weight * error * valued
 
 
 def look(policy: Policy, progress: Progress | None, some: Sequence[Sample], *, began: bool = False) -> Seen:
