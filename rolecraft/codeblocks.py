@@ -1,8 +1,9 @@
 """Reads the Python that a reply acts by, and writes how functions are told of and calls look in Python.
 
-A block is fenced as Markdown fences code; the last one counts. Read leniently are other labels (`py`, `tool_code`,
-none), `<code>` tags, a fence that is not closed at a reply's end, and a reply that is nothing but a call of a known
-function. Nothing is executed here, nor parsed as Python: what the code is worth is told by running it.
+A block is fenced as Markdown fences code; the last one that says it is Python counts, else the last one without a
+label: such a one behind the program is what its author believes to be printed. Read leniently are other labels (`py`,
+`tool_code`), `<code>` tags, a fence that is not closed at a reply's end, and a reply that is nothing but a call of a
+known function. Nothing is executed here, nor parsed as Python: what the code is worth is told by running it.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ def read(message: Message, tools: Sequence[ToolSpec], *, cut: bool = False) -> M
 
 
 def find(text: str, functions: Sequence[str] = (), *, cut: bool = False) -> str | None:
-    """Return the code of a reply's last block, None if it has none; see the head of this file."""
+    """Return the code of a reply's last block of Python, None if it has none; see the head of this file."""
     text = text[-_MOST_CHARS:]
     fenced = list(_fenced(text, cut=cut))
     if fenced:
-        return fenced[-1]
+        return next((code for label, code in reversed(fenced) if label), fenced[-1][1])
     _, tag, inner = text.rpartition("</code>")[0].rpartition("<code>")
     if tag and inner.strip():
         return inner.strip("\n")
@@ -88,8 +89,8 @@ def _ended(text: str, *, cut: bool) -> str:
     return f"{text}\n{opened}" if opened else text
 
 
-def _fenced(text: str, *, cut: bool) -> Iterator[str]:
-    """Yield the code of each block that may be Python; the last one need not be closed unless the text was cut."""
+def _fenced(text: str, *, cut: bool) -> Iterator[tuple[str, str]]:
+    """Yield label and code of each block that may be Python; the last need not be closed unless the text was cut."""
     opened: tuple[str, str, int] | None = None
     for fence in _FENCE.finditer(text):
         mark, label = fence[1], fence[2].lower()
@@ -97,10 +98,10 @@ def _fenced(text: str, *, cut: bool) -> Iterator[str]:
             opened = (mark, label, fence.end() + 1)
         elif mark.startswith(opened[0]) and not label:
             if opened[1] in _LABELS:
-                yield text[opened[2] : fence.start()].removesuffix("\n")
+                yield opened[1], text[opened[2] : fence.start()].removesuffix("\n")
             opened = None
     if opened is not None and opened[1] in _LABELS - {""} and not cut and text[opened[2] :].strip():
-        yield text[opened[2] :].strip("\n")
+        yield opened[1], text[opened[2] :].strip("\n")
 
 
 def begins(text: str) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from rich.console import Console
 from rich.table import Table
 
-from rolecraft import agent, wire
+from rolecraft import agent, examples, wire
 from rolecraft.errors import SettingsError
 from rolecraft.evaluate import batches
 from rolecraft.evaluate.playing import EngineOpener, Explain
@@ -22,7 +22,7 @@ from rolecraft.renderers import why_unparsed
 from rolecraft.scores import family, spent
 from rolecraft.store import Run, lock, write_jsonl
 from rolecraft.team import Team
-from rolecraft.types import Json, Task, Trajectory
+from rolecraft.types import Json, Message, Task, Trajectory
 
 KEPT = "kept.jsonl"
 
@@ -130,16 +130,17 @@ def run(
 
 def rows(tasks: Sequence[Task], held: dict[str, Trajectory], rules: Rules) -> Iterator[tuple[Trajectory, str | None]]:
     """Yield the episodes that there are by task and sample, each with why it is not kept, None if it is."""
-    seen = set[tuple[str, str]]()
+    kept = set[tuple[str, str]]()
     for task in sorted(tasks, key=lambda task: _place(task.id)):
         if task.id not in held:
             continue
         episode = held[task.id]
         reason = rules.against(episode)
-        told = (task.id.rpartition("#")[0], "\0".join(message.content for message in episode.messages))
-        if reason is None and told in seen:
+        told = (_place(task.id)[0], wire.dumps([_said(message) for message in episode.messages]))
+        if reason is None and told in kept:
             reason = "same again"
-        seen.add(told)
+        if reason is None:
+            kept.add(told)
         yield episode, reason
 
 
@@ -222,10 +223,18 @@ def _tasks(episodes: Iterator[Trajectory]) -> dict[str, set[str]]:
 
 
 def _row(episode: Trajectory) -> Json:
-    """Return the row of a kept episode; what its tools ended as is of no use to training."""
-    return wire.trajectory_to_json(replace(episode, turns=(), final_state=None, trials=None))
+    """Return the row of a kept episode; what its tools ended as, and what was said before it, is not to be trained."""
+    opening = len(episode.task.messages)
+    messages = (*examples.unlearned(episode.messages[:opening]), *episode.messages[opening:])
+    return wire.trajectory_to_json(replace(episode, messages=messages, turns=(), final_state=None, trials=None))
+
+
+def _said(message: Message) -> Json:
+    """Return what a message says and does, without the ids of its calls."""
+    return [message.role, message.content, [[call.name, dict(call.arguments)] for call in message.tool_calls]]
 
 
 def _place(name: str) -> tuple[str, int]:
-    whole, _, sample = name.rpartition("#")
-    return whole, int(sample)
+    """Return the task of an episode and the number of its sample, 0 where it is the only one."""
+    whole, mark, sample = name.rpartition("#")
+    return (whole, int(sample)) if mark and sample.isdecimal() else (name, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rich.console import Group
@@ -106,6 +106,11 @@ def build(
     """
     built = build_all((trajectory,), team, renderer, max_length, on_long, gate, train_forced=train_forced)
     return list(built.examples)
+
+
+def unlearned(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a conversation of which nothing is trained: what a task tells before it asks, whoever wrote it."""
+    return tuple(replace(one, weight=0.0) if one.role == "assistant" else one for one in messages)
 
 
 def build_all(

@@ -8,13 +8,12 @@ It makes data, and students play without it. Not covered: engines that cannot be
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rolecraft.agent import Player
 from rolecraft.errors import ContextFull
 from rolecraft.step import Episode
-from rolecraft.types import Completion, Delta, Engine, Message, Prompt, Trajectory, Trials, Turn, Usage
+from rolecraft.types import Message, Prompt, Trajectory, Trials, Turn, Usage
 
 NAME = "first_thought"
 
@@ -38,10 +37,7 @@ def prefixed(player: Player) -> Player:
             turn = await reason(episode)
         except ContextFull:
             return await player(episode)
-        engine = Begun(
-            episode.engine, first_step(turn.message.content), episode.team.first, _replies(episode.task.messages)
-        )
-        record = await player(replace(episode, engine=engine))
+        record = await player(replace(episode, prefix=first_step(turn.message.content)))
         return replace(record, trials=_with(record.trials, turn.usage))
 
     return play
@@ -63,36 +59,6 @@ def first_step(text: str) -> str:
     cut = _NOT_TEXT.search(step)
     words = step[: cut.start() if cut else _MOST_CHARS][:_MOST_CHARS].strip()
     return f"{words}\n\n" if words else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An engine whose prompts for an episode's first reply get a prefix; all others are asked as they are.
-
-    Strategies ask for it several times. It is first where `speaker`, who begins, sees no more replies than the task has
-    (`told`); a question that is held to a schema is a strategy's own.
-    """
-
-    engine: Engine
-    prefix: str
-    speaker: str
-    told: int = 0
-
-    async def complete(self, prompt: Prompt) -> tuple[Completion, ...]:
-        """Return completions; those that are a first reply begin with the prefix."""
-        return await self.engine.complete(self._begun(prompt))
-
-    def stream(self, prompt: Prompt) -> AsyncIterator[Delta]:
-        """Yield pieces of one reply."""
-        return self.engine.stream(self._begun(prompt))
-
-    def _begun(self, prompt: Prompt) -> Prompt:
-        begins = prompt.speaker == self.speaker and _replies(prompt.messages) == self.told
-        return replace(prompt, prefix=self.prefix) if begins and prompt.schema is None else prompt
-
-
-def _replies(messages: Sequence[Message]) -> int:
-    return sum(message.role == "assistant" for message in messages)
 
 
 def _with(trials: Trials | None, usage: Usage) -> Trials:

@@ -210,6 +210,7 @@ def _sections(path: Path, flags: Sequence[str]) -> Iterator[tuple[str, dict[str,
     common.pop(CAST, None)
     told = _told(common.pop(SECTION, None), path)
     plain, own = _divided(flags, told)
+    told = {name: {**sections, **_start(own[name])} for name, sections in told.items()}
     for (name, data), start in zip(told.items(), starts(told), strict=True):
         layer = {section: values for section, values in data.items() if section != "start"}
         yield name, recipe.overruled(lay(common, [layer]), [*plain, *own[name]]), start
@@ -239,6 +240,13 @@ def _divided(flags: Sequence[str], told: Mapping[str, Sections]) -> tuple[list[s
             raise SettingsError(f"{flag!r} names stage {name!r}, which is not there.{hint}")
         own[name].append(setting)
     return plain, own
+
+
+def _start(settings: list[str]) -> dict[str, str]:
+    """Take the flags that say what a stage starts from out of its own; the last one counts."""
+    found = [setting for setting in settings if setting.partition("=")[0] == "start" and "=" in setting]
+    settings[:] = [setting for setting in settings if setting not in found]
+    return {"start": found[-1].partition("=")[2]} if found else {}
 
 
 def _keys(section: str, values: Any) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Settings:
 class Episode:
     """What stays the same while an episode is played; the caller closes the environment.
 
-    `explain` says what is wrong with a call that did not parse; `watch` sees each new message of the record.
+    `explain` says what is wrong with a call that did not parse; `watch` sees each new message of the record. `prefix`:
+    what the first reply begins with.
     """
 
     environment: Environment
@@ -78,6 +79,7 @@ class Episode:
     seed: int = 0
     explain: Callable[[str], str] = lambda text: "it is not a valid call"
     watch: Callable[[Message], None] = lambda message: None
+    prefix: str = ""
 
     @property
     def task(self) -> Task:
@@ -236,7 +238,8 @@ def _prompt(episode: Episode, position: Position, sampling: Sampling) -> Prompt:
     drawn = replace(sampling, seed=episode.seed + turn, stop=stops)
     lenient = role.calls_tools and role.form is None and not settings.strict_calls
     view = role.view(position.messages, task.tools)
-    prompt = Prompt(view, role.tools(task.tools), role.name, sampling=drawn, lenient=lenient)
+    prefix = "" if turn else episode.prefix
+    prompt = Prompt(view, role.tools(task.tools), role.name, sampling=drawn, lenient=lenient, prefix=prefix)
     if settings.constrained:
         prompt = _constrained(prompt, role, episode.team, may_act=bool(task.tools) and not position.idle)
     if role.choice == "auto" and prompt.tools and turn == 0:

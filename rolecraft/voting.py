@@ -26,6 +26,12 @@ _NUMBER = re.compile(
 _FRACTION = re.compile(r"\s*([-+]?\d{1,60})\s*/\s*(\d{1,60})\s*")
 _LATEX_FRACTION = re.compile(r"\\d?frac\s*\{([-+]?\d{1,60})\}\s*\{(\d{1,60})\}")
 _MARKED = re.compile(r"####\s*(?P<hashes>[^\n]+)|\banswer\s*(?:is|:|=)\s*(?P<words>[^\n]+)", re.IGNORECASE)
+_DRESS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}|\\[,;:! ]|\^?\\circ|\*\*")
+_MEASURE = re.compile(
+    r"\W*(?:\w+\s*[=:]\s*|(?:about|only|exactly)\s+)?[€£¥]?\s*0\s*[€£¥%°]?(?:\s+[A-Za-z]+)*(?:[.,;(!].*)?",
+    re.IGNORECASE,
+)
+"""A number, here 0, that is all there is to an answer but for what it is called, its currency and its units."""
 _DIGITS = 9
 """So many significant digits of a number that is not whole count: beyond them lies the noise of floating point."""
 
@@ -106,7 +112,7 @@ def outcome(before: Position, after: Position) -> Outcome | None:
     A step fails whose call cannot be read or has failed, whose reply was cut, and that makes an episode go in circles.
     """
     reply, new = after.turns[-1], after.messages[len(before.messages) :]
-    observed = [message for message in new if message.role == "tool"]
+    observed = observations(new)
     if reply.message.unparsed is not None or reply.stop == "length" or any(one.failed for one in observed):
         return None
     if after.stop not in (None, "answered"):
@@ -116,6 +122,12 @@ def outcome(before: Position, after: Position) -> Outcome | None:
     if observed:
         return ("observed", *(canonical(message.content) for message in observed))
     return ("next", after.speaker)
+
+
+def observations(messages: Sequence[Message]) -> list[Message]:
+    """Return what a step was told: of one that acted by code what the code printed, not what its calls answered."""
+    told = [message for message in messages if message.role == "tool"]
+    return [message for message in told if message.tool_call_id is None] or told
 
 
 def final(end: Position) -> Outcome | None:
@@ -143,7 +155,8 @@ def calls(message: Message) -> tuple[str, ...]:
 def answer(text: str) -> str:
     """Return the canonical value of a final answer: what is boxed or marked as the answer, else its whole text.
 
-    Of a marked value that holds one number, such as `$18.00`, the number counts. Reasoning in `<think>` does not.
+    Of a marked value that is one number with a unit or a currency, such as `$18.00`, the number counts. Reasoning in
+    `<think>` does not.
     """
     text = text.rpartition("</think>")[2]
     marked = _boxed(text)
@@ -151,9 +164,9 @@ def answer(text: str) -> str:
         marked = found[-1]["hashes"] or found[-1]["words"]
     if marked is None:
         return canonical(text)
-    value = canonical(_LATEX_FRACTION.sub(r"\1/\2", marked).replace("$", " "))
+    value = canonical(_DRESS.sub(r" \1 ", _LATEX_FRACTION.sub(r"\1/\2", marked.replace("\\%", "%"))).replace("$", " "))
     numbers = _NUMBER.findall(value)
-    return canonical(numbers[0]) if len(numbers) == 1 else value
+    return canonical(numbers[0]) if len(numbers) == 1 and _MEASURE.fullmatch(_NUMBER.sub("0", value)) else value
 
 
 def canonical(text: str) -> str:
@@ -211,6 +224,6 @@ def _spelled(value: Json) -> str:
             return [alike(item) for item in part]
         if isinstance(part, float) and part.is_integer():
             return int(part)
-        return canonical(part) if isinstance(part, str) else part
+        return " ".join(part.split()) if isinstance(part, str) else part  # 02134 and 2134 are other places
 
     return json.dumps(alike(value), sort_keys=True, ensure_ascii=False, default=str)

@@ -39,6 +39,8 @@ STOCK = ToolSpec(
         ("```python\nx\n```\n```output\n3\n```", "x"),
         ("```python\nx = 1", "x = 1"),
         ("Code:\n<code>\nx\n</code>", "x"),
+        ("I compute it.\n```python\nprint(1)\n```\nOutput:\n```\n400\n```", "print(1)"),
+        ("```\nx\n```\nor\n```\ny\n```", "y"),
         ("final_answer(3)", "final_answer(3)"),
         ("print(stock('lamp'))", "print(stock('lamp'))"),
         ("n = stock('lamp')", "n = stock('lamp')"),

@@ -20,7 +20,7 @@ from rolecraft import agent, collect, evaluate, store, team
 from rolecraft.errors import SettingsError
 from rolecraft.evaluate import Settings
 from rolecraft.store import Run
-from rolecraft.types import Message, Sampling, Task, Trajectory, Verdict
+from rolecraft.types import Message, Sampling, Task, ToolCall, Trajectory, Verdict
 
 ROOT = Path(__file__).parents[1]
 WARM = agent.Settings(sampling=Sampling(temperature=0.7))
@@ -210,3 +210,27 @@ def test_an_endpoint_that_fails_stalls_and_limits_is_asked_until_it_answers(addi
     assert code == 0, complaints
     told = json.loads(printed.splitlines()[-1])
     assert told["kept"] == {"even": 3, "odd": 3}
+
+
+def test_another_call_is_no_same_episode_and_one_that_was_dropped_hides_none():
+    def episode(name, key, score):
+        task = Task(name, (Message("user", "insert"),))
+        act = Message("assistant", tool_calls=(ToolCall("insert", {"name": key}, "a"),))
+        messages = (*task.messages, act, Message("tool", "done", tool_call_id="a"), Message("assistant", "Done."))
+        return Trajectory(name, task, messages, stop="answered", verdict=Verdict(score))
+
+    found = [episode("t#1", "Rob", 0.0), episode("t#2", "Bob", 1.0), episode("t#3", "Bob", 1.0), episode("u", "B", 1.0)]
+    sifted = collect.rows([one.task for one in found], {one.id: one for one in found}, collect.Rules())
+    assert [(one.id, reason) for one, reason in sifted] == [
+        ("t#1", "wrong"),
+        ("t#2", None),
+        ("t#3", "same again"),
+        ("u", None),
+    ]
+
+
+def test_what_was_said_before_a_task_is_asked_is_not_trained():
+    told = (Message("user", "Which owner?"), Message("assistant", "Old words."), Message("user", "Grontif"))
+    record = Trajectory("d", Task("d", told), (*told, Message("assistant", "Zed")), stop="answered")
+    weights = [message.get("weight") for message in collect._row(record)["messages"]]
+    assert weights == [None, 0, None, None]

@@ -102,9 +102,8 @@ def test_this_engine_goes_on_from_the_prefix_and_all_of_it_is_trained(hermes_tok
     loaded = tiny.loaded(hermes_tokenizer, max_position_embeddings=1024)
     players = team.find("code")
     with LocalEngine(loaded, Settings(max_requests=1)) as engine:
-        begun = first_thought.Begun(engine, STEP, players.first)
         view = players.role("assistant").view((QUESTION,), ())
-        (completion,) = asyncio.run(begun.complete(Prompt(view, sampling=Sampling(max_tokens=8))))
+        (completion,) = asyncio.run(engine.complete(Prompt(view, sampling=Sampling(max_tokens=8), prefix=STEP)))
     reply = completion.message.edited(content=f"{completion.message.content}\n```python\nx\n```")
     assert completion.message.content.startswith(STEP.strip())
     assert loaded.renderer.text(completion.turn.prompt_ids).endswith(STEP)
@@ -163,3 +162,23 @@ def test_an_endpoint_that_was_not_asked_is_refused_by_name():
     prompt = Prompt((QUESTION,), prefix="Two")
     with remote.RemoteEngine(settings) as engine, pytest.raises(EngineError, match="continue_final_message"):
         asyncio.run(engine.complete(prompt))
+
+
+@pytest.mark.parametrize("name", ["checked", "reflect"])
+def test_a_strategys_own_questions_do_not_begin_so(name):
+    """The checker and the reflection are asked of the first speaker too, before anybody has replied."""
+    settings = {"checked": {"checker": "role"}, "reflect": {"tries": 2, "checker": "role"}}[name]
+
+    def reply(prompt: Prompt) -> str:
+        if prompt.choice == "none" and not prompt.prefix:
+            return CHAIN
+        return "```python\nfinal_answer(5)\n```" if prompt.prefix else "no, wrong value"
+
+    _, asked = play(reply, strategies.choose(name, settings).player())
+    own = [
+        prompt
+        for prompt in asked
+        if "Is " in prompt.messages[-1].content or "went wrong" in prompt.messages[-1].content
+    ]
+    assert own
+    assert all(not prompt.prefix for prompt in own)

@@ -46,6 +46,14 @@ def test_a_flag_is_for_every_stage_and_one_with_a_stage_s_name_for_that(tmp_path
     assert [one.recipe.training.learning_rate for one in found] == [1e-3, 5e-3, 2e-3]
 
 
+def test_a_flag_says_what_a_stage_starts_from(tmp_path):
+    flags = ["stages.local.start=base", "stages.other.start=global", "stages.local.training.max_steps=2"]
+    _, local, other = stages.load(write(tmp_path), flags)
+    assert (local.start, other.start, local.recipe.training.max_steps) == (None, "global", 2)
+    with pytest.raises(SettingsError, match="starts from 'nowhere', which is no earlier stage"):
+        stages.load(write(tmp_path), ["stages.local.start=nowhere"])
+
+
 def test_what_a_run_writes_down_is_read_back(tmp_path):
     found = stages.load(write(tmp_path), ["training.max_steps=7"])
     path = tmp_path / "settings.yaml"

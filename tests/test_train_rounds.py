@@ -11,7 +11,7 @@ from rolecraft.errors import DataError, SettingsError
 from rolecraft.judges.failures import wanted
 from rolecraft.recipe import read_recipe
 from rolecraft.stages import Stage, require_order
-from rolecraft.train import rounds
+from rolecraft.train import pairs, rounds
 from rolecraft.types import Check, Message, Task, ToolCall, ToolSpec, Trajectory, Trials, Verdict
 
 GOOD, BAD = ToolCall("find", {"key": "Ro"}, "1"), ToolCall("find", {"key": "Po"}, "2")
@@ -130,3 +130,23 @@ def test_a_round_without_pairs_is_refused_with_what_to_raise(tmp_path):
 def test_tries_at_a_task_are_played_apart_and_keep_its_name():
     task = Task("t", (ASKED,))
     assert rounds._names(task, 3) == ["t", "t#1", "t#2"]
+
+
+def test_what_no_reply_of_the_episode_wrote_is_not_trained():
+    told = episode(GOOD, 1.0)
+    opening = (Message("user", "Which?"), Message("assistant", "Old words."), ASKED)
+    closed = replace(told.messages[-1], weight=0.0)  # an answer by code, which closes the record
+    whole = replace(told, task=replace(told.task, messages=opening), messages=(*opening, *told.messages[1:-1], closed))
+    (row,), report = rounds.learn([whole])
+    assert (weights(row), report.confirmed) == ([0.0, 1.0, 0.0], 1)
+    worse = replace(whole, messages=(*whole.messages[:-1], closed.edited(content="6")), verdict=Verdict(0.0))
+    assert pairs.of_actions([whole, worse]) == []
+
+
+@pytest.mark.parametrize(("failed", "kept"), [(False, [1.0, 0.0, 1.0]), (True, [1.0, 1.0, 1.0])])
+def test_a_call_that_was_made_before_is_right_only_if_it_had_failed(failed, kept):
+    told = episode(GOOD, 1.0)
+    again = (replace(told.messages[1], tool_calls=(replace(GOOD, id="9"),)), Message("tool", "12", tool_call_id="9"))
+    before = (*told.messages[:2], replace(told.messages[2], failed=failed))
+    (row,), _ = rounds.learn([replace(told, messages=(*before, *again, told.messages[-1]))])
+    assert weights(row) == kept

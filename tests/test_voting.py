@@ -72,6 +72,29 @@ def test_of_an_answer_that_marks_nothing_the_whole_text_counts():
     assert voting.answer("Plalples owes 18.0.") == "Plalples owes 18"
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("\\boxed{\\sqrt{2}}", "\\sqrt{2}"),
+        ("\\boxed{2\\pi}", "2\\pi"),
+        ("\\boxed{x > 2}", "x > 2"),
+        ("The answer is not 2.", "not 2"),
+        ("\\boxed{18\\text{ dollars}}", "18"),
+        ("The answer is **18**.", "18"),
+        ("The answer is 18 eggs, not more", "18"),
+        ("\\boxed{50\\%}", "0.5"),
+        ("#### -3", "-3"),
+    ],
+)
+def test_a_number_counts_alone_only_where_it_is_all_of_the_answer(text, value):
+    assert voting.answer(text) == value
+
+
+def test_a_text_given_to_a_call_is_no_number():
+    one, other = (Message("assistant", tool_calls=(ToolCall("f", {"zip": zip_}),)) for zip_ in ("02134", "2134"))
+    assert voting.calls(one) != voting.calls(other)
+
+
 def test_an_unclosed_box_is_no_value():
     assert voting.answer("\\boxed{{{{") == "\\boxed{{{{"
 

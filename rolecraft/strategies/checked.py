@@ -267,8 +267,10 @@ async def _dry_run(
     branch, made = episode.environment.toolbox.branch(), reply.completion.message.tool_calls
     try:
         end = await step.take(episode, position, reply, branch.call)
-        answers = [one for one in end.messages[len(position.messages) :] if one.tool_call_id is not None]
-        failed = [one for one in answers if one.failed]  # what could not be read is told as ever
+        # Code may catch what fails within it, and is judged by how it ends. What cannot be read is told as ever.
+        by_code = episode.team.role(str(position.speaker)).form is not None
+        answers = [one for one in end.messages[len(position.messages) :] if (one.tool_call_id is None) == by_code]
+        failed = [one for one in answers if one.failed]
         if not failed:
             await asyncio.to_thread(branch.commit)
             return Opinion(True), made, end, {}
@@ -276,5 +278,5 @@ async def _dry_run(
         await asyncio.to_thread(branch.close)
     tally.tool_calls += len(made)
     call = next((one for one in end.turns[-1].message.tool_calls if one.id == failed[0].tool_call_id), made[0])
-    answered = {str(one.tool_call_id): one.content for one in failed}
+    answered = {one.tool_call_id or call.id: one.content for one in failed}
     return Opinion(False, f"tried out, it answers: {failed[0].content}"), (call,), None, answered

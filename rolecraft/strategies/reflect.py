@@ -110,7 +110,7 @@ async def _failure(episode: Episode, end: Position, settings: Settings, tally: T
     """Return why a try has failed, by what can be known while playing."""
     if end.stop != "answered":
         return _WHY.get(str(end.stop), f"ended by {end.stop}")
-    result = _last_result(end, tally)
+    result = _last_result(episode, end, tally)
     if result is not None and result.failed:
         return f"answered although the last call had failed: {result.content[:200]}"
     if episode.environment.calls_only:
@@ -119,12 +119,18 @@ async def _failure(episode: Episode, end: Position, settings: Settings, tally: T
     return "" if found.right else f"gave an answer that a checker finds wrong: {found.why}"
 
 
-def _last_result(end: Position, tally: Tally) -> Message | None:
-    """Return what a tool answered last, or a remark in its place; an objection is neither."""
-    refused, result, act = vetting.refused(tally.checks), None, -1
-    for place, message in enumerate(end.messages):
-        act = place if message.role == "assistant" else act
-        if message.role == "tool" and act not in refused:
+def _last_result(episode: Episode, end: Position, tally: Tally) -> Message | None:
+    """Return what a tool answered last, or a remark in its place; an objection is neither.
+
+    Of code it is what came of the last block, whatever failed within it; a block that ends the task has none.
+    """
+    refused, result, act, by_code = vetting.refused(tally.checks), None, -1, False
+    for place, message in enumerate(end.messages[len(episode.task.messages) :], start=len(episode.task.messages)):
+        if message.role == "assistant":
+            act = place
+            by_code = message.speaker is not None and episode.team.role(message.speaker).form is not None
+            result = None if by_code else result
+        if message.role == "tool" and act not in refused and not (by_code and message.tool_call_id is not None):
             result = message
     return result
 

@@ -62,17 +62,17 @@ def _actions(episode: Trajectory) -> Iterator[tuple[int, Message, bool]]:
     opening = len(episode.task.messages)
     refused = vetting.refused(episode.trials.checks if episode.trials else ())
     for place, message in enumerate(messages[opening:], start=opening):
-        if message.role != "assistant" or message.unparsed is not None:
+        if message.role != "assistant" or message.unparsed is not None or message.weight == 0.0:
             continue
         right = action_is_right(episode.task, message.tool_calls) if message.tool_calls else None
         ends = not message.tool_calls and place == len(messages) - 1
         if right is None and (ends or good) and place not in refused:
             right = good
-        if right is not None and not (right and _is_repeated(messages[:place], refused, message.tool_calls)):
+        if right is not None and not (right and is_repeated(messages[:place], refused, message.tool_calls)):
             yield _state_of(messages, refused, place, opening), message, right
     for check in episode.trials.checks if episode.trials else ():
         right = action_is_right(episode.task, check.calls) if check.calls and not check.after else None
-        if right is None or (right and _is_repeated(messages[: check.at], refused, check.calls)):
+        if right is None or (right and is_repeated(messages[: check.at], refused, check.calls)):
             continue
         speaker = next((one.speaker for one in messages[check.at :] if one.role == "assistant"), None)
         action = Message("assistant", check.answer, check.calls, speaker=speaker)
@@ -95,10 +95,12 @@ def _state_of(messages: Sequence[Message], refused: Set[int], place: int, openin
     return place
 
 
-def _is_repeated(before: Sequence[Message], refused: Set[int], calls: Sequence[ToolCall]) -> bool:
-    """Tell whether a call was made before, or is made twice: the reference's, yes, and of no use any more."""
+def is_repeated(before: Sequence[Message], refused: Set[int], calls: Sequence[ToolCall]) -> bool:
+    """Tell whether a call was made before and did not fail, or is made twice: the reference's, yes, and of no use."""
     acts = (message for place, message in enumerate(before) if place not in refused)
-    made = [(call.name, call.arguments) for message in acts for call in message.tool_calls]
+    failed = {message.tool_call_id for message in before if message.role == "tool" and message.failed}
+    done = (call for message in acts for call in message.tool_calls if not call.id or call.id not in failed)
+    made = [(call.name, call.arguments) for call in done]
     asked = [(call.name, call.arguments) for call in calls]
     return any(one in made or asked.count(one) > 1 for one in asked)
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rolecraft import agent, reflection, store, strategies, team, vetting, wire
+from rolecraft import agent, examples, reflection, store, strategies, team, vetting, wire
 from rolecraft.engine import Settings as EngineSettings
 from rolecraft.engine import open_local
 from rolecraft.errors import DataError
@@ -152,15 +152,17 @@ def _confirmed(episode: Trajectory) -> Trajectory | None:
     refused = vetting.refused(episode.trials.checks if episode.trials else ())
 
     def weighed(place: int, message: Message) -> Message:
-        if message.role != "assistant":
+        if message.role != "assistant" or message.weight == 0.0:  # nobody wrote the message that an answer by code is
             return message
+        if pairs.is_repeated(episode.messages[:place], refused, message.tool_calls):
+            return replace(message, weight=0.0)
         made = [wanted(episode.task, call) for call in message.tool_calls]
         outcome = good and place not in refused
         right = message.unparsed is None and (outcome if not made or None in made else all(made))
         return replace(message, weight=float(right))
 
     later = enumerate(episode.messages[opening:], start=opening)
-    messages = (*episode.messages[:opening], *itertools.starmap(weighed, later))
+    messages = (*examples.unlearned(episode.messages[:opening]), *itertools.starmap(weighed, later))
     if not any(message.weight == 1.0 for message in messages[opening:]):
         return None
     return _row(f"{episode.id}/confirmed", episode, messages)
