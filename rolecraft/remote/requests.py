@@ -27,13 +27,18 @@ def request_body(prompt: Prompt, settings: Settings) -> dict[str, Json]:
     """Return the body that asks for the replies to `prompt`; raises EngineError for what no endpoint can do."""
     _check(prompt, settings)
     sampling = prompt.sampling
-    limit = "max_completion_tokens" if urlsplit(settings.url).hostname == "api.openai.com" else "max_tokens"
+    limit = "max_completion_tokens" if _is_openai(settings) else "max_tokens"
     optional = (
         ("n", sampling.n, sampling.n != 1),
         ("top_p", sampling.top_p, sampling.top_p != 1.0),
+        ("top_k", sampling.top_k, sampling.top_k != 0),
+        ("min_p", sampling.min_p, sampling.min_p != 0),
+        ("presence_penalty", sampling.presence_penalty, sampling.presence_penalty != 0),
+        ("frequency_penalty", sampling.frequency_penalty, sampling.frequency_penalty != 0),
         ("seed", sampling.seed % 2**_SEED_BITS, sampling.temperature > 0),
         ("stop", list(sampling.stop), sampling.stop != ()),
         ("logprobs", True, settings.logprobs),
+        ("chat_template_kwargs", {"enable_thinking": prompt.think}, prompt.think is not None),
     )
     return {
         "model": settings.model(prompt.speaker),
@@ -46,10 +51,16 @@ def request_body(prompt: Prompt, settings: Settings) -> dict[str, Json]:
     }
 
 
+def _is_openai(settings: Settings) -> bool:
+    return urlsplit(settings.url).hostname == "api.openai.com"
+
+
 def _check(prompt: Prompt, settings: Settings) -> None:
     sampling = prompt.sampling
     if sampling.n < 1 or sampling.max_tokens < 1 or "" in sampling.stop:
         raise EngineError(f"n and max_tokens must be at least 1 and no stop string empty; got {sampling!r}")
+    asked_beyond = {"top_k": sampling.top_k, "min_p": sampling.min_p, "think": prompt.think is not None}
+    beyond = [name for name, asked in asked_beyond.items() if asked]  # what OpenAI does not have, and most servers do
     held = prompt.choice not in ("auto", "none") or not prompt.parallel
     cannot = (
         (
@@ -60,6 +71,9 @@ def _check(prompt: Prompt, settings: Settings) -> None:
         (prompt.schema is not None, "hold a reply to a schema", "leave the schema out (a checker: rules or dry_run)"),
         (prompt.next_roles, f"hold a reply to name one of {prompt.next_roles!r} next", "leave out --constrain"),
         (prompt.cache_scopes != ("",), "bound what it keeps of other prompts", "leave cache_scopes as they are"),
+        (prompt.text is not None, "go on with a text as it stands", "give messages"),
+        (sampling.top_logprobs, f"tell the {sampling.top_logprobs} likeliest tokens", "leave top_logprobs at 0"),
+        *((_is_openai(settings), f"heed {name}, as OpenAI's own API does not", f"leave {name} out") for name in beyond),
         (
             settings.tools == "prompt" and prompt.tools and held,
             f"hold a reply to choice {prompt.choice!r}, parallel {prompt.parallel}, with tools in the prompt",
@@ -121,10 +135,17 @@ def _plain(message: Message, *, texts: bool) -> dict[str, Json]:
     if message.role == "assistant":
         text = _text(message)
         calls = [wire.call_to_json(call) for call in message.tool_calls]
-        return {"role": "assistant", "content": text or None, **({"tool_calls": calls} if calls else {})}
+        return _assistant(text, calls)
     if message.role == "tool" and message.tool_call_id is not None:
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
     return {"role": "user" if message.role == "tool" else message.role, "content": message.content}
+
+
+def _assistant(text: str, calls: list[Json]) -> dict[str, Json]:
+    """Return an assistant's message; only beside calls may there be null for content."""
+    if calls:
+        return {"role": "assistant", "content": text or None, "tool_calls": calls}
+    return {"role": "assistant", "content": text}
 
 
 def _text(message: Message) -> str:
@@ -160,5 +181,5 @@ def _merged(listed: Sequence[Json]) -> list[Json]:
             continue
         text = "\n\n".join(filter(None, (last["content"], message["content"])))
         calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
-        joined[-1] = {**last, "content": text or None, **({"tool_calls": calls} if calls else {})}
+        joined[-1] = _assistant(text, calls) if last["role"] == "assistant" else {**last, "content": text}
     return joined
