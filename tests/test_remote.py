@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
+from contextlib import suppress
 
 import pytest
 from endpoint import Answer, asked, endpoint, error, said, streamed, within
@@ -12,6 +14,7 @@ from rolecraft import remote
 from rolecraft.errors import ContextFull, EngineError
 from rolecraft.remote import RemoteEngine, Settings
 from rolecraft.remote.replies import completions
+from rolecraft.remote.requests import request_body
 from rolecraft.types import Message, Prompt, Sampling, ToolCall, ToolSpec, Usage
 
 TOOL = ToolSpec(
@@ -56,6 +59,26 @@ def test_a_sampled_request_carries_its_seed_in_the_bits_that_every_server_takes(
     assert (sent["seed"], sent["temperature"], sent["top_p"], sent["stop"]) == (5, 0.7, 0.9, ["END"])
 
 
+def test_all_that_a_draw_is_narrowed_by_and_the_switch_for_thinking_are_sent():
+    narrowed = {"top_k": 5, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": -0.5}
+    sent = body_of(prompt(sampling=Sampling(temperature=1.0, **narrowed), think=False))
+    assert (narrowed | {"chat_template_kwargs": {"enable_thinking": False}}).items() <= sent.items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sampling": Sampling(temperature=1.0, top_k=5)}, "top_k"),
+        ({"sampling": Sampling(temperature=1.0, min_p=0.1)}, "min_p"),
+        ({"think": True}, "think"),
+    ],
+)
+def test_what_openais_own_api_does_not_know_is_refused_by_name(changes, named):
+    with pytest.raises(EngineError, match=f"leave {named} out"):
+        request_body(prompt(**changes), Settings("https://api.openai.com/v1", {"": "m"}))
+    assert request_body(prompt(**changes), Settings("http://127.0.0.1/v1", {"": "m"}))["model"] == "m"
+
+
 @pytest.mark.parametrize(
     ("changes", "sent"),
     [
@@ -83,6 +106,8 @@ def test_told_in_the_prompt_not_to_call_a_model_is_told_so_in_words_and_its_text
         ({"prefix": "I think"}, "begun for it \\('I think'\\)"),
         ({"next_roles": ("executor",)}, "name one of"),
         ({"cache_scopes": ("alice",)}, "bound what it keeps"),
+        ({"text": "Once upon"}, "go on with a text"),
+        ({"sampling": Sampling(top_logprobs=3)}, "tell the 3 likeliest"),
         ({"choice": "required", "tools": ()}, "there are no tools"),
         ({"sampling": Sampling(max_tokens=0)}, "must be at least 1"),
     ],
@@ -406,6 +431,41 @@ def test_the_key_is_sent_and_stands_in_no_error_even_if_the_endpoint_repeats_it(
     assert "sesame" not in str(told.value) + repr(engine.settings)
 
 
+KEY = "sesame-123/opens"
+ESCAPED = json.dumps({"choices": [], "for": KEY}).replace("/", "\\/")
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        Answer({"message": f"denied for Bearer {KEY}"}),
+        Answer(ESCAPED.encode()),
+        Answer(f"{'no ' * 24}{KEY}".encode()),
+        Answer({"choices": [{"message": {"role": "assistant", "content": {KEY: 1}}}]}),
+    ],
+    ids=range(4),
+)
+def test_an_answer_that_is_none_is_shown_without_the_key(repeated):
+    with asked([repeated], key=KEY, retries=0) as (engine, _), pytest.raises(EngineError) as told:
+        reply(engine)
+    assert "***" in str(told.value)
+    assert "sesame" not in "".join(traceback.format_exception(told.value))
+
+
+@pytest.mark.parametrize("lead", ["", "x" * 195, "x" * 395])
+def test_a_streams_error_is_shown_without_the_key(lead):
+    events = Answer(b"data: " + json.dumps({"error": {"message": f"{lead}{KEY}"}}).encode() + b"\n\n")
+    with asked([events], key=KEY, retries=0) as (engine, _), pytest.raises(EngineError, match="the stream") as told:
+        asyncio.run(_streamed(engine, prompt()))
+    assert "sesame" not in "".join(traceback.format_exception(told.value))
+
+
+def test_what_the_server_could_not_read_is_recorded_without_the_key():
+    body = {"error": {"message": "no", "code": "tool_use_failed", "failed_generation": f'{{"auth":\n "{KEY}"}}'}}
+    with asked([Answer(body, 400)], key=KEY) as (engine, _):
+        assert reply(engine).unparsed == '{"auth":\n "***"}'
+
+
 def test_an_answer_is_kept_by_its_exact_request_and_a_damaged_one_asked_for_again(tmp_path):
     with asked([said("one"), said("two"), said("three")], cache=tmp_path) as (engine, served):
         assert [reply(engine).content for _ in range(3)] == ["one", "one", "one"]
@@ -490,13 +550,56 @@ def test_log_probabilities_are_asked_for_where_they_are_wanted():
     assert body_of(prompt(), logprobs=True)["logprobs"] is True
 
 
-def test_requests_that_were_never_answered_are_counted_once(tmp_path):
-    def script(request):
-        return error(400, "no") if request["messages"][-1]["content"] == "bad" else said("ok")
+def test_requests_that_nobody_awaits_any_more_are_counted_once(tmp_path):
+    async def left() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(engine.complete(Prompt((Message("user", "slow"),))), 0.5)
 
-    with asked(script, cache=tmp_path, retries=0) as (engine, _):
+    with asked([said("ok"), Answer(delay=30)], cache=tmp_path, retries=0) as (engine, _):
         reply(engine, Prompt((Message("user", "good"),)))
-        with pytest.raises(EngineError):
-            reply(engine, Prompt((Message("user", "bad"),)))
+        asyncio.run(left())
     assert remote.take_lost(tmp_path) == 1
     assert remote.take_lost(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        error(401, "no"),
+        error(400, "maximum context length"),
+        Answer({"error": {"code": "tool_use_failed"}}, 400),
+        error(503, "loading"),
+    ],
+    ids=range(4),
+)
+def test_a_request_that_is_refused_misread_or_given_up_is_not_lost(tmp_path, answer):
+    with asked([answer], cache=tmp_path, retries=0) as (engine, _), suppress(EngineError):
+        reply(engine)
+    assert list(tmp_path.rglob("*")) != []
+    assert remote.take_lost(tmp_path) == 0
+
+
+def test_half_a_character_is_replaced_wherever_a_reply_has_one():
+    body = (
+        rb'{"choices": [{"message": {"content": "a\ud800b \ud83d\ude00", "tool_calls": [{"id": "c\udfff", "function": '
+    )
+    body += rb'{"name": "stock\ud800", "arguments": "{\"item\": [\"\\ud800\"]}"}}]}, "finish_reason": "stop"}]}'
+    with asked([Answer(body)]) as (engine, _):
+        message = reply(engine)
+    (call,) = message.tool_calls
+    assert (message.content, call.name, call.id) == ("a\ufffdb \U0001f600", "stock\ufffd", "c\ufffd")
+    assert call.arguments == {"item": ["\ufffd"]}
+
+
+def test_a_character_that_a_stream_halves_is_whole_in_the_message_and_none_is_told_in_halves():
+    with asked([streamed({"content": "a\ud83d"}, {"content": "\ude00b"})]) as (engine, _):
+        texts, message = asyncio.run(_streamed(engine, prompt()))
+    assert (texts, message.content) == (["a\ufffd", "\ufffdb"], "a\U0001f600b")
+
+
+def test_an_assistant_that_said_nothing_is_sent_as_no_text_and_null_stands_beside_calls_alone():
+    asks = Message("user", "And chairs?")
+    silent, calling = Message("assistant", ""), Message("assistant", "", tool_calls=(ToolCall("stock", {}, "c1"),))
+    sent = body_of(prompt(silent, asks, silent, silent, asks, silent, calling))["messages"]
+    replies = [(one["content"], "tool_calls" in one) for one in sent if one["role"] == "assistant"]
+    assert replies == [("", False), ("", False), (None, True)]

@@ -17,7 +17,7 @@ _ASKED = ".asked"
 
 
 def take_lost(folder: Path) -> int:
-    """Return how many requests were asked and never answered, as the kill of a process leaves them, and forget them."""
+    """Return how many requests were asked and neither answered nor given up, as a kill leaves them, and forget them."""
     marks = list(folder.glob(f"*/*{_ASKED}"))
     for mark in marks:
         mark.unlink(missing_ok=True)
@@ -38,7 +38,7 @@ class AnswerCache:
             return None
 
     def begin(self, url: str, body: Json) -> None:
-        """Note that a request is asked now; one that is never answered is a `lost` one."""
+        """Note that a request is asked now; one that does not `end`, nor has an answer `put`, is a `lost` one."""
         mark = self._mark(url, body)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
@@ -47,6 +47,10 @@ class AnswerCache:
         """Keep an answer."""
         with atomic(self._path(url, body)) as unfinished:
             unfinished.write_text(wire.dumps(answer), encoding="utf-8")
+        self.end(url, body)
+
+    def end(self, url: str, body: Json) -> None:
+        """Note that nothing more is awaited of a request: it is refused or given up, and its caller knows."""
         self._mark(url, body).unlink(missing_ok=True)
 
     def _mark(self, url: str, body: Json) -> Path:

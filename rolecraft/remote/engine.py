@@ -110,7 +110,11 @@ class RemoteEngine:
 
         try:
             answer, found = await self._transport.post(body, read)
-        except Misread as error:
+        except EngineError as error:
+            if self._cache:
+                self._cache.end(self.settings.url, body)
+            if not isinstance(error, Misread):
+                raise
             return (_misread(error, prompt, time.monotonic() - began),) * prompt.sampling.n
         if self._cache:
             self._cache.put(self.settings.url, body, answer)
@@ -130,7 +134,8 @@ class RemoteEngine:
             yield Delta("", _misread(error, prompt, time.monotonic() - began))
             return
         except DataError as error:
-            raise EngineError(f"{self.settings.url} streamed no reply: {error}; repeat the request") from error
+            why = self._transport.told(error)
+            raise EngineError(f"{self.settings.url} streamed no reply: {why}; repeat the request") from None
         usage = read_usage(joined.usage, time.monotonic() - began)
         yield Delta("", completion(message, joined.finish, prompt, usage))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +18,7 @@ _FULL = re.compile(
 )
 _MISREAD = re.compile(r"failed to parse input|tool_use_failed", re.IGNORECASE)
 _SHOWN = 400
+_TELLING = 8  # a key's beginning of so many characters is no word that stands there by chance
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 _REMEDIES = {
@@ -102,13 +104,24 @@ def read_refusal(url: str, status: int, location: str, raw: bytes, key: str | No
     said = location if 300 <= status < 400 else _text(fields, "message", "detail", "msg")
     code = " ".join(filter(None, (_text(fields, "code"), _text(fields, "type"))))
     written = fields.get("failed_generation")
-    return Refusal(url, status, _blotted(said, key), _blotted(code, key), written if isinstance(written, str) else None)
+    written = blotted(written, key) if isinstance(written, str) else None
+    return Refusal(url, status, in_a_line(said, key), in_a_line(code, key), written)
 
 
 def _text(fields: dict[str, Json], *keys: str) -> str:
     return next((str(fields[key]) for key in keys if fields.get(key)), "")
 
 
-def _blotted(text: str, key: str | None) -> str:
-    shown = " ".join((text.replace(key, "***") if key else text).split())
+def in_a_line(text: str, key: str | None) -> str:
+    """Return what an endpoint says in one line that is not too long, its key blotted out."""
+    shown = " ".join(blotted(text, key).split())
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + " ..."
+
+
+def blotted(text: str, key: str | None) -> str:
+    """Return the text without the key, as it is or as JSON writes it, nor a beginning of it that a cut has left."""
+    spellings = (key, json.dumps(key)[1:-1], key.replace("/", "\\/")) if key else ()
+    beginnings = (one[:length] for one in spellings for length in range(len(one), _TELLING - 1, -1))
+    for part in (*spellings, *beginnings):
+        text = text.replace(part, "***")
+    return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rolecraft import wire
 from rolecraft.errors import DataError
@@ -90,7 +91,25 @@ def _message(said: Mapping[str, Json]) -> Message:
     bad = [wire.dumps(call) for call in calls if _call(call) is None]
     fields = {key: said[key] for key in ("reasoning_content", "reasoning") if isinstance(said.get(key), str)}
     data = {"role": "assistant", "content": said.get("content") or "", **fields, "tool_calls": kept}
-    return wire.message_from_json(data | ({"unparsed": "\n".join(bad)} if bad else {}))
+    return _encodable(wire.message_from_json(data | ({"unparsed": "\n".join(bad)} if bad else {})))
+
+
+def _encodable(message: Message) -> Message:
+    """Return the message with U+FFFD for each half of a surrogate pair: no file, terminal or tokenizer takes one."""
+    calls = tuple(
+        dataclasses.replace(call, name=_whole(call.name), id=_whole(call.id), arguments=_whole(call.arguments))
+        for call in message.tool_calls
+    )
+    return message.edited(content=_whole(message.content), tool_calls=calls, unparsed=_whole(message.unparsed))
+
+
+def _whole(value: Any) -> Any:
+    """Return a value of JSON whose texts can be encoded; halves that stand side by side are joined."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, Mapping):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def _call(entry: Json) -> Json:
@@ -135,7 +154,7 @@ class Joined:
         """Take in one event and return its text; raises DataError for an event that is none, or tells an error."""
         if not isinstance(event, Mapping) or event.get("error"):
             told = event.get("error") if isinstance(event, Mapping) else event
-            raise DataError(f"the stream tells an error: {str(told)[:200]}")
+            raise DataError(f"the stream tells an error: {told}")
         self.usage = event.get("usage") or self.usage
         choices = event.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, Mapping) for choice in choices):
@@ -162,7 +181,7 @@ class Joined:
         pieces = delta.get("tool_calls") or []
         for piece in pieces if isinstance(pieces, Sequence) and not isinstance(pieces, str) else ():
             self._add_call(piece)
-        return text
+        return str(_whole(text))
 
     def _add_call(self, piece: Json) -> None:
         index = piece.get("index") if isinstance(piece, Mapping) else None

@@ -18,7 +18,7 @@ import httpx2
 
 from rolecraft import wire
 from rolecraft.errors import DataError, EngineError
-from rolecraft.remote.refusals import read_refusal
+from rolecraft.remote.refusals import blotted, in_a_line, read_refusal
 from rolecraft.remote.settings import Settings
 from rolecraft.types import Json
 
@@ -26,6 +26,7 @@ AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 5
 """Statuses that may be others the next time."""
 
 _MOST_REFUSED = 1 << 16  # bytes of an error's body that are read
+_BEGINS = 80  # characters of an answer that is none that are shown
 
 _T = TypeVar("_T")
 
@@ -95,6 +96,10 @@ class Transport:
                 if begun or failures > self._settings.retries:
                     raise self._given_up(failure, failures) from failure
                 await asyncio.sleep(self._pause(failures, failure.wait))
+
+    def told(self, error: DataError | UnicodeDecodeError) -> str:
+        """Return what is wrong with an answer, in words that may repeat it, without the key."""
+        return in_a_line(str(error), self._key)
 
     async def _until_answered(self, once: Callable[[], Awaitable[_T]]) -> _T:
         failures = 0
@@ -167,8 +172,10 @@ class Transport:
         try:
             return read(wire.loads(raw.decode()))
         except (UnicodeDecodeError, DataError) as error:
-            shown = " ".join(raw[:80].decode(errors="replace").split())
-            raise Unanswered(f"{self._settings.url} answered with no chat completion: {error} ({shown!r})") from error
+            begins = raw[: _BEGINS + len(self._key or "")].decode(errors="replace")
+            shown = blotted(" ".join(begins.split()), self._key)[:_BEGINS]
+            why = f"{self.told(error)} ({shown!r})"
+            raise Unanswered(f"{self._settings.url} answered with no chat completion: {why}") from None
 
     async def _events(self, response: httpx2.Response) -> AsyncIterator[Json]:
         """Yield the JSON of server-sent events up to `[DONE]`; raises Unanswered for anything else, or too much."""
