@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rolecraft import catalog
+from rolecraft import agent, catalog, team
+from rolecraft.benchmarks import Scripted, sgd
 from rolecraft.benchmarks.toolworld import script
 from rolecraft.errors import SettingsError
 from rolecraft.judges import layered
@@ -79,6 +80,16 @@ def test_where_no_tool_fits_a_call_is_wrong_and_none_is_right():
 )
 def test_an_episode_that_does_not_answer_is_not_well_formed(changes):
     assert parts(record(A, B, **changes))["format"] == 0
+
+
+def test_calls_close_an_episode_that_ends_with_them():
+    opening = record(wanted=(A,)).messages[:1]
+    right = replace(record(wanted=(A,)), messages=(*opening, Message("assistant", tool_calls=(A,))))
+    assert parts(right) == {"format": 1, "calls": 1, "task": 1, "efficiency": 1}
+    assert layered.rewarding(layered.Settings(binary=True))(right).score == 1
+    for spoiled in ({"unparsed": "g("}, {"strict": Message("assistant", "f()")}):
+        made = (*opening, replace(right.messages[-1], **spoiled))
+        assert parts(replace(right, messages=made))["format"] == 0
 
 
 def test_a_call_that_cannot_be_read_or_was_read_leniently_spoils_the_form():
@@ -197,17 +208,83 @@ def test_recipes_with_rewards_are_found():
     assert {"grpo", "gspo", "ppo", "gigpo", "rejection"} <= set(shipped())
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        *{tuple(sorted(asdict(one).items())): one for one in shipped().values()}.values(),
-        layered.Settings(binary=True),
-        layered.Settings(format=1.0, calls=1.0, task=1.0, efficiency=1.0),
-        layered.Settings(format=0.2, calls=2.0, task=1.0, efficiency=0.0),
-    ],
-    ids=str,
-)
+REWARDS = [
+    *{tuple(sorted(asdict(one).items())): one for one in shipped().values()}.values(),
+    layered.Settings(binary=True),
+    layered.Settings(format=1.0, calls=1.0, task=1.0, efficiency=1.0),
+    layered.Settings(format=0.2, calls=2.0, task=1.0, efficiency=0.0),
+]
+
+
+@pytest.mark.parametrize("settings", REWARDS, ids=str)
 def test_no_cheat_earns_what_an_honest_but_imperfect_policy_does(settings):
     fair = earned(honest, settings)
     paid = {cheat.__name__: earned(cheat, settings) for cheat in CHEATS}
     assert max(paid.values()) < fair - 0.1, (fair, paid)
+
+
+# ---- the same where nothing is run and the episode ends with its calls
+
+FERRY = ToolSpec("BookFerry", "", {"type": "object", "properties": {"to": {}, "seats": {}}, "required": ["to"]})
+TRAIN = ToolSpec("BookTrain", "", {"type": "object", "properties": {"to": {}}, "required": ["to"]})
+
+
+def dialogue(n: int) -> Task:
+    """Return a task of sgd's kind; of every fourth a question is right, of the others a call."""
+    call = {"name": "BookFerry", "arguments": {"to": f"port {n}", "seats": 1 + n}}
+    known = {"calls": [call] if n % 4 else [], "ordered": False}
+    return Task(f"dialogue-{n}", (Message("user", f"To port {n}, for {1 + n}."),), (FERRY, TRAIN), known)
+
+
+Replies = Callable[[Task], Message]
+
+
+def right(task: Task) -> Message:
+    calls = tuple(ToolCall(one["name"], one["arguments"]) for one in task.reference["calls"])
+    return Message("assistant", "" if calls else "How many seats?", calls)
+
+
+def half_right(task: Task) -> Message:
+    """Does every other call right, and forgets the seats in the others."""
+    reply = right(task)
+    if not reply.tool_calls or int(task.id.rsplit("-", 1)[-1]) % 2:
+        return reply
+    call = reply.tool_calls[0]
+    return reply.edited(tool_calls=(replace(call, arguments={"to": call.arguments["to"]}),))
+
+
+def words(task: Task) -> Message:
+    return Message("assistant", "No tool fits.")
+
+
+def nonsense(task: Task) -> Message:
+    return Message("assistant", tool_calls=(ToolCall("nonsense", {}),))
+
+
+def every_tool(task: Task) -> Message:
+    return Message("assistant", tool_calls=tuple(ToolCall(tool.name, {"to": "x"}) for tool in task.tools))
+
+
+def many_calls(task: Task) -> Message:
+    return Message("assistant", tool_calls=tuple(ToolCall("BookFerry", {"to": "x", "seats": n}) for n in range(9)))
+
+
+def garbage(task: Task) -> Message:
+    return Message("assistant", unparsed="<tool_call>{")
+
+
+def paid(say: Replies, settings: layered.Settings) -> float:
+    reward, scores = layered.rewarding(settings), []
+    for task in map(dialogue, range(16)):
+        engine = Scripted(lambda prompt, task=task: say(task))
+        lived = agent.episode(sgd.open(task), team.find("single", instructions=False), engine)
+        scores.append(reward(asyncio.run(lived)).score)
+    return statistics.mean(scores)
+
+
+@pytest.mark.parametrize("settings", REWARDS, ids=str)
+def test_nothing_earns_what_right_calls_do_where_the_episode_ends_with_them(settings):
+    assert paid(right, settings) == 1
+    fair = paid(half_right, settings)
+    cheats = {say.__name__: paid(say, settings) for say in (words, nonsense, every_tool, many_calls, garbage)}
+    assert max(cheats.values()) < fair - 0.1, (fair, cheats)

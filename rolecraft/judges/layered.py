@@ -69,7 +69,9 @@ def rewarding(settings: Settings) -> Judge:
 
 
 def well_formed(trajectory: Trajectory) -> float:
-    """Return 1 where each reply is in the family's own form and the last one is an answer, else 0.
+    """Return 1 where each reply is in the family's own form and the last one closes the episode, else 0.
+
+    An answer closes it; where a benchmark's episode ends with its calls, and runs none of them, so do calls.
 
     Judged by the raw text: one call that cannot be read, or was read leniently, spoils it, as does an end by length, by
     turns, by repeats or by giving up.
@@ -133,7 +135,8 @@ _FIND = {"format": well_formed, "calls": calls_right, "task": done, "efficiency"
 
 
 def _closes(trajectory: Trajectory, last: Message) -> bool:
-    return trajectory.messages[-1] is last and not last.tool_calls and bool(last.content.strip())
+    # calls that are run leave observations after them, so calls that come last are the episode's end
+    return trajectory.messages[-1] is last and bool(last.tool_calls or last.content.strip())
 
 
 def _wanted(trajectory: Trajectory) -> list[ToolCall] | None:
