@@ -212,6 +212,23 @@ def test_splits_are_played_with_one_engine_and_kept_apart(settings, tmp_path):
     assert ids(Run(run.path / "tools")) == [f"tools-3-{i}" for i in range(6)]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_splits_that_share_a_tasks_id_keep_their_own_episodes(settings, tmp_path, workers):
+    text = BENCHMARK.replace('f"{split}-{seed}-{i}", i, seed)', "str(i), i, seed + len(split))")
+    settings.benchmark.write_text(text)
+    run, both = Run(tmp_path / "run"), replace(settings, split="test+train", workers=workers)
+    found = evaluate.play_splits(both, SINGLE, opened, run, console=QUIET())
+    assert {split: (scores.score, scores.n) for split, scores in found.items()} == {"test": (1, 6), "train": (1, 6)}
+    for split, seed in (("test", 7), ("train", 8)):
+        asked = sorted(t.task.messages[-1].content for t in Run(run.path / split).trajectories())
+        assert asked == [f"{i} + {seed}" for i in range(6)]
+
+
+def test_a_split_that_is_named_twice_is_refused(settings, tmp_path):
+    with pytest.raises(SettingsError, match=r"split 'test' is named 2 times in 'test\+odd\+test'; name it once"):
+        evaluate.play_splits(replace(settings, split="test+odd+test"), SINGLE, fail, Run(tmp_path / "run"))
+
+
 def test_workers_play_a_team_of_the_users_own(settings, tmp_path):
     (tmp_path / "rule.py").write_text("def following(message):\n    return None\n")
     path = tmp_path / "lone.py"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rolecraft import agent, catalog
 from rolecraft import team as teams
 from rolecraft.benchmarks import Scripted
+from rolecraft.errors import SettingsError
 from rolecraft.evaluate.batches import Settings, begin, play_all, players_of, tasks
 from rolecraft.evaluate.playing import EngineOpener, Explain
 from rolecraft.evaluate.static import static_json, static_table, write_static
@@ -143,9 +144,12 @@ def play_splits(
 ) -> dict[str, Scores]:
     """Do what `run` does for several splits, `settings.split` naming them as `test+tools`, and open engines only once.
 
-    Each split has its own run folder, of its name, in `run`.
+    Each split has its own run folder, of its name, in `run`. Raises SettingsError for a split that is named twice.
     """
-    splits = [replace(settings, split=split) for split in settings.split.split("+")]
+    names = settings.split.split("+")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SettingsError(f"split {twice!r} is named {names.count(twice)} times in {settings.split!r}; name it once")
+    splits = [replace(settings, split=split) for split in names]
     with lock(run.path):
         batches = [begin(each, team, Run(run.path / each.split), playing) for each in splits]
         play_all(batches, players_of(settings, team, playing, explain), open_engine, console)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -158,14 +158,14 @@ def play_all(
 ) -> None:
     """Play what the batches miss, each episode kept as it ends; in one process no other begins once there is enough."""
     settings = batches[0].settings
-    owners = {task.id: batch for batch in batches for task in batch.tasks}
-    missing = [task for batch in batches for task in batch.missing]
+    missing = [(batch, task) for batch in batches for task in batch.missing]  # splits may share a task's id
+    total = sum(len(batch.tasks) for batch in batches)
     written, computed = list[int](), list[int]()
     with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", console=console) as bar:
-        shown = bar.add_task(settings.name, total=len(owners), completed=len(owners) - len(missing))
+        shown = bar.add_task(settings.name, total=total, completed=total - len(missing))
 
-        def keep(trajectory: Trajectory) -> None:
-            owners[trajectory.task.id].keep(trajectory)
+        def keep(place: int, trajectory: Trajectory) -> None:
+            missing[place][0].keep(trajectory)
             used = spent(trajectory)
             written.append(used.completion)
             computed.append(used.prompt - used.cached)
@@ -174,7 +174,9 @@ def play_all(
         if not missing or enough():
             return
         began = time.monotonic()
-        wanted = missing if settings.workers > 1 else itertools.takewhile(lambda _: not enough(), missing)
+        wanted: Iterator[Task] = (task for _, task in missing)
+        if settings.workers == 1:
+            wanted = itertools.takewhile(lambda _: not enough(), wanted)
         play(players, wanted, open_engine, keep, settings.workers)
         if console is not None:
             console.print(_rate(sum(written), sum(computed), time.monotonic() - began))

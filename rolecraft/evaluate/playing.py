@@ -28,7 +28,8 @@ EngineOpener = Callable[[], AbstractContextManager[Engine]]
 """Opens an engine and closes it at the end; for workers it must be picklable, as `functools.partial` of a function."""
 Explain = Callable[[str], str]
 """Says what is wrong with a call that did not parse."""
-Keep = Callable[[Trajectory], None]
+Keep = Callable[[int, Trajectory], None]
+"""Takes an episode, with the place of its task among those that are played."""
 
 _GRACE = 2.0  # seconds that a worker gets to end
 
@@ -50,6 +51,15 @@ class Players:
     def episodes(self, chosen: Iterable[Task], engine: Engine) -> AsyncIterator[Trajectory]:
         """Yield each task's episode as it ends."""
         return agent.at_once(self.calls(chosen, engine), self.concurrency)
+
+    def numbered(self, chosen: Iterable[Task], engine: Engine) -> AsyncIterator[tuple[int, Trajectory]]:
+        """Yield each task's place and its episode as it ends."""
+
+        async def placed(place: int, call: agent.Call[Trajectory]) -> tuple[int, Trajectory]:
+            return place, await call()
+
+        waiting = (partial(placed, place, call) for place, call in enumerate(self.calls(chosen, engine)))
+        return agent.at_once(waiting, self.concurrency)
 
     def calls(self, chosen: Iterable[Task], engine: Engine) -> Iterator[agent.Call[Trajectory]]:
         """Yield for each task what plays its episode."""
@@ -76,7 +86,7 @@ class Players:
 
 
 def play(players: Players, chosen: Iterable[Task], open_engine: EngineOpener, keep: Keep, workers: int = 1) -> None:
-    """Give every task's episode to `keep`; raises EngineError for a worker that failed or died."""
+    """Give every task's episode to `keep` as it ends; raises EngineError for a worker that failed or died."""
     if workers > 1:
         _play_in_workers(players, list(chosen), open_engine, keep, workers)
     else:
@@ -85,15 +95,15 @@ def play(players: Players, chosen: Iterable[Task], open_engine: EngineOpener, ke
 
 async def _play(players: Players, chosen: Iterable[Task], open_engine: EngineOpener, keep: Keep) -> None:
     with open_engine() as engine:
-        async for episode in players.episodes(chosen, engine):
-            keep(episode)
+        async for place, episode in players.numbered(chosen, engine):
+            keep(place, episode)
 
 
 def _play_in_workers(
     players: Players, chosen: Sequence[Task], open_engine: EngineOpener, keep: Keep, workers: int
 ) -> None:
     context = _context()
-    count = min(workers, len(chosen))
+    count, numbered = min(workers, len(chosen)), list(enumerate(chosen))
     rules = (players.team.next_speaker, players.team.divide, players.team.gives_up)
     own = tuple({path for path in map(loader.origin, rules) if path})
     started: dict[Connection, BaseProcess] = {}
@@ -102,7 +112,7 @@ def _play_in_workers(
             for i in range(count):
                 reader, writer = context.Pipe(duplex=False)
                 started[reader] = context.Process(
-                    target=_work, args=(own, pickle.dumps(players), chosen[i::count], open_engine, writer)
+                    target=_work, args=(own, pickle.dumps(players), numbered[i::count], open_engine, writer)
                 )
                 started[reader].start()
                 writer.close()  # the worker's copy is then the only one: its end is seen here
@@ -127,9 +137,13 @@ _PRELOADED = ("rolecraft.engine",)
 
 
 def _work(
-    own: tuple[Path, ...], players: bytes, chosen: Sequence[Task], open_engine: EngineOpener, writer: Connection
+    own: tuple[Path, ...],
+    players: bytes,
+    chosen: Sequence[tuple[int, Task]],
+    open_engine: EngineOpener,
+    writer: Connection,
 ) -> None:
-    """Be a worker: send each episode as it finishes, then None; send the reason as text when something fails.
+    """Be a worker: send each episode with its task's place as it ends, then None; or as text why something failed.
 
     `own` are the user's files that have the team's rules, without which the pickled `players` are not read.
     """
@@ -139,7 +153,11 @@ def _work(
     try:
         for path in own:
             loader.load(path)
-        asyncio.run(_play(pickle.loads(players), chosen, open_engine, writer.send))
+
+        def keep(place: int, episode: Trajectory) -> None:
+            writer.send((chosen[place][0], episode))
+
+        asyncio.run(_play(pickle.loads(players), [task for _, task in chosen], open_engine, keep))
         writer.send(None)
     except BrokenPipeError:  # the parent is gone
         sys.exit(1)
@@ -166,7 +184,7 @@ def _gather(workers: Mapping[Connection, BaseProcess], keep: Keep) -> None:
             if result is None:
                 running.remove(reader)
             else:
-                keep(result)
+                keep(*result)
 
 
 def _stop(workers: Sequence[BaseProcess]) -> None:
