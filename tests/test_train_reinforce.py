@@ -215,6 +215,15 @@ def test_groups_that_are_all_alike_teach_nothing_and_are_given_up_for_others(tmp
     assert Run(run).metrics()[0]["flat"] == 1
 
 
+def test_a_group_is_given_up_for_a_task_that_is_not_in_the_step_yet(tmp_path, monkeypatch):
+    """Of three tasks two are in the step; the third takes the place of one, and then nobody is left for the other."""
+    alike = Verdict(1.0, parts={"format": 1.0, "task": 1.0})
+    monkeypatch.setattr(layered, "rewarding", lambda settings: lambda trajectory: alike)
+    _, tries, _ = stepped(tmp_path, reinforcement={"resample": 2}, data={"size": 3})
+    assert {one.group for one in tries} == {1, 2}
+    assert len({one.episode.task.id.partition("#")[0] for one in tries}) == 2
+
+
 def test_a_run_that_went_on_has_the_same_weights_as_one_that_never_stopped(tmp_path, finished):
     run = tmp_path / "run"
     train(recipe_of(reinforcement=PPO), run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -28,6 +28,11 @@ class World:
         """Return the tasks of a step, counted from 1: one after the other, and from the first again at the end."""
         first = (step - 1) * count
         return tuple(self.tasks[place % len(self.tasks)] for place in range(first, first + count))
+
+    def others(self, step: int, count: int, taken: Set[str]) -> tuple[Task, ...]:
+        """Return the tasks from where a step of `count` begins, all of them once but those whose ids are `taken`."""
+        first = (step - 1) * count % len(self.tasks)
+        return tuple(one for one in (*self.tasks[first:], *self.tasks[:first]) if one.id not in taken)
 
 
 def world(data: DataSettings, size: int, seed: int | None = None) -> World:

@@ -169,14 +169,17 @@ def _scored(one: Try) -> Trajectory:
 def _tried(work: Work, tasks: World, player: LocalEngine, step: int, tally: Tally) -> list[Try]:
     """Return a step's judged tries; groups that teach nothing are given up for others as often as the recipe says."""
     told, most = work.told, work.recipe.training.max_steps
-    found = _judged(work, tasks, tasks.of_step(step, told.tasks), player, step, 0)
+    asked = tasks.of_step(step, told.tasks)
+    found, taken = _judged(work, tasks, asked, player, step, 0), {task.id for task in asked}
     for again in range(1, told.resample + 1):
-        flat = credit.flat(found)
-        if not flat:
+        flat = sorted(credit.flat(found))
+        asked = tasks.others(step + again * most, told.tasks, taken)[: len(flat)]
+        if not asked:
             break
-        asked = tasks.of_step(step + again * most, told.tasks)[: len(flat)]
         fresh = _judged(work, tasks, asked, player, step + again * most, again * told.tasks)
-        found = [one for one in found if one.group not in flat] + fresh
+        given_up = flat[: len(asked)]  # of a few tasks all may be in the step already
+        found = [one for one in found if one.group not in given_up] + fresh
+        taken |= {task.id for task in asked}
         tally.add("resampled", float(len(asked)))
     groups = {one.group for one in found}
     tally.add("flat", float(len(credit.flat(found))), len(groups))
