@@ -51,6 +51,13 @@ class Values:
     gamma: float = 1.0
     lam: float = 0.95
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be meant."""
+        _require_least("values.weight", self.weight)
+        _require_least("values.clip", self.clip)
+        _require_share("values.gamma", self.gamma)
+        _require_share("values.lam", self.lam)
+
 
 @dataclass(frozen=True, slots=True)
 class ReinforcementSettings:
@@ -65,9 +72,10 @@ class ReinforcementSettings:
 
     `reward` weighs the layers (`judges.layered`); with `normalise: layers` each is normalised by itself. Advantages are
     compared `per` trajectory, per role of it, or per turn: a role's n-th reply. `scale` is what they are divided by. A
-    group whose rewards are all equal is given up to `resample` times for another task's. The rows of a step are gone
-    through `updates` times, in `minibatches` moves of the optimizer each. `share_prompts`: what several rows begin with
-    is computed once, where the base attends to all before (else each row is computed by itself).
+    group whose rewards are all equal is given up to `resample` times for another task's, where groups are compared (not
+    `ppo` and `rejection`). The rows of a step are gone through `updates` times, in `minibatches` moves of the optimizer
+    each. `share_prompts`: what several rows begin with is computed once, where the base attends to all before (else
+    each row is computed by itself).
 
     Every `validate_every` steps `validation` tasks of the training split at `validation_seed` are played greedily, and
     the best of these checkpoints by the task's own score is what is left; 0: the last is.
@@ -112,19 +120,33 @@ class ReinforcementSettings:
             if getattr(self, name) < 1:
                 raise SettingsError(f"reinforcement.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("resample", "validation", "kl", "step_weight"):
-            if not getattr(self, name) >= 0:
-                raise SettingsError(f"reinforcement.{name} is {getattr(self, name)}; it must be at least 0")
+            _require_least(name, getattr(self, name))
+        for name in ("step_gamma", "keep"):
+            _require_share(name, getattr(self, name))
         if self.temperature <= 0:
             raise SettingsError(
                 f"reinforcement.temperature is {self.temperature}; it must be above 0: tries that are all alike teach "
                 "nothing"
             )
-        if self.group < 2 and self.objective in ("grpo", "gspo", "gigpo"):
-            raise SettingsError(f"reinforcement.group is {self.group}; {self.objective} compares at least 2 tries")
+        low, high = self.clip
+        if not 0 < low <= 1:
+            raise SettingsError(
+                f"reinforcement.clip_low is {low}; it must be above 0 and at most 1, for no ratio is below 0"
+            )
+        if not high > 0:
+            raise SettingsError(f"reinforcement.clip_high is {high}; it must be above 0")
+        self._require_groups()
         self._require_both()
-        for name, low in (("clip_low", self.clip[0]), ("clip_high", self.clip[1])):
-            if not low > 0:
-                raise SettingsError(f"reinforcement.{name} is {low}; it must be above 0")
+
+    def _require_groups(self) -> None:
+        if self.objective in ("ppo", "rejection"):
+            if self.resample:
+                raise SettingsError(
+                    f"reinforcement.resample is {self.resample}; {self.objective} compares no groups, and one that is "
+                    "all alike teaches it as well: set it to 0"
+                )
+        elif self.group < 2:
+            raise SettingsError(f"reinforcement.group is {self.group}; {self.objective} compares at least 2 tries")
 
     def _require_both(self) -> None:
         if bool(self.recorded) != bool(self.rewards):
@@ -143,6 +165,16 @@ class ReinforcementSettings:
     def how(self) -> Literal["grpo", "bnpo", "dr_grpo", "dapo"]:
         """How the tokens' losses become one."""
         return self.aggregation or ("grpo" if self.objective == "gspo" else "dapo")
+
+
+def _require_least(name: str, value: float) -> None:
+    if not value >= 0:
+        raise SettingsError(f"reinforcement.{name} is {value}; it must be at least 0")
+
+
+def _require_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise SettingsError(f"reinforcement.{name} is {value}; it must be from 0 to 1")
 
 
 def read_reinforcement(sections: Mapping[str, Any]) -> ReinforcementSettings | None:
