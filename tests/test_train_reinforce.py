@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -16,10 +17,11 @@ from safetensors.torch import load_file
 from rolecraft import model
 from rolecraft.errors import RolecraftError, SettingsError
 from rolecraft.judges import layered
-from rolecraft.recipe import Recipe, read_recipe
+from rolecraft.recipe import DataSettings, Recipe, read_recipe
 from rolecraft.store import Run
 from rolecraft.train import credit, policy_loop, reinforce, train, trying, updating
 from rolecraft.train.checkpoints import last_checkpoint
+from rolecraft.train.collecting import world
 from rolecraft.train.tally import Tally
 from rolecraft.types import Judge, Trajectory, Verdict
 
@@ -297,6 +299,41 @@ def test_after_a_collapse_the_best_checkpoint_is_what_is_left(tmp_path, capsys):
 def test_what_cannot_be_learned_from_is_refused_by_name(tmp_path, changes, told):
     with pytest.raises(SettingsError, match=told):
         train(recipe_of(**changes), tmp_path / "run")
+
+
+def of_problems(tmp_path, monkeypatch, size: int, validation: int) -> reinforce.Work:
+    """Work on ten problems of a file, of which `size` are trained."""
+    monkeypatch.setenv("ROLECRAFT_DATA", str(tmp_path))
+    (tmp_path / "gsm8k").mkdir()
+    rows = (json.dumps({"question": f"{number} + 1?", "answer": f"#### {number + 1}"}) for number in range(10))
+    (tmp_path / "gsm8k" / "train.jsonl").write_text("\n".join(rows))
+    recipe = replace(
+        recipe_of(reinforcement={"validation": validation}),
+        data=DataSettings(benchmark="gsm8k", split="train", seed=1, size=size),
+    )
+    return reinforce.Work(recipe, None, None, tmp_path, lambda folder, place: None)
+
+
+def test_no_task_is_trained_that_chooses_the_best_checkpoint(tmp_path, monkeypatch):
+    pytest.importorskip("math_verify")
+    work = of_problems(tmp_path, monkeypatch, 6, 4)
+    trained = policy_loop.tasks(work)
+    held_out = policy_loop.validation(work, trained)
+    assert len(held_out.tasks) == 4
+    assert not {one.id for one in held_out.tasks} & {one.id for one in trained.tasks}
+
+
+def test_too_few_tasks_to_choose_by_are_told_with_the_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("math_verify")
+    work = of_problems(tmp_path, monkeypatch, 7, 4)
+    with pytest.raises(SettingsError, match="4 tasks, and of 10 of 'gsm8k', split 'train', 3 are left by the 7 that"):
+        policy_loop.validation(work, policy_loop.tasks(work))
+
+
+def test_a_benchmark_that_makes_its_tasks_validates_by_those_of_the_other_seed():
+    work = reinforce.Work(recipe_of(reinforcement={"validation": 3}), None, None, Path(), lambda folder, place: None)
+    held_out = policy_loop.validation(work, policy_loop.tasks(work))
+    assert held_out.tasks == world(work.recipe.data, 3, 7).tasks
 
 
 def test_a_divergence_from_a_base_that_is_itself_tuned_is_refused(tmp_path):

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -174,11 +175,12 @@ def run(
     """Learn to the recipe's last step and return the policy, the best one by its validation tasks if there are any.
 
     `shown` are the measures in the line of each log. `checkpoint`: the whole one to go on from, and the facts in its
-    mark. Raises Interrupted, after saving, when a signal came, and DataError if the tasks are not those of the
-    checkpoint.
+    mark. Raises Interrupted, after saving, when a signal came, DataError if the tasks are not those of the checkpoint,
+    and SettingsError where too few are left to validate.
     """
     training, told, processes = work.recipe.training, work.told, work.processes
     told_tasks = tasks(work)
+    held_out = validation(work, told_tasks) if told.validation else None
     facts = {"of": training.max_steps, "data": fingerprint(told_tasks)}
     if len(set(processes.merged({processes.place: facts["data"]}))) > 1:
         raise DataError(
@@ -198,9 +200,9 @@ def run(
         while progress.step < training.max_steps and not progress.collapsed:
             step(progress, told_tasks, player, tally)
             last = progress.step == training.max_steps or bool(progress.collapsed)
-            validates = bool(told.validation) and (last or progress.step % told.validate_every == 0)
-            if validates:
-                _validate(work, progress, player, tally)
+            validates = held_out is not None and (last or progress.step % told.validate_every == 0)
+            if held_out is not None and validates:
+                _validate(work, progress, held_out, player, tally)
             if last or validates or progress.step % training.logging_steps == 0:
                 tally = _tell(work, progress, tally, shown)
             asked = processes.any(signals.asked)
@@ -225,6 +227,24 @@ def tasks(work: Work) -> World:
             "a step play fewer"
         )
     return found
+
+
+def validation(work: Work, trained: World) -> World:
+    """Return the tasks that choose the best checkpoint, none of which is trained; raises SettingsError for too few.
+
+    Of a benchmark whose tasks are rows of a file another seed gives the same ones in another order.
+    """
+    data, count, seed = work.recipe.data, work.told.validation, work.told.validation_seed
+    known, found = {task.id for task in trained.tasks}, world(data, count, seed)
+    if not known.isdisjoint(task.id for task in found.tasks):
+        found = world(data, count + len(known), seed)
+    left = tuple(task for task in found.tasks if task.id not in known)[:count]
+    if len(left) < count:
+        raise SettingsError(
+            f"validation is {count} tasks, and of {len(found.tasks)} of {str(data.benchmark)!r}, split {data.split!r}, "
+            f"{len(left)} are left by the {len(known)} that are trained; lower data.size, or validation"
+        )
+    return replace(found, tasks=left)
 
 
 def fingerprint(told: World) -> str:
@@ -341,10 +361,9 @@ def _tell(work: Work, progress: Progress, tally: Tally, shown: Sequence[str]) ->
     return Tally()
 
 
-def _validate(work: Work, progress: Progress, player: LocalEngine, tally: Tally) -> None:
+def _validate(work: Work, progress: Progress, asked: World, player: LocalEngine, tally: Tally) -> None:
     """Play the validation tasks greedily, count their score, and keep the policy if it is the best so far."""
-    told, seed = work.told, work.told.validation_seed
-    asked, how = world(work.recipe.data, told.validation, seed), playing(told, told.max_turns, 0.0)
+    seed, how = work.told.validation_seed, playing(work.told, work.told.max_turns, 0.0)
     found = measure(collect(asked, asked.tasks, player, work.players, how, seed, work.processes))
     player.forget()
     best = policy_state.is_best(progress, found["score"])
