@@ -261,6 +261,23 @@ def test_benchmark_tasks_depend_on_nothing_but_the_seed(name: str):
 
 
 @members("benchmarks")
+def test_benchmark_without_its_data_tells_where_its_tasks_come_from(name: str, monkeypatch, tmp_path):
+    module = catalog.find("benchmarks", name)
+    for folder in ("ROLECRAFT_DATA", "ROLECRAFT_BFCL"):
+        monkeypatch.setenv(folder, str(tmp_path))
+    try:
+        module.tasks(module.Settings(), module.SPLITS[0], 0)
+    except MissingExtra as absent:
+        pytest.skip(f"{name} cannot be asked here: {absent}")
+    except NotFound:
+        places = module.sources(module.SPLITS[0])
+        assert places
+        assert all(place.is_relative_to(tmp_path) for place in places)
+    else:
+        assert not hasattr(module, "sources")
+
+
+@members("benchmarks")
 def test_benchmark_refuses_an_unknown_split(name: str):
     module = catalog.find("benchmarks", name)
     with pytest.raises(SettingsError, match="nowhere"):

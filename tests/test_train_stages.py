@@ -143,6 +143,25 @@ def test_a_folder_of_data_is_known_by_what_its_files_hold(named, tmp_path, monke
     assert stages._digests(told) != before
 
 
+def test_a_benchmark_of_public_data_is_known_by_what_its_files_hold(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROLECRAFT_DATA", str(tmp_path))
+    (tmp_path / "gsm8k").mkdir()
+    file = tmp_path / "gsm8k" / "train.jsonl"
+    file.write_text("{}")
+    told = recipe.read_recipe({"data": {"benchmark": "gsm8k", "split": "train"}})
+    before = stages._digests(told)
+    assert list(before) == ["gsm8k/train.jsonl"]
+    assert stages._digests(told) == before
+    (tmp_path / "gsm8k" / "test.jsonl").write_text("{}")
+    assert stages._digests(told) == before
+    file.write_text("[]")
+    assert stages._digests(told) != before
+
+
+def test_a_benchmark_whose_tasks_follow_from_its_settings_has_no_files_to_know_it_by():
+    assert stages._digests(recipe.read_recipe({"data": {"benchmark": "toolworld", "split": "train"}})) == {}
+
+
 def test_a_teacher_is_known_by_its_base_and_its_adapter(place, tmp_path):
     def known(**told: str) -> dict[str, str]:
         return stages._teacher(recipe.read_recipe({"on_policy": told}), {"first": "left"})

@@ -10,6 +10,9 @@ then has a `size`.
 One whose tasks open in the middle of an episode exports `in_roles(tasks, team)`, which returns them with what was said
 before in the roles of the team that plays.
 
+One whose tasks are read from files that its settings do not name exports `sources(split)`: these files and folders. A
+training by them is done again once they have changed.
+
 One whose worlds need more than the task, such as a user's own tools, also exports `opener(settings)`, which returns
 what opens a task; `open` then opens those that need nothing else.
 

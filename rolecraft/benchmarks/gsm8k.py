@@ -19,7 +19,7 @@ from rolecraft.errors import DataError, SettingsError
 from rolecraft.tools import Toolbox, find
 from rolecraft.types import Environment, Json, Message, Task, ToolCall, Trajectory, Verdict
 
-__all__ = ["REPORTED", "SPLITS", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
+__all__ = ["REPORTED", "SPLITS", "Settings", "few_shot", "judge", "open", "reference", "sources", "tasks"]
 
 SPLITS = ("train", "test")
 REPORTED = ("test",)
@@ -58,6 +58,11 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     found = _problems(_public.folder("gsm8k", _SOURCE), split)
     chosen = _public.drawn(found, lambda problem: problem.id, seed)[: settings.size]
     return tuple(_task(problem, settings) for problem in chosen)
+
+
+def sources(split: str) -> tuple[Path, ...]:
+    """Return what the tasks of a split are read from."""
+    return (_public.place("gsm8k") / f"{split}.jsonl",)
 
 
 def open(task: Task) -> Environment:

@@ -24,7 +24,18 @@ from rolecraft.settings import require_choice
 from rolecraft.tools import Toolbox, ToolLike, find
 from rolecraft.types import Environment, Json, Message, Task, ToolCall, ToolSpec, Trajectory, Verdict
 
-__all__ = ["REPORTED", "SPLITS", "Settings", "exact_match", "judge", "open", "reference", "tasks", "token_f1"]
+__all__ = [
+    "REPORTED",
+    "SPLITS",
+    "Settings",
+    "exact_match",
+    "judge",
+    "open",
+    "reference",
+    "sources",
+    "tasks",
+    "token_f1",
+]
 
 SPLITS = ("train", "test")
 REPORTED = ("test",)
@@ -78,6 +89,11 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     found = _questions(_public.folder("hotpotqa", _SOURCE), split)
     chosen = _public.drawn(found, lambda question: question.id, seed)[: settings.size]
     return tuple(_task(question, split, settings, _given(question, split, settings)) for question in chosen)
+
+
+def sources(split: str) -> tuple[Path, ...]:
+    """Return what the tasks of each split are read from."""
+    return (_public.place("hotpotqa"),)
 
 
 def open(task: Task) -> Environment:

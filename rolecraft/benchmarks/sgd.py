@@ -32,6 +32,7 @@ __all__ = [
     "judge",
     "open",
     "reference",
+    "sources",
     "tasks",
 ]
 
@@ -83,6 +84,11 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
         and _belongs(set(task.reference["services"]), split, trained, set(settings.held_out))
     ]
     return tuple(_public.drawn(found, lambda task: task.id, seed)[: settings.size])
+
+
+def sources(split: str) -> tuple[Path, ...]:
+    """Return what the tasks of a split are read from."""
+    return tuple(_public.place("sgd") / part for part in (("train",) if split.startswith("dev") else ("train", "test")))
 
 
 def open(task: Task) -> Environment:

@@ -18,7 +18,19 @@ from rolecraft.benchmarks._slots import judge
 from rolecraft.errors import DataError, SettingsError
 from rolecraft.types import Environment, Message, Task, ToolCall, Trajectory
 
-__all__ = ["POLICIES", "REPORTED", "SPLITS", "UNSEEN", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
+__all__ = [
+    "POLICIES",
+    "REPORTED",
+    "SPLITS",
+    "UNSEEN",
+    "Settings",
+    "few_shot",
+    "judge",
+    "open",
+    "reference",
+    "sources",
+    "tasks",
+]
 
 SPLITS = ("dev", "in_domain")
 REPORTED = ("in_domain",)
@@ -51,6 +63,11 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     folder = _public.folder("snips", _SOURCE)
     found = _held_out(folder) if split == "dev" else _validation(folder)
     return tuple(_public.drawn(found, lambda task: task.id, seed)[: settings.size])
+
+
+def sources(split: str) -> tuple[Path, ...]:
+    """Return what the tasks of each split are read from."""
+    return (_public.place("snips"),)
 
 
 def open(task: Task) -> Environment:

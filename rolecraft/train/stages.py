@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from rolecraft import bases, cast, contract, curate, model, store, workers
+from rolecraft import bases, cast, catalog, contract, curate, model, store, workers
 from rolecraft import stages as told_stages
 from rolecraft.errors import SettingsError
 from rolecraft.recipe import ModelSettings, Recipe, load_recipe, recipe_to_dict
@@ -196,9 +196,9 @@ def _teacher(recipe: Recipe, left: Mapping[str, str]) -> dict[str, str]:
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:
-    """Return the digest of each file that data and parts come from; a benchmark's tasks follow from its settings.
+    """Return the digest of each file that data and parts come from; a benchmark's tasks may follow from its settings.
 
-    What rows are read from may be a folder, too.
+    What rows and tasks are read from may be a folder, too.
     """
     data = recipe.data
     named = [data.importer, data.benchmark, recipe.adapter.name, recipe.model.renderer, recipe.team.preset]
@@ -207,6 +207,8 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     read = {source.path: curate.place(source) for source in data.sources}
     if data.path:
         read[data.path] = Path(data.path)
+    if data.benchmark and hasattr(benchmark := catalog.find("benchmarks", data.benchmark), "sources"):
+        read |= {f"{data.benchmark}/{path.name}": path for path in benchmark.sources(data.split)}
     return found | {name: _digest(path) for name, path in read.items() if path.exists()}
 
 

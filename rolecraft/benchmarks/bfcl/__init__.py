@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rolecraft.benchmarks import _asked
 from rolecraft.benchmarks._asked import POLICIES
@@ -21,7 +22,7 @@ from rolecraft.errors import DataError, SettingsError
 from rolecraft.importers import NO_TOOL_FITS
 from rolecraft.types import Environment, Json, Message, Task, ToolCall, Trajectory
 
-__all__ = ["POLICIES", "SPLITS", "UNSEEN", "Settings", "few_shot", "judge", "open", "reference", "tasks"]
+__all__ = ["POLICIES", "SPLITS", "UNSEEN", "Settings", "few_shot", "judge", "open", "reference", "sources", "tasks"]
 
 SPLITS = (
     "simple_python",
@@ -66,6 +67,11 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     if split not in SPLITS:
         raise SettingsError(f"bfcl has no split {split!r}; it has {', '.join(SPLITS)}, and several are asked as a+b")
     return tuple(_task(row, split) for row in data.rows(split, seed)[: settings.size])
+
+
+def sources(split: str) -> tuple[Path, ...]:
+    """Return what the tasks of each split are read from; raises MissingExtra without bfcl-eval."""
+    return (data.folder(),)
 
 
 def open(task: Task) -> Environment:

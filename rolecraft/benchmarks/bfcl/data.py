@@ -30,17 +30,18 @@ def rows(category: str, seed: int) -> tuple[Mapping[str, Json], ...]:
     A row has `id`, `question`, `function` and, where the category has one, `ground_truth`. Raises MissingExtra where
     the package is not installed, NotFound without the file, and DataError for one that cannot be read.
     """
-    folder = _folder()
-    found = list(_read(folder / f"{_PREFIX}{category}.json"))
+    place = folder()
+    found = list(_read(place / f"{_PREFIX}{category}.json"))
     if "relevance" not in category:
-        answers = {row["id"]: row for row in _read(folder / "possible_answer" / f"{_PREFIX}{category}.json")}
+        answers = {row["id"]: row for row in _read(place / "possible_answer" / f"{_PREFIX}{category}.json")}
         if lost := next((row["id"] for row in found if row["id"] not in answers), None):
-            raise DataError(f"{folder}: row {lost!r} of {category} has no possible answer; install bfcl-eval anew")
+            raise DataError(f"{place}: row {lost!r} of {category} has no possible answer; install bfcl-eval anew")
         found = [{**row, "ground_truth": answers[row["id"]]["ground_truth"]} for row in found]
     return tuple(sorted(found, key=lambda row: hashlib.sha256(f"bfcl {seed} {row['id']}".encode()).digest()))
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Return where the data lie; raises MissingExtra where the package is not installed."""
     package = importlib.util.find_spec("bfcl_eval")
     if package is None or not package.submodule_search_locations:
         raise absent()  # whatever the data: the checker is in the package

@@ -28,7 +28,7 @@ from rolecraft.judges import replies
 from rolecraft.tools import Toolbox
 from rolecraft.types import Environment, Message, Task, ToolCall, Trajectory, Verdict
 
-__all__ = ["REPORTED", "SPLITS", "UNSEEN", "Settings", "judge", "open", "reference", "tasks"]
+__all__ = ["REPORTED", "SPLITS", "UNSEEN", "Settings", "judge", "open", "reference", "sources", "tasks"]
 
 SPLITS = ("standard",)
 REPORTED = SPLITS
@@ -68,6 +68,11 @@ def tasks(settings: Settings, split: str, seed: int) -> tuple[Task, ...]:
     found = _public.drawn(_read(_public.folder("agentbench_db", _SOURCE)), lambda task: task.id, seed)
     apart = [[task for task in found if task.reference["family"] == family] for family in _FAMILIES]
     return tuple(task for turn in zip_longest(*apart) for task in turn if task is not None)[: settings.size]
+
+
+def sources(split: str) -> tuple[Path, ...]:
+    """Return what the tasks of each split are read from."""
+    return (_public.place("agentbench_db") / "standard.jsonl",)
 
 
 def open(task: Task) -> Environment:
