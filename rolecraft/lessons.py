@@ -27,7 +27,6 @@ Outcome = Literal["added", "merged", "refused"]
 
 KINDS: tuple[Kind, ...] = ("reflection", "strategy")
 _CHARACTERS = 600
-_TASKS = 50
 _ALIKE = 0.8
 _WORD = re.compile(r"\w+")
 _TABLE = """
@@ -37,7 +36,12 @@ CREATE TABLE IF NOT EXISTS lesson (
     tasks TEXT NOT NULL, seen INTEGER NOT NULL, made REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS of_family ON lesson (family, kind);
+CREATE TABLE IF NOT EXISTS taught (
+    lesson INTEGER NOT NULL, family TEXT NOT NULL, task TEXT NOT NULL, UNIQUE (lesson, task)
+);
 """
+"""`taught` has which task taught which lesson, as long as the family is remembered. In files from before it was there
+the column `tasks` has their names, a line each; it is empty since."""
 _COLUMNS = "id, family, kind, situation, text, tasks, seen"
 _HEADING = "What earlier tries at such tasks taught:"
 
@@ -84,6 +88,8 @@ class Lessons:
             if not frozen:
                 self._connection.executescript(_TABLE)
             self._connection.execute(f"SELECT {_COLUMNS} FROM lesson LIMIT 1")
+            if not frozen:
+                self._move_tasks()
         except sqlite3.Error as error:
             raise DataError(f"{path}: it is no memory of lessons: {error}; name another file") from error
 
@@ -114,15 +120,15 @@ class Lessons:
         with self._writing():
             twin = self._twin(lesson.family, lesson.kind, text)
             if twin is not None:
-                tasks = _joined((*twin.tasks, *lesson.tasks))
-                self._connection.execute("UPDATE lesson SET seen = seen + ?, tasks = ? WHERE id = ?",
-                                         (lesson.seen, tasks, twin.id))  # fmt: skip
+                self._connection.execute("UPDATE lesson SET seen = seen + ? WHERE id = ?", (lesson.seen, twin.id))
+                self._note(twin.id, lesson.family, lesson.tasks)
                 return "merged"
-            self._connection.execute(
-                "INSERT INTO lesson (family, kind, situation, text, tasks, seen, made) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (lesson.family, lesson.kind, situation, text, _joined(lesson.tasks), lesson.seen, time.time()),
-            )  # fmt: skip
+            made = self._connection.execute(
+                "INSERT INTO lesson (family, kind, situation, text, tasks, seen, made) VALUES (?, ?, ?, ?, '', ?, ?)",
+                (lesson.family, lesson.kind, situation, text, lesson.seen, time.time()),
+            )
+            assert made.lastrowid is not None
+            self._note(made.lastrowid, lesson.family, lesson.tasks)
             self._evict(lesson.family)
         return "added"
 
@@ -139,17 +145,45 @@ class Lessons:
     def all(self, family: str | None = None) -> Iterator[Lesson]:
         """Yield the lessons of a family, or all, in the order in which they were added."""
         where, values = ("WHERE family = ?", (family,)) if family is not None else ("", ())
-        for row in self._connection.execute(f"SELECT {_COLUMNS} FROM lesson {where} ORDER BY id", values).fetchall():
-            yield _lesson(row)
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM lesson {where} ORDER BY id", values).fetchall()
+        taught: dict[int, list[str]] = {}
+        for number, task in self._taught():
+            taught.setdefault(number, []).append(task)
+        for row in rows:
+            yield _lesson(row, taught.get(row[0], ()))
+
+    def tasks(self) -> frozenset[str]:
+        """Return the tasks that taught something, also what has made room for other lessons since."""
+        return frozenset(task for _, task in self._taught()) | {task for one in self.all() for task in one.tasks}
 
     def clear(self, family: str | None = None) -> int:
         """Forget a family's lessons, or all; return how many."""
         where, values = ("WHERE family = ?", (family,)) if family is not None else ("", ())
         with self._writing():
+            self._connection.execute(f"DELETE FROM taught {where}", values)
             return self._connection.execute(f"DELETE FROM lesson {where}", values).rowcount
 
     def _writing(self) -> _Writing:
         return _Writing(self._connection)
+
+    def _taught(self) -> list[tuple[int, str]]:
+        """Return each lesson's number with each task that taught it, in the order in which they did."""
+        known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'taught'").fetchone()
+        return self._connection.execute("SELECT lesson, task FROM taught ORDER BY rowid").fetchall() if known else []
+
+    def _note(self, lesson: int, family: str, tasks: Sequence[str]) -> None:
+        rows = [(lesson, family, task) for task in tasks]
+        self._connection.executemany("INSERT OR IGNORE INTO taught (lesson, family, task) VALUES (?, ?, ?)", rows)
+
+    def _move_tasks(self) -> None:
+        """Move what an older file has in its column `tasks` to the table `taught`."""
+        asked = "SELECT id, family, tasks FROM lesson WHERE tasks != ''"
+        if self._connection.execute(f"{asked} LIMIT 1").fetchone() is None:
+            return
+        with self._writing():
+            for number, family, tasks in self._connection.execute(asked).fetchall():
+                self._note(number, family, _lines(tasks))
+            self._connection.execute("UPDATE lesson SET tasks = ''")
 
     def _twin(self, family: str, kind: Kind, text: str) -> Lesson | None:
         """Return the lesson that says the same: nearly all words of either are in both."""
@@ -223,13 +257,13 @@ def from_json(row: Mapping[str, Any], where: str) -> Lesson:
     return Lesson(family, kind, situation, text, tuple(tasks), seen)
 
 
-def _lesson(row: Sequence[Any]) -> Lesson:
+def _lesson(row: Sequence[Any], taught: Sequence[str]) -> Lesson:
     number, family, kind, situation, text, tasks, seen = row
-    return Lesson(family, kind, situation, text, tuple(filter(None, tasks.split("\n"))), seen, number)
+    return Lesson(family, kind, situation, text, (*_lines(tasks), *taught), seen, number)
 
 
-def _joined(tasks: Sequence[str]) -> str:
-    return "\n".join(list(dict.fromkeys(one.replace("\n", " ") for one in tasks))[-_TASKS:])
+def _lines(tasks: str) -> list[str]:
+    return [one for one in tasks.split("\n") if one]
 
 
 def _cut(text: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +87,48 @@ def test_a_task_is_not_told_what_it_taught_itself(memory):
     memory.add(COLUMN)
     assert memory.find("sql", "update a price", without="t1") == ()
     assert len(memory.find("sql", "update a price", without="t2")) == 1
+
+
+def test_every_task_that_taught_a_lesson_is_known_however_many(memory):
+    for number in range(60):
+        memory.add(replace(COLUMN, tasks=(f"t{number}",)))
+    (one,) = memory.all()
+    assert one.tasks == tuple(f"t{number}" for number in range(60))
+    assert memory.find("sql", "update a price", without="t0") == ()
+
+
+def test_a_task_is_known_for_as_long_as_its_family_is_remembered(tmp_path):
+    with Lessons(tmp_path / "m.db", Settings(most=1)) as memory:
+        memory.add(COLUMN)
+        memory.add(ORDER)
+        assert [one.text for one in memory.all()] == [ORDER.text]
+        assert memory.tasks() == {"t1", "t2"}
+        memory.clear("sql")
+        assert memory.tasks() == frozenset()
+
+
+_OLD = """
+CREATE TABLE lesson (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    family TEXT NOT NULL, kind TEXT NOT NULL, situation TEXT NOT NULL, text TEXT NOT NULL,
+    tasks TEXT NOT NULL, seen INTEGER NOT NULL, made REAL NOT NULL
+);
+INSERT INTO lesson VALUES (1, 'sql', 'reflection', 's', 'Look at the columns.', 't1' || char(10) || 't2', 2, 0.0);
+"""
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_file_without_a_table_of_tasks_is_read_and_gone_on_with(tmp_path, frozen):
+    with closing(sqlite3.connect(tmp_path / "m.db")) as old:
+        old.executescript(_OLD)
+    for _ in range(2):
+        with Lessons(tmp_path / "m.db", frozen=frozen) as memory:
+            (one,) = memory.all()
+            assert (one.tasks, memory.tasks()) == (("t1", "t2"), {"t1", "t2"})
+    if not frozen:
+        with Lessons(tmp_path / "m.db") as memory:
+            memory.add(Lesson("sql", "reflection", "s", "Look at the columns.", ("t3",)))
+            assert next(memory.all()).tasks == ("t1", "t2", "t3")
 
 
 @pytest.mark.parametrize("opening", [(), (Message("system", "Be brief."),)])
