@@ -11,11 +11,14 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rolecraft.errors import ContextFull
 from rolecraft.judges.failures import CLASSES, failure
 from rolecraft.lessons import Lesson, Lessons, question_of, told
 from rolecraft.types import Engine, Json, Message, Prompt, Sampling, Task, ToolCall, Trajectory
 
 _ANSWERS = ("answer", "answers", "label", "exact", "contains", "number", "value", "maths")
+TOO_LONG = "too long"
+"""The outcome of an episode that a model has no room to be told of."""
 _SHOWN = 300
 _STEPS = 12
 _ASKED = (
@@ -38,10 +41,10 @@ def answers_of(task: Task) -> list[str]:
     return [text for key in _ANSWERS for text in _texts(task.reference.get(key))]
 
 
-def ask(record: Trajectory) -> Prompt:
-    """Return what a model is asked to say of a failed episode."""
+def ask(record: Trajectory, steps: int = _STEPS) -> Prompt:
+    """Return what a model is asked to say of a failed episode, of which it is told the last `steps` lines."""
     why = CLASSES.get(failure(record) or "", "did not come to an answer")
-    return _prompt(_ASKED, record.task, record.messages, why)
+    return _prompt(_ASKED, record.task, record.messages, why, steps)
 
 
 def ask_again(task: Task, messages: Sequence[Message], why: str) -> Prompt:
@@ -52,8 +55,8 @@ def ask_again(task: Task, messages: Sequence[Message], why: str) -> Prompt:
     return _prompt(_AGAIN, task, messages, why)
 
 
-def _prompt(asked: str, task: Task, messages: Sequence[Message], why: str) -> Prompt:
-    steps = "\n".join(_steps(messages[len(task.messages) :])[-_STEPS:])
+def _prompt(asked: str, task: Task, messages: Sequence[Message], why: str, most: int = _STEPS) -> Prompt:
+    steps = "\n".join(_steps(messages[len(task.messages) :])[-most:])
     text = f"Task: {_short(question_of(task))}\n{steps}\nWhat went wrong: it {why}."
     sampling = Sampling(max_tokens=80)
     return Prompt((Message("system", asked), Message("user", text)), choice="none", sampling=sampling)
@@ -64,17 +67,35 @@ async def learn(
 ) -> AsyncIterator[tuple[str, str]]:
     """Ask for a lesson from each failed episode and keep it; yield its outcome and what was said, as they come.
 
-    An episode whose task is told in the memory already is not asked about again, so a call that was stopped goes on.
+    An episode whose task has taught something already is not asked about again, so a call that was stopped goes on. Of
+    one that leaves no room for a reply fewer of the last steps are told; if the very last is too much, the outcome is
+    `too long`.
     """
-    known = {name for one in lessons.all() for name in one.tasks}
+    known = lessons.tasks()
     waiting = [record for record in records if failure(record) and record.task.id not in known]
     for start in range(0, len(waiting), concurrency):
         batch = waiting[start : start + concurrency]
-        replies = await asyncio.gather(*(engine.complete(ask(record)) for record in batch))
-        for record, (reply, *_) in zip(batch, replies, strict=True):
-            said = first_sentences(reply.message.content)
+        replies = await asyncio.gather(*(_reply(record, engine) for record in batch))
+        for record, reply in zip(batch, replies, strict=True):
+            if reply is None:
+                yield TOO_LONG, _short(question_of(record.task))
+                continue
+            said = first_sentences(reply)
             lesson = Lesson(family_of(record.task), "reflection", question_of(record.task), said, (record.task.id,))
             yield lessons.add(lesson, answers_of(record.task)), said
+
+
+async def _reply(record: Trajectory, engine: Engine) -> str | None:
+    """Return what a model says of an episode, told as much of it as there is room for; None: there is none at all."""
+    steps = _STEPS
+    while steps:
+        try:
+            found, *_ = await engine.complete(ask(record, steps))
+        except ContextFull:
+            steps //= 2
+        else:
+            return found.message.content
+    return None
 
 
 def reminded(tasks: Sequence[Task], memory: Path, *, any_family: bool = False) -> tuple[Task, ...]:
@@ -96,9 +117,10 @@ def first_sentences(text: str) -> str:
 
 def summary(outcomes: Mapping[str, int]) -> str:
     """Return in words what became of the lessons."""
-    asked = sum(outcomes.values())
+    left_out = outcomes.get(TOO_LONG, 0)
     told = ", ".join(f"{outcomes.get(name, 0)} {name}" for name in ("added", "merged", "refused"))
-    return f"{asked} failed episodes asked about: {told}"
+    more = f"; {left_out} left out, too long for the model's context" if left_out else ""
+    return f"{sum(outcomes.values()) - left_out} failed episodes asked about: {told}{more}"
 
 
 def _steps(messages: Sequence[Message]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from rolecraft import reflection, store
 from rolecraft.benchmarks import Scripted
 from rolecraft.cli import main
+from rolecraft.errors import ContextFull
 from rolecraft.lessons import Lesson, Lessons
 from rolecraft.types import Message, Task, ToolCall, Trajectory, Verdict
 
@@ -42,6 +44,30 @@ def test_only_failed_episodes_are_asked_about_and_each_once(tmp_path):
     first = learned(path, ADVICE, episode("a"), episode("b", 1.0), episode("c"))
     assert first == [("added", ADVICE), ("merged", ADVICE)]
     assert learned(path, ADVICE, episode("a"), episode("c")) == []
+
+
+def test_an_episode_that_is_too_long_is_told_by_its_last_steps_and_costs_no_other_its_lesson(tmp_path):
+    def says(prompt):
+        if "Norve" not in prompt.messages[-1].content or "never" in prompt.messages[-1].content:
+            raise ContextFull("the prompt is too long")
+        if "SELECT x" in prompt.messages[-1].content and "long" in prompt.messages[-1].content:
+            raise ContextFull("the prompt is too long")
+        return ADVICE
+
+    found = learned(tmp_path / "m.db", says, episode("long"), episode("never"), episode("short"))
+    assert [outcome for outcome, _ in found] == ["added", "too long", "merged"]
+    assert found[1][1] == "Who has the largest debt, never?"
+    told = reflection.summary(Counter(outcome for outcome, _ in found))
+    assert (
+        told
+        == "2 failed episodes asked about: 1 added, 1 merged, 0 refused; 1 left out, too long for the model's context"
+    )
+
+
+def test_all_that_taught_one_lesson_are_not_asked_about_again(tmp_path):
+    episodes = [episode(f"t{number}") for number in range(60)]
+    assert len(learned(tmp_path / "m.db", ADVICE, *episodes)) == 60
+    assert learned(tmp_path / "m.db", ADVICE, *episodes) == []
 
 
 def test_a_model_is_told_what_happened_and_never_the_reason_that_holds_the_answer():
