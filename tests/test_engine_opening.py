@@ -192,6 +192,7 @@ def test_a_turn_tells_that_its_text_stands_for_a_doubted_call(hermes_tokenizer, 
     with LocalEngine(tiny.loaded(hermes_tokenizer), settings) as engine:
         (completion,) = asyncio.run(engine.complete(asked))
     assert (len(outputs), completion.turn.doubted) == (doubts + 1, text)
+    assert completion.turn.usage.cached == 0  # the first of them computed the prompt
 
 
 @pytest.mark.parametrize("seed", range(40))

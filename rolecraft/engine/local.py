@@ -197,12 +197,13 @@ class LocalEngine:
         on_token: Callable[[int], None] | None = None,
     ) -> Output:
         """Return one reply; where its model would call a tool that is not offered, what it writes instead."""
-        seconds, doubted = 0.0, False
+        seconds, doubted, cached = 0.0, False, list[int]()
         while True:
             output = await self._finished(self._submit(prompt, ids, roles, index, matcher, on_token))
             seconds += output.seconds
+            cached.append(output.cached)  # the first computed what the others found
             if wanted is None or not output.doubted:
-                return replace(output, seconds=seconds, doubted=doubted)
+                return replace(output, seconds=seconds, doubted=doubted, cached=cached[0])
             wanted = otherwise(wanted)
             doubted = wanted.choice == "none"
             matcher = await self._start(prompt, ids, wanted)
