@@ -258,6 +258,31 @@ def test_answers_come_in_the_order_of_their_calls():
     assert [one.message.content for one in asked.messages[2:]] == ["of a", "of b", "remark"]
 
 
+def test_a_call_that_cannot_be_read_may_be_answered_and_need_not_be():
+    torn = calling("a", "b")
+    torn["tool_calls"][0]["function"]["arguments"] = "{oops"
+    asked = read(body(messages=[USER, torn, answering("b", "of b"), answering("a", "no JSON"), USER]), 8)
+    assert [one.message.content for one in asked.messages[2:4]] == ["no JSON", "of b"]
+    assert len(read(body(messages=[USER, torn, answering("b"), USER]), 8).messages) == 4
+    assert "twice" in str(refusal(body(messages=[USER, torn, answering("a"), answering("a")])))
+    assert "'b' needs" in str(refusal(body(messages=[USER, torn, answering("a")])))
+
+
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        ({**USER, "weight": 0}, "weight"),
+        ({**USER, "failed": True}, "failed"),
+        ({**USER, "strict": {"role": "assistant", "content": "x"}}, "strict"),
+        ({"role": "assistant", "content": "x", "failed": True}, "failed"),
+    ],
+)
+def test_what_no_data_file_may_hold_is_refused(message, key):
+    error = refusal(body(messages=[USER, message, USER]))
+    assert f"messages[1]: {key!r} belongs to" in str(error)
+    assert error.param == "messages[1]"
+
+
 @pytest.mark.parametrize(
     ("messages", "says"),
     [

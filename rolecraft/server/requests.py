@@ -271,6 +271,10 @@ def _messages(listed: list[dict[str, Json]]) -> tuple[SentMessage, ...]:
         if message.role != "assistant" and (message.tool_calls or message.unparsed is not None or reasoning):
             raise bad(f"{where}: calls and reasoning belong to role 'assistant'; this is {message.role!r}", where)
         sent.append(SentMessage(message, reasoning))
+    try:
+        wire.require_owners(one.message for one in sent)
+    except DataError as error:
+        raise bad(str(error), _place(error, "messages")) from error
     return tuple(_answered(sent))
 
 
@@ -293,9 +297,10 @@ def _answered(sent: list[SentMessage]) -> Iterator[SentMessage]:
     """Yield the messages, the answers to several calls in the calls' order: no answer names its call to the model.
 
     A tool message without an id is a remark to the model, such as what was wrong with a call; it keeps its place after
-    the answers. Raises Refused for an answer to no call, and for a call without an answer.
+    the answers. A call whose arguments cannot be read may be answered, and need not be. Raises Refused for an answer to
+    no call, and for another call without an answer.
     """
-    open_calls: list[str] = []
+    open_calls: dict[str, bool] = {}  # whether it has to be answered
     answers: dict[str, SentMessage] = {}
     for number, one in enumerate(sent):
         message = one.message
@@ -305,24 +310,28 @@ def _answered(sent: list[SentMessage]) -> Iterator[SentMessage]:
                 what = "is answered twice" if identity in answers else "is no call of the assistant message before it"
                 raise bad(f"messages[{number}]: tool_call_id {reprlib.repr(identity)} {what}", f"messages[{number}]")
             answers[identity] = one
-            if len(answers) == len(open_calls):
-                yield from (answers[call] for call in open_calls)
-                open_calls, answers = [], {}
             continue
-        _require_answers(open_calls, answers, number)
-        if message.role == "assistant":
-            open_calls = [call.id for call in message.tool_calls]
-            if len(set(open_calls)) < len(open_calls) or "" in open_calls:
-                raise bad(f"messages[{number}]: every call needs an id of its own", f"messages[{number}].tool_calls")
+        yield from _in_order(open_calls, answers, number)
+        open_calls, answers = (_calls(message, number), {}) if message.role == "assistant" else ({}, {})
         yield one
-    _require_answers(open_calls, answers, len(sent))
+    yield from _in_order(open_calls, answers, len(sent))
 
 
-def _require_answers(open_calls: list[str], answers: Mapping[str, SentMessage], number: int) -> None:
-    missing = next((call for call in open_calls if call not in answers), None)
+def _calls(message: Message, number: int) -> dict[str, bool]:
+    """Return the ids of a message's calls in their order, and whether the arguments of each could be read."""
+    readable = [call.id for call in message.tool_calls]
+    listed = [call.id for call in wire.all_calls(message) if call.id]
+    if len(set(listed)) < len(listed) or "" in readable:
+        raise bad(f"messages[{number}]: every call needs an id of its own", f"messages[{number}].tool_calls")
+    return {call: call in readable for call in listed}
+
+
+def _in_order(open_calls: Mapping[str, bool], answers: Mapping[str, SentMessage], number: int) -> Iterator[SentMessage]:
+    missing = next((call for call, needed in open_calls.items() if needed and call not in answers), None)
     if missing is not None:
         raise bad(
             f"before messages[{number}] an answer is missing: the call {reprlib.repr(missing)} needs a message with "
             "role 'tool' and its tool_call_id",
             "messages",
         )
+    yield from (answers[call] for call in open_calls if call in answers)

@@ -23,10 +23,10 @@ Not covered: images, audio and refusals; each is an error with its remedy.
 from __future__ import annotations
 
 from rolecraft.wire.calls import ArgumentsForm, call_to_json
-from rolecraft.wire.conversation import settled
+from rolecraft.wire.conversation import all_calls, settled
 from rolecraft.wire.messages import message_from_json, message_to_json
 from rolecraft.wire.preferences import Pair, pair_from_json, pair_to_json
-from rolecraft.wire.rows import trajectory_from_json, trajectory_to_json
+from rolecraft.wire.rows import require_owners, trajectory_from_json, trajectory_to_json
 from rolecraft.wire.text import depth_within, dumps, loads, read_arguments
 from rolecraft.wire.tools import tool_from_json, tool_to_json, tools_from_json
 from rolecraft.wire.unknown import KNOWN_ROW, KNOWN_TOOL, Keys, without_unknown_keys
@@ -37,6 +37,7 @@ __all__ = [
     "ArgumentsForm",
     "Keys",
     "Pair",
+    "all_calls",
     "call_to_json",
     "depth_within",
     "dumps",
@@ -46,6 +47,7 @@ __all__ = [
     "pair_from_json",
     "pair_to_json",
     "read_arguments",
+    "require_owners",
     "settled",
     "tool_from_json",
     "tool_to_json",

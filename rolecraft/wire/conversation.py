@@ -77,7 +77,7 @@ def _without_padding(message: Message, tools: Mapping[str, ToolSpec]) -> Message
 
 def _answers(asking: Message | None, results: Sequence[Message], start: int, *, at_end: bool) -> Iterator[Message]:
     """Yield the tool messages after one message, number `start` the first, those that answer its calls first."""
-    calls = _calls(asking) if asking else []
+    calls = all_calls(asking) if asking else []
     named = any(result.tool_call_id is not None for result in results)
     if calls and not results and at_end:
         return
@@ -128,7 +128,7 @@ def _missing(call: ToolCall, start: int) -> DataError:
     )
 
 
-def _calls(message: Message) -> list[ToolCall]:
+def all_calls(message: Message) -> list[ToolCall]:
     """Return the calls in the order of the wire, those whose arguments do not parse among them."""
     listed = [call_to_json(call, "object") for call in message.tool_calls]
     placed = insert_raw_calls(message.unparsed, listed)

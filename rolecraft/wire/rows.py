@@ -56,7 +56,7 @@ def trajectory_from_json(data: Json, where: str = "row") -> Trajectory:
     messages = _read_messages(fields, "messages", where)
     if not messages:
         raise DataError(f"{where}: needs 'messages', a list of at least one; it has {', '.join(fields) or 'nothing'}")
-    _check_owners(messages)
+    require_owners(messages)
     identity = read_field(fields, "id", str, where, "")
     task = Task(
         id=read_field(fields, "task_id", str, where, identity),
@@ -106,7 +106,8 @@ def _read_messages(fields: Mapping[str, Json], key: str, where: str) -> tuple[Me
     )
 
 
-def _check_owners(messages: Iterable[Message]) -> None:
+def require_owners(messages: Iterable[Message]) -> None:
+    """Raise DataError for a message with a key that belongs to another role."""
     for number, message in enumerate(messages):
         for key in ("weight", "tool_calls", "unparsed", "strict"):
             if message.role != "assistant" and getattr(message, key) not in (None, ()):
