@@ -119,6 +119,12 @@ def test_more_replies_at_once_than_there_are_places_are_refused(nano_tokenizer):
         ask(scripted(nano_tokenizer), "self_consistent,n=99", settings=server.Settings(port=0))
 
 
+def test_choices_and_replies_that_are_too_many_together_are_both_named(nano_tokenizer):
+    says = "'n' is 3 and 'strategy' writes 8 replies for each choice.*lower one of the two"
+    with pytest.raises(openai.BadRequestError, match=says):
+        ask(scripted(nano_tokenizer), "best_of_n,n=8", settings=server.Settings(port=0), n=3)
+
+
 def test_a_vote_needs_log_probabilities(nano_tokenizer):
     engine = scripted(nano_tokenizer)
     served = [replace(one, loaded=replace(one.loaded, renderer=None)) for one in team_models(engine)]

@@ -9,7 +9,7 @@ import pytest
 from serving import ANSWER, scripted, team_models
 
 from rolecraft import reflection, team
-from rolecraft.errors import DataError, EngineError
+from rolecraft.errors import ContextFull, DataError, EngineError
 from rolecraft.lessons import Lesson, Lessons
 from rolecraft.server import models, turns
 from rolecraft.server.errors import Refused
@@ -55,6 +55,27 @@ def test_what_an_engine_raises_on_purpose_is_told(nano_tokenizer, error, status,
 def test_a_full_context_has_openais_code(nano_tokenizer):
     told = refusal(Service(team_models(scripted(nano_tokenizer, context=4))))
     assert (told.status, told.code, told.param) == (400, "context_length_exceeded", "messages")
+
+
+def test_a_text_that_fills_the_context_is_the_prompt(nano_tokenizer):
+    asked = ChatRequest("nano:summarizer", (), text="What is the debt of Plalples?")
+    told = refusal(Service(team_models(scripted(nano_tokenizer, raising(ContextFull("full"))))), asked)
+    assert (told.code, told.param) == ("context_length_exceeded", "prompt")
+
+
+@pytest.mark.parametrize(
+    ("says", "schema", "param"),
+    [
+        ("schema.properties.tools: the schema admits no object", {}, "response_format"),
+        ("schema keywords that a grammar cannot keep: schema.a.uniqueItems", {}, "response_format"),
+        ("schema keywords that a grammar cannot keep: tools[0].parameters.a.uniqueItems", {}, "tools"),
+        ("the 3 tools cannot be made a grammar", None, "tools"),
+        ("no such speaker", {}, None),
+    ],
+)
+def test_what_no_grammar_can_be_made_of_is_named(nano_tokenizer, says, schema, param):
+    service = Service(team_models(scripted(nano_tokenizer, raising(DataError(says)))))
+    assert refusal(service, replace(ASKED, schema=schema)).param == param
 
 
 def test_another_fault_is_left_to_the_caller(nano_tokenizer):

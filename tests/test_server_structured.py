@@ -90,10 +90,12 @@ def test_an_answer_that_was_cut_says_so(client):
 
 def test_a_schema_that_no_grammar_keeps_is_refused_by_its_keyword(client):
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
-    with pytest.raises(openai.BadRequestError, match=r"schema.properties.a.uniqueItems|schema.a.uniqueItems"):
+    says = r"schema.properties.a.uniqueItems|schema.a.uniqueItems"
+    with pytest.raises(openai.BadRequestError, match=says) as caught:
         client.chat.completions.create(
             **asked(response_format={"type": "json_schema", "json_schema": {"name": "A", "schema": schema}})
         )
+    assert caught.value.param == "response_format"
 
 
 def test_a_schema_of_something_else_than_an_object_is_refused(client):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +28,9 @@ from rolecraft.types import Message
 
 Remind = Callable[[tuple[Message, ...]], tuple[Message, ...]]
 """Returns a conversation with what is remembered for its last question; it may wait, so it is asked in a thread."""
+
+_FAULT = re.compile(r"(?P<tools>\btools\[\d+\]|\d tools\b)|\bschema\b(?! keywords)")
+"""What an error of a grammar names first: tools, or the schema of the answer's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Service:
             )
         acting.require(model, request)
         self._require_constraint(request)
-        places = request.n * (1 if request.strategy is None else self._width(model, request.strategy))
+        places = self._replies(model, request)
         if request.text is not None and model.single_role is None:
             raise Refused(
                 400, f"{model.id!r} is a team, which answers chats alone; name a base or a role", param="model"
@@ -110,7 +114,7 @@ class Service:
         one = turns.play_choice if model.open_tools is None else acting.play_choice
         play = partial(one, model, request, messages, self._playing, seed=seed, scopes=scopes, emit=emit)
         async with self._in_time():
-            with _refusals():
+            with _refusals(request):
                 async with self.admission.enter(places):
                     choices = await together(play(choice=choice) for choice in range(request.n))
         if kept is not None:
@@ -118,6 +122,16 @@ class Service:
         for finished in choices if request.text is None else ():
             self._memory.remember(model, request.messages, finished, scope, request.cache_key)
         return choices
+
+    def _replies(self, model: ServedModel, request: ChatRequest) -> int:
+        """Return how many replies a request has written at once; refuse what cannot be had here."""
+        width, most = 1 if request.strategy is None else self._width(model, request.strategy), self.limits.places
+        if width > 1 and request.n * width > most:
+            told = (
+                f"'n' is {request.n} and 'strategy' writes {width} replies for each choice; at most {most} are written"
+            )
+            raise Refused(400, f"{told} at once, and these are {request.n * width}: lower one of the two", param="n")
+        return request.n * width
 
     def _width(self, model: ServedModel, chosen: Chosen) -> int:
         """Return how many replies a strategy writes at once for a choice; refuse what cannot be had here."""
@@ -187,15 +201,24 @@ def _scope(cache_key: str) -> str:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what an engine raises on purpose into what the client is told."""
+def _refusals(request: ChatRequest) -> Iterator[None]:
+    """Turn what an engine raises on purpose into what the client is told, with the parameter that is at fault."""
     try:
         yield
     except Refused:
         raise
     except ContextFull as error:
-        raise Refused(400, str(error), param="messages", code="context_length_exceeded") from error
+        param = "messages" if request.text is None else "prompt"
+        raise Refused(400, str(error), param=param, code="context_length_exceeded") from error
     except UserError as error:
-        raise Refused(400, str(error)) from error
+        raise Refused(400, str(error), param=_at_fault(request, str(error))) from error
     except RolecraftError as error:
         raise Refused(500, str(error), code="engine_error") from error
+
+
+def _at_fault(request: ChatRequest, told: str) -> str | None:
+    """Return the parameter that a grammar cannot be made of; None where the error is of something else."""
+    found = _FAULT.search(told)
+    if found is None or (request.schema is None and not request.tools):
+        return None
+    return "tools" if found["tools"] else "response_format"
