@@ -252,6 +252,24 @@ def test_a_conversation_that_is_over_is_refused(nano_tokenizer):
         play(scripted(nano_tokenizer), messages=over)
 
 
+@pytest.mark.parametrize("listen", [False, True])
+@pytest.mark.parametrize("choice", ["required", "read_debt"])
+def test_a_stop_string_is_none_in_a_call_that_is_demanded(nano_tokenizer, choice, listen):
+    asked = replace(ASKED, model="nano:executor", choice=choice, stop=("Plal",))
+    played, _ = play(scripted(nano_tokenizer), asked, model="nano:executor", listen=listen)
+    assert ([call.arguments for call in played.calls], played.content) == ([{"key": "Plalples"}], "")
+
+
+@pytest.mark.parametrize("listen", [False, True])
+def test_half_a_call_that_a_stop_string_left_is_not_sent(nano_tokenizer, listen):
+    engine = scripted(nano_tokenizer, lambda prompt: f"Look.\n{CALL}")
+    asked = replace(ASKED, model="nano:executor", stop=("Plal",))
+    free = Settings(constrained=False)
+    played, heard = play(engine, asked, model="nano:executor", settings=free, listen=listen)
+    assert (played.content, played.calls, played.finish) == ("Look.", (), "stop")
+    assert "".join(event.text for event in heard) == ("Look." if listen else "")
+
+
 def test_a_team_goes_on_where_a_reasoner_stopped(nano_tokenizer):
     played, _ = play(scripted(nano_tokenizer), messages=(USER, Message("assistant", THINK, speaker="reasoner")))
     assert [who for who, _ in spoken(played)] == ["executor"]

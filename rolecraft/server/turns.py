@@ -280,6 +280,8 @@ class _Choice:
         if not self.settings.constrained:
             return prompt
         choice, next_roles = model.constraints(speaker, self.tool_choice)
+        if choice not in ("none", "auto"):  # all of it is a call, half of which is none
+            prompt = replace(prompt, sampling=replace(sampling, stop=()))
         if answers and request.schema is not None:
             return replace(prompt, choice=choice, schema=request.schema)
         return replace(prompt, choice=choice, next_roles=next_roles)
@@ -379,7 +381,8 @@ class _Choice:
     def _text(self, completion: Completion) -> str:
         """Return what is sent of a reply as text; of a single role also an unreadable call, unless it was cut."""
         message = completion.message
-        if not self.model.single_role or message.unparsed is None or self._cuts_a_call(completion):
+        cut = self._cuts_a_call(completion) or self._stops_within_a_call(completion)
+        if not self.model.single_role or message.unparsed is None or cut:
             return message.content
         message = message.strict or message
         return "\n".join(part for part in (message.content, message.unparsed) if part)
@@ -388,6 +391,14 @@ class _Choice:
         """Tell whether a reply ran out of tokens within a call; where none may be made, what looks like one is text."""
         cut = completion.turn.stop == "length" and completion.message.unparsed is not None
         return cut and self.tool_choice != "none"
+
+    def _stops_within_a_call(self, completion: Completion) -> bool:
+        """Tell whether a stop string ended a reply within a call that the model might have left."""
+        renderer, stops = self.model.loaded.renderer, self.request.stop
+        if completion.message.unparsed is None or self.tool_choice == "none" or renderer is None:
+            return False
+        written = renderer.text(completion.turn.token_ids)
+        return any(stop in written for stop in stops)
 
     def _named(self, message: Message, speaker: str) -> Message:
         """Give the calls ids that nobody can guess, and keep as many as are wanted."""
