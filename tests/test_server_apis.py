@@ -22,6 +22,10 @@ TOOL = {
     "strict": None,
 }
 
+USER = {"role": "user", "content": "Who?"}
+CALLING = {"type": "function_call", "call_id": "c", "name": "read_debt", "arguments": "{}"}
+ANSWERING = {"type": "function_call_output", "call_id": "c", "output": "3809"}
+
 
 class Person(BaseModel):
     """Short enough for a model whose words are random."""
@@ -91,12 +95,22 @@ def test_log_probabilities_of_a_text_align(client):
     assert all(len(one) <= 2 for one in logprobs.top_logprobs)
 
 
+def test_log_probabilities_end_with_the_text_that_a_stop_string_ends(client):
+    whole = complete(client, logprobs=0).choices[0]
+    starts, tokens = whole.logprobs.text_offset, whole.logprobs.tokens
+    stop = "".join(tokens[5:8])
+    cut = complete(client, logprobs=0, stop=stop).choices[0]
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert cut.logprobs.tokens == tokens[: sum(start < len(cut.text) for start in starts)]
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
         ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": [1, 2]}, "prompt"),
         ({"prompt": ""}, "prompt"),
+        ({"prompt": "debt " * 600}, "prompt"),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 3}, "best_of"),
         ({"echo": True, "logprobs": 1}, "echo"),
@@ -184,6 +198,12 @@ def test_what_clients_send_beside_is_taken_and_nothing_is_stored(client):
         ({"max_output_tokens": 0}, "max_output_tokens", "greater"),
         ({"extra_body": {"max_tokens": 5}}, "max_tokens", "max_"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format", "schema"),
+        ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"not": {}}}}}, "text.format", "schema"),
+        ({"input": "debt " * 600}, "input", "context"),
+        ({"instructions": "Be.", "input": [USER, {**USER, "role": "wizard"}]}, "input", r"input\[1\].*wizard"),
+        ({"input": [USER, CALLING, {**ANSWERING, "call_id": "d"}]}, "input", r"input\[2\]: call_id 'd' is no call"),
+        ({"input": [USER, CALLING, {**CALLING, "name": 5}]}, "input", r"input\[2\].*'name' is int 5"),
+        ({"input": [USER, CALLING]}, "input", "the end of 'input' an answer.*'function_call_output' with its call_id"),
     ],
 )
 def test_what_a_response_cannot_be_asked_is_named(client, changes, param, says):

@@ -123,9 +123,12 @@ class _Handlers:
         # A large body takes long to read, and the other connections must not wait for it.
         chat, answer = await asyncio.to_thread(read, body)
         chat = recording.named(chat, request.headers)
-        if chat.stream:
-            return await self._stream(request, chat, answer)
-        choices = await _unless_disconnected(request, self._service.answer(chat, identity=answer.id))
+        try:
+            if chat.stream:
+                return await self._stream(request, chat, answer)
+            choices = await _unless_disconnected(request, self._service.answer(chat, identity=answer.id))
+        except Refused as refused:
+            raise answer.told(refused) from refused
         return _json(answer.completion(choices))
 
     async def _stream(self, request: Request, chat: ChatRequest, answer: Answer) -> Response:
@@ -191,7 +194,7 @@ async def _server_sent_events(
     try:
         finished = await writing
     except Refused as refused:
-        yield responses.server_sent_event(answer.error_chunk(refused))
+        yield responses.server_sent_event(answer.error_chunk(answer.told(refused)))
         return
     except Exception:  # noqa: BLE001 - the response has begun: no other place is left to tell it
         _log.exception("an answer broke off")

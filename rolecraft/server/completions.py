@@ -5,6 +5,7 @@ Not covered: several prompts in one request, prompts of token ids, and a `suffix
 
 from __future__ import annotations
 
+import bisect
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rolecraft.renderers import Renderer
 from rolecraft.server.bodies import bad, read_object, validated, without_inert
 from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
@@ -110,6 +112,10 @@ class CompletionAnswer:
     request: ChatRequest
     echo: str = ""
 
+    def told(self, refused: Refused) -> Refused:
+        """Return an error as it is."""
+        return refused
+
     def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
         """Return the answer that is sent at once."""
         listed = [self._choice(index, self.echo + one.content, one) for index, one in enumerate(choices)]
@@ -158,7 +164,8 @@ class CompletionAnswer:
         renderer, (turn,) = self.model.loaded.renderer, finished.turns
         if renderer is None:
             return None
-        count = next((n for n, token in enumerate(turn.token_ids) if token in renderer.stop_ids), len(turn.token_ids))
+        ended = next((n for n, token in enumerate(turn.token_ids) if token in renderer.stop_ids), len(turn.token_ids))
+        count = _within(renderer, turn.token_ids[:ended], finished.content)
         tokens = [renderer.text((token,)) for token in turn.token_ids[:count]]
         likeliest = [{renderer.text((i,)): chance for i, chance in one} for one in turn.likeliest[:count]]
         offsets = [sum(map(len, tokens[:place])) for place in range(count)]
@@ -168,3 +175,8 @@ class CompletionAnswer:
             "top_logprobs": likeliest or None,
             "text_offset": offsets,
         }
+
+
+def _within(renderer: Renderer, ids: Sequence[int], text: str) -> int:
+    """Return how many of the tokens `text` needs: where a stop string cut it they have written on."""
+    return bisect.bisect_left(range(len(ids)), len(text), key=lambda count: len(renderer.text(ids[:count])))

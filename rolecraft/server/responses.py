@@ -30,6 +30,10 @@ class Answer(Protocol):
         """What the client is told that the answer is called."""
         ...
 
+    def told(self, refused: Refused) -> Refused:
+        """Return an error in the API's own words, where the request was read as a chat request."""
+        ...
+
     def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
         """Return the answer that is sent at once."""
         ...
@@ -63,6 +67,10 @@ class ChatResponse:
     logprobs: bool = False
     include_usage: bool = False
     n: int = 1
+
+    def told(self, refused: Refused) -> Refused:
+        """Return an error as it is."""
+        return refused
 
     def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
         """Return the answer that is sent at once."""

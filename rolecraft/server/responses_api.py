@@ -21,6 +21,7 @@ from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.responses import usage
+from rolecraft.server.responses_input import Conversation, read_input
 from rolecraft.server.turns import Channel, FinishedChoice, TextDelta, ToolCallDelta
 from rolecraft.types import Json, ToolCall
 
@@ -36,8 +37,6 @@ _INERT: Mapping[str, tuple[Json, ...]] = {
 }
 _KEEPS = "nothing is kept here; send the whole conversation in 'input'"
 _REMEDIES = {"previous_response_id": _KEEPS, "conversation": _KEEPS, "prompt": "send its text in 'input'"}
-_RENAMED = {"messages": "input", "response_format": "text.format", "max_completion_tokens": "max_output_tokens"}
-_TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 
 
 class TextFormat(BaseModel):
@@ -92,9 +91,10 @@ class ResponsesBody(BaseModel):
 def read(body: bytes, most_messages: int, find: Callable[[str], ServedModel]) -> tuple[ChatRequest, ResponsesAnswer]:
     """Return the request in a body and what writes its answer; raises Refused that names what is wrong."""
     asked = validated(ResponsesBody, without_inert(read_object(body), _INERT, _REMEDIES), _INERT)
+    sent = read_input(asked.input, asked.instructions)
     fields: dict[str, Json] = {
         "model": asked.model,
-        "messages": _messages(asked),
+        "messages": sent.messages,
         "tools": [_tool(tool, place) for place, tool in enumerate(asked.tools)],
         "tool_choice": _choice(asked.tool_choice),
         "parallel_tool_calls": asked.parallel_tool_calls,
@@ -109,58 +109,8 @@ def read(body: bytes, most_messages: int, find: Callable[[str], ServedModel]) ->
     try:
         request = requests.read_fields(fields, most_messages)
     except Refused as refused:
-        param = refused.param or ""
-        place = next((name for name in _RENAMED if param.startswith(name)), None)
-        raise bad(str(refused), _RENAMED[place] if place else param, refused.code) from refused
-    return request, ResponsesAnswer(find(asked.model), asked)
-
-
-def _messages(asked: ResponsesBody) -> list[dict[str, Json]]:
-    """Return the input as chat messages: calls join the words before them, and reasoning what it led to."""
-    messages: list[dict[str, Json]] = []
-    if asked.instructions:
-        messages.append({"role": "system", "content": asked.instructions})
-    if isinstance(asked.input, str):
-        return [*messages, {"role": "user", "content": asked.input}]
-    reasoning = ""
-    for place, item in enumerate(asked.input):
-        where = f"input[{place}]"
-        kind = item.get("type", "message")
-        if kind == "reasoning":
-            reasoning = _text(item.get("content") or item.get("summary") or "", where)
-        elif kind == "function_call":
-            last = messages[-1] if messages else {}
-            if last.get("role") != "assistant" or reasoning:
-                messages.append({"role": "assistant", "content": None})
-            messages[-1].setdefault("tool_calls", []).append(_call(item))
-        elif kind == "function_call_output":
-            output = _text(item.get("output"), where)
-            messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
-        elif kind == "message":
-            messages.append({"role": item.get("role"), "content": _text(item.get("content"), where)})
-        else:
-            raise bad(
-                f"{where} is of type {str(kind)[:40]!r}; there are messages, reasoning, calls and outputs", "input"
-            )
-        if reasoning and messages and messages[-1]["role"] == "assistant" and kind != "reasoning":
-            messages[-1]["reasoning_content"], reasoning = reasoning, ""
-    return messages
-
-
-def _text(content: Json, where: str) -> str:
-    """Return text or text parts as text; raises Refused for pictures and other parts."""
-    if isinstance(content, str):
-        return content
-    for part in content if isinstance(content, list) else [content]:
-        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        if kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
-            raise bad(f"{where} holds {str(kind)[:40]!r}, and only text is read", "input")
-    return "".join(part["text"] for part in content)
-
-
-def _call(item: Mapping[str, Json]) -> dict[str, Json]:
-    function = {"name": item.get("name"), "arguments": item.get("arguments")}
-    return {"id": item.get("call_id"), "type": "function", "function": function}
+        raise sent.told(refused) from refused
+    return request, ResponsesAnswer(find(asked.model), asked, sent)
 
 
 def _tool(tool: Mapping[str, Json], place: int) -> dict[str, Json]:
@@ -191,11 +141,16 @@ class ResponsesAnswer:
 
     model: ServedModel
     asked: ResponsesBody
+    sent: Conversation
     id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     _items: list[dict[str, Json]] = field(default_factory=list)
     _open: Channel | None = None
     _number: int = 0
+
+    def told(self, refused: Refused) -> Refused:
+        """Return an error by what was sent: the chat request made of it is ours."""
+        return self.sent.told(refused)
 
     def completion(self, choices: Sequence[FinishedChoice]) -> dict[str, Json]:
         """Return the answer that is sent at once."""
