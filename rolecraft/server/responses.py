@@ -14,7 +14,8 @@ from rolecraft import wire
 from rolecraft.renderers import Renderer
 from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
-from rolecraft.server.turns import FinishedChoice, TextDelta, ToolCallDelta, completion_tokens
+from rolecraft.server.turns import FinishedChoice, TextDelta, ToolCallDelta
+from rolecraft.server.written import completion_tokens
 from rolecraft.types import Json, ToolCall
 
 DONE = b"data: [DONE]\n\n"

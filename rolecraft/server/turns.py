@@ -16,6 +16,7 @@ from rolecraft.server.errors import Refused
 from rolecraft.server.models import ServedModel
 from rolecraft.server.requests import ChatRequest
 from rolecraft.server.tool_call_filter import ToolCallFilter
+from rolecraft.server.written import completion_tokens, stops_within_a_call
 from rolecraft.types import Choice, Completion, Message, Prompt, ToolCall, Trials, Turn
 from rolecraft.vetting import Asked
 from rolecraft.voting import Outcome, Tally
@@ -186,11 +187,6 @@ def _outcome(finished: FinishedChoice) -> Outcome | None:
     if finished.finish == "length" or not finished.messages:
         return None
     return voting.said(finished.messages[-1], None, cut=False)
-
-
-def completion_tokens(turn: Turn) -> int:
-    """Return how many tokens a turn wrote; a remote engine tells their number and not which they are."""
-    return turn.usage.completion or len(turn.token_ids)
 
 
 @dataclass(slots=True)
@@ -381,8 +377,10 @@ class _Choice:
     def _text(self, completion: Completion) -> str:
         """Return what is sent of a reply as text; of a single role also an unreadable call, unless it was cut."""
         message = completion.message
-        cut = self._cuts_a_call(completion) or self._stops_within_a_call(completion)
-        if not self.model.single_role or message.unparsed is None or cut:
+        if not self.model.single_role or message.unparsed is None or self._cuts_a_call(completion):
+            return message.content
+        stopped = stops_within_a_call(completion, self.model.loaded.renderer, self.request.stop)
+        if stopped and self.tool_choice != "none":
             return message.content
         message = message.strict or message
         return "\n".join(part for part in (message.content, message.unparsed) if part)
@@ -391,14 +389,6 @@ class _Choice:
         """Tell whether a reply ran out of tokens within a call; where none may be made, what looks like one is text."""
         cut = completion.turn.stop == "length" and completion.message.unparsed is not None
         return cut and self.tool_choice != "none"
-
-    def _stops_within_a_call(self, completion: Completion) -> bool:
-        """Tell whether a stop string ended a reply within a call that the model might have left."""
-        renderer, stops = self.model.loaded.renderer, self.request.stop
-        if completion.message.unparsed is None or self.tool_choice == "none" or renderer is None:
-            return False
-        written = renderer.text(completion.turn.token_ids)
-        return any(stop in written for stop in stops)
 
     def _named(self, message: Message, speaker: str) -> Message:
         """Give the calls ids that nobody can guess, and keep as many as are wanted."""
