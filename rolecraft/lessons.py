@@ -29,6 +29,7 @@ KINDS: tuple[Kind, ...] = ("reflection", "strategy")
 _CHARACTERS = 600
 _ALIKE = 0.8
 _WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?!\w)")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS lesson (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -76,19 +77,24 @@ class Settings:
 class Lessons:
     """A file of lessons; several processes may add to it at once. `frozen`: it is read, and nothing is added."""
 
-    def __init__(self, path: Path, settings: Settings = Settings(), *, frozen: bool = False) -> None:
-        """Open the file, made anew where there is none unless frozen; raises DataError for one that is no memory."""
-        if frozen and not path.is_file():
+    def __init__(
+        self, path: Path, settings: Settings = Settings(), *, frozen: bool = False, exists: bool = False
+    ) -> None:
+        """Open the file, made anew where there is none unless frozen, or `exists` is asked for.
+
+        Raises DataError for one that is no memory, which stays as it is.
+        """
+        if (frozen or exists) and not path.is_file():
             raise DataError(f"no memory at {str(path)!r}; name the file that `rolecraft memory learn` wrote")
         self.frozen = frozen
         self._path, self._settings = path, settings
         address = f"{path.resolve().as_uri()}?mode={'ro' if frozen else 'rwc'}"
         try:
             self._connection = sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)
+            if frozen or self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                self._connection.execute(f"SELECT {_COLUMNS} FROM lesson LIMIT 1")  # before anything is written
             if not frozen:
                 self._connection.executescript(_TABLE)
-            self._connection.execute(f"SELECT {_COLUMNS} FROM lesson LIMIT 1")
-            if not frozen:
                 self._move_tasks()
         except sqlite3.Error as error:
             raise DataError(f"{path}: it is no memory of lessons: {error}; name another file") from error
@@ -129,16 +135,18 @@ class Lessons:
             )
             assert made.lastrowid is not None
             self._note(made.lastrowid, lesson.family, lesson.tasks)
-            self._evict(lesson.family)
+            self._evict(lesson.family, made.lastrowid)
         return "added"
 
     def find(self, family: str | None, question: str, *, without: str = "") -> tuple[Lesson, ...]:
         """Return the lessons of a family, or of all, that a question calls for; none that the task `without` taught.
 
-        Those that share words with the question come first, then those that were seen most.
+        Those that share words with the question come first, then those that were seen most; of all families those alone
+        that share words.
         """
         known = [one for one in self.all(family) if without not in one.tasks]
         order = {one.id: -score for one, score in zip(known, _scores(known, question), strict=True)}
+        known = [one for one in known if family is not None or order[one.id]]
         best = sorted(known, key=lambda one: (order[one.id], -one.seen, one.id))
         return tuple(best[: self._settings.told])
 
@@ -194,11 +202,12 @@ class Lessons:
                 return one
         return None
 
-    def _evict(self, family: str) -> None:
+    def _evict(self, family: str, newest: int) -> None:
+        """Let the least seen lessons of a full family go, but not the one that was added: it could be seen never."""
         self._connection.execute(
             "DELETE FROM lesson WHERE id IN (SELECT id FROM lesson WHERE family = ? "
-            "ORDER BY seen DESC, id DESC LIMIT -1 OFFSET ?)",
-            (family, self._settings.most),
+            "ORDER BY id = ? DESC, seen DESC, id DESC LIMIT -1 OFFSET ?)",
+            (family, newest, self._settings.most),
         )
 
 
@@ -276,10 +285,17 @@ def _words(text: str) -> list[str]:
 
 
 def _holds(text: str, answer: str) -> bool:
-    """Tell whether an answer's words stand side by side in a text."""
-    words, wanted = _words(text), _words(answer)
+    """Tell whether an answer's words stand side by side in a text, its numbers in whatever notation."""
+    words, wanted = _words(_NUMBER.sub(_plain, text)), _words(_NUMBER.sub(_plain, answer))
     places = range(len(words) - len(wanted) + 1)
     return bool(wanted) and any(words[place : place + len(wanted)] == wanted for place in places)
+
+
+def _plain(number: re.Match[str]) -> str:
+    """Return a number without marks of thousands, and without noughts behind its point."""
+    whole, point, rest = number[0].replace(",", "").partition(".")
+    rest = rest.rstrip("0")
+    return f"{whole}{point}{rest}" if rest else whole
 
 
 def _scores(lessons: Sequence[Lesson], question: str) -> Sequence[float]:

@@ -188,3 +188,41 @@ def test_two_processes_that_add_at_once_lose_nothing(tmp_path):
         found = list(memory.all())
     assert len(found) == 41
     assert next(one.seen for one in found if one.text == "what both of them say") == 40
+
+
+def test_another_programs_database_is_told_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "customers.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE customers (name TEXT)")
+        database.commit()
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="it is no memory of lessons"):
+        Lessons(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_to_be_cleared_must_be_there(tmp_path):
+    with pytest.raises(DataError, match="no memory at"):
+        Lessons(tmp_path / "misspelt.db", exists=True)
+    assert not (tmp_path / "misspelt.db").exists()
+
+
+def test_a_new_lesson_of_a_full_family_takes_the_place_of_the_least_seen(tmp_path):
+    with Lessons(tmp_path / "m.db", Settings(most=2)) as memory:
+        for text, seen in (("alpha one", 5), ("beta two", 4), ("gamma three", 1)):
+            assert memory.add(replace(ORDER, text=text, seen=seen)) == "added"
+        assert [one.text for one in memory.all()] == ["alpha one", "gamma three"]
+
+
+@pytest.mark.parametrize("answer", ["1234", "1,234", "1234.0", "1,234.00"])
+def test_a_number_in_another_notation_is_an_answer_too(memory, answer):
+    for text in ("The debt is 1,234 coins.", "The debt is 1234.0 coins."):
+        assert memory.add(replace(COLUMN, text=text), answers=[answer]) == "refused"
+    assert memory.add(replace(COLUMN, text="The debt is 12,345 or 21234 coins."), answers=[answer]) == "added"
+
+
+def test_of_all_families_those_alone_are_told_that_share_words(memory):
+    memory.add(COLUMN)
+    assert memory.find("sql", "zebra")
+    assert memory.find(None, "zebra") == ()
+    assert [one.text for one in memory.find(None, "which columns are there?")] == [COLUMN.text]

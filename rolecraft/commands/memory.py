@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> None:
     if options.action in ("learn", "export", "add") and options.other is None:
         what = "a run folder" if options.action == "learn" else "a JSONL file"
         raise SettingsError(f"memory {options.action} needs {what}: rolecraft memory {options.action} FILE NAME")
-    with Lessons(options.memory, frozen=options.action in ("show", "export")) as lessons:
+    frozen, exists = options.action in ("show", "export"), options.action == "clear"
+    with Lessons(options.memory, frozen=frozen, exists=exists) as lessons:
         {"learn": _learn, "show": _show, "export": _export, "add": _add, "clear": _clear}[options.action](
             options, lessons
         )
