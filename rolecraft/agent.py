@@ -109,7 +109,10 @@ def calls(
 
 
 async def at_once(waiting: Iterable[Call[_Result]], concurrency: int) -> AsyncIterator[_Result]:
-    """Yield what the calls return as each ends, at most `concurrency` of them at once, begun in their order."""
+    """Yield what the calls return as each ends, at most `concurrency` of them at once, begun in their order.
+
+    The first that fails ends the others, and its exception is raised after what had ended with it is yielded.
+    """
     waiting = iter(waiting)
     running: set[asyncio.Task[_Result]] = set()
     try:
@@ -119,7 +122,7 @@ async def at_once(waiting: Iterable[Call[_Result]], concurrency: int) -> AsyncIt
             if not running:
                 return
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for finished in done:
+            for finished in sorted(done, key=_has_failed):  # what is finished is not lost with one that is not
                 yield finished.result()
     finally:
         for unfinished in running:
@@ -145,6 +148,10 @@ async def together(tasks: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Resul
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from several
     return [task.result() for task in running]
+
+
+def _has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or task.exception() is not None
 
 
 def _episode_seed(seed: int, task_id: str) -> int:

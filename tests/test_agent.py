@@ -70,6 +70,24 @@ def run(engine, team_name="single", settings=agent.Settings(), **options):
     return asyncio.run(agent.episode(opener()(), chosen, engine, settings, **options))
 
 
+def test_what_ended_together_with_one_that_failed_is_not_lost():
+    async def ends(number):
+        await asyncio.sleep(0)
+        if number == 0:
+            raise EngineError("no memory")
+        return number
+
+    async def collect(results):
+        async for one in agent.at_once([functools.partial(ends, number) for number in range(8)], 8):
+            results.add(one)
+
+    for _ in range(5):  # in which order those that ended together come is chance
+        results = set()
+        with pytest.raises(EngineError, match="no memory"):
+            asyncio.run(collect(results))
+        assert results == {1, 2, 3, 4, 5, 6, 7}
+
+
 def test_ids_that_a_model_wrote_are_kept_where_each_call_has_its_own():
     def ids(*given, tokens=(7,)):
         calls = tuple(ToolCall("add", {"x": place, "y": 1}, name) for place, name in enumerate(given))
