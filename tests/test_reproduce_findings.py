@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import claims
 import pytest
 
 from rolecraft.errors import DataError
-from rolecraft.reproduce import findings
+from rolecraft.reproduce import document, findings
 
 LOW, HIGH = "0" * 9 + "1", "1" * 9 + "0"
 
@@ -99,9 +100,9 @@ def test_the_same_findings_are_one_json_object(tmp_path):
 def test_only_the_claims_own_section_is_rewritten(tmp_path):
     path = tmp_path / "claims.md"
     for name, text in (("a", "first"), ("a-b", "second"), ("a", "third")):
-        findings.write_section(path, name, text)
+        document.write_section(path, name, text)
     path.write_text(path.read_text() + "\nWritten by hand.\n")
-    findings.write_section(path, "a-b", "fourth")
+    document.write_section(path, "a-b", "fourth")
     text = path.read_text()
     assert text.startswith("# Claims\n")
     assert text.endswith("\nWritten by hand.\n")
@@ -109,11 +110,20 @@ def test_only_the_claims_own_section_is_rewritten(tmp_path):
     assert text.index("third") < text.index("fourth")
 
 
+def test_reports_that_end_at_once_each_leave_their_section(tmp_path):
+    path, names = tmp_path / "claims.md", [f"claim-{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as several:
+        list(several.map(lambda name: document.write_section(path, name, f"found by {name}"), names))
+    text = path.read_text()
+    assert [name for name in names if f"found by {name}\n" not in text] == []
+    assert [one.name for one in tmp_path.iterdir()] == ["claims.md"]
+
+
 def test_a_lost_marker_is_told_and_nothing_is_overwritten(tmp_path):
     path = tmp_path / "claims.md"
     path.write_text("<!-- claim a -->\n\ntext\n")
     with pytest.raises(DataError, match="restore the second marker"):
-        findings.write_section(path, "a", "new")
+        document.write_section(path, "a", "new")
     assert path.read_text() == "<!-- claim a -->\n\ntext\n"
 
 

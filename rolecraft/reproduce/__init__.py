@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rolecraft import model, store
 from rolecraft.errors import DataError, Interrupted, NotFound, SettingsError, UserError
-from rolecraft.reproduce import cells, cost, findings, playing, plays, processes, standings, trial
+from rolecraft.reproduce import cells, cost, document, findings, playing, plays, processes, standings, trial
 from rolecraft.reproduce.board import Board
 from rolecraft.reproduce.cells import Cell, Result
 from rolecraft.reproduce.claim import Claim, load, require
@@ -276,7 +276,7 @@ def _write_down(board: Board, settings: Settings, console: Console) -> dict[str,
         console.print(to_table(grid))
     console.print(f"[bold]verdict: {found.verdict}[/bold] ({found.finished} of {found.wanted} cells)")
     console.print(findings.rule(board.claim), markup=False)
-    findings.write_section(settings.docs, board.claim.name, section)
+    document.write_section(settings.docs, board.claim.name, section)
     console.print(f"written into {settings.docs} from the cells in {board.folder}")
     return told
 

@@ -9,7 +9,6 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from rolecraft.errors import DataError
 from rolecraft.reproduce.cells import Result, Tuning
@@ -18,16 +17,9 @@ from rolecraft.reproduce.costs import figures, holds, told
 from rolecraft.reproduce.costs import grids as cost_grids
 from rolecraft.reproduce.grid import Grid, of_failures, to_markdown
 from rolecraft.scores import Interval, Paired, Score, over_seeds, over_tasks, pooled
-from rolecraft.store import atomic
 from rolecraft.types import Json
 
 _SIGNIFICANT = 0.05
-_HEADING = """# Claims
-
-What `rolecraft reproduce CLAIM` found last, rewritten by it from the cells in `results/claims/`; what stands outside
-the sections stays. Scores are percent of tasks, greedy, tools executed. Columns marked `paper` are the paper's own
-figures, of its models and benchmarks: beside ours for the direction, not the size.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,17 +373,3 @@ def to_json(found: Findings) -> dict[str, Json]:
         "costs": {name: {seed: figures(one) for seed, one in cells.items()} for name, cells in found.cells.items()},
         "paper": asdict(found.claim.paper),
     }
-
-
-def write_section(path: Path, name: str, text: str) -> None:
-    """Replace a claim's section between its markers in the document at `path`, or add it at the end."""
-    first, last = f"<!-- claim {name} -->", f"<!-- end of claim {name} -->"
-    document = path.read_text(encoding="utf-8") if path.exists() else _HEADING
-    before, found, rest = document.partition(first)
-    _, closed, after = rest.partition(last)
-    if found and not closed:
-        raise DataError(f"{path} has {first!r} without {last!r}; restore the second marker")
-    after = after if found else "\n"
-    before = before if found else document.rstrip("\n") + "\n\n"
-    with atomic(path) as unfinished:
-        unfinished.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{after}", encoding="utf-8")
