@@ -257,6 +257,14 @@ def test_a_mode_may_be_of_some_columns_alone(tmp_path):
     assert {play.column_name for play in found if play.mode_name == "required"} == {"toolworld:test"}
 
 
+def test_a_comparison_decides_in_the_modes_alone_that_are_played_on_its_column(tmp_path):
+    modes = {"free": claims.SHORT, "required": {"first_call": "required", "columns": ["toolworld:tools"]}}
+    both = [{"better": "tuned", "than": "untuned", "decides": "toolworld:test"}]
+    read = claim.load(claims.on_columns(tmp_path, evaluation={**WIDE, "modes": modes}, comparisons=both))
+    found = read.spread(read.comparisons[0])
+    assert [(one.better, one.decides) for one in found] == [("tuned/free", "toolworld:test"), ("tuned/required", None)]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -270,6 +278,18 @@ def test_a_mode_may_be_of_some_columns_alone(tmp_path):
         ({"recipe": ""}, "'recipe' is missing, and arm 'tuned' is tuned"),
         ({"comparisons": [{"better": "tuned/fre", "than": "untuned/free"}]}, "Did you mean 'free'"),
         ({"arms": {"untuned": {"base": "nano", "play": {"shot": 3}}, "tuned": {}}}, "Did you mean 'shots'"),
+        (
+            {"arms": {"untuned": {"base": "nano", "play": {"columns": ["toolworld:tset"]}}, "tuned": {}}},
+            r"arms.untuned.play.*'toolworld:tset'.*Did you mean 'toolworld:test'",
+        ),
+        (
+            {"arms": {"untuned": {"base": "nano"}, "tuned": {}, "lazy": {"policy": "refus"}}},
+            "arm 'lazy' is policy 'refus', which is not there",
+        ),
+        (
+            {"evaluation": {**WIDE, "modes": {"free": {**claims.SHORT, "columns": ["toolworld:tools"]}}}},
+            "is decided on column 'toolworld:test', which they are played on in no mode together",
+        ),
     ],
 )
 def test_a_claim_on_columns_that_cannot_be_meant_is_refused(tmp_path, changes, told):

@@ -141,7 +141,8 @@ class Budget:
 class Comparison:
     """That arm `better` scores above arm `than`; with `decides`, the verdict asks for it on that split.
 
-    On columns `arm/mode` is the arm played in that mode, and an arm alone is compared in every mode.
+    On columns `arm/mode` is the arm played in that mode, and an arm alone is compared in every mode; it decides in
+    those modes alone that are played on that column.
     """
 
     better: str
@@ -233,6 +234,29 @@ class Claim:
         own = self.arms[arm].seeds or self.seeds
         return tuple(seed for seed in (self.seeds if among is None else among) if seed in own)
 
+    def spread(self, one: Comparison) -> list[Comparison]:
+        """Return a comparison on columns in every mode, if it names none: both arms in the same one.
+
+        It decides in those modes alone in which both arms are played on the column that it is decided on.
+        """
+        found = []
+        for mode in self.evaluation.modes:
+            better, than = self._in_mode(one.better, mode), self._in_mode(one.than, mode)
+            decides = one.decides and self._is_played(better, one.decides) and self._is_played(than, one.decides)
+            found.append(Comparison(better, than, one.decides if decides else None))
+        return list(dict.fromkeys(found))
+
+    def _in_mode(self, contender: str, mode: str) -> str:
+        plain = "/" in contender or self.arms[contender].policy is not None
+        return contender if plain else f"{contender}/{mode}"
+
+    def _is_played(self, contender: str, column: str) -> bool:
+        arm, _, mode = contender.partition("/")
+        if (policy := self.arms[arm].policy) is not None:
+            return policy in columns.policies(column)
+        own = self.mode(arm, mode).columns
+        return not own or column in own
+
     def _chooses(self) -> bool:
         return bool(self.budget.most_steps or self.budget.curve or any(arm.search for arm in self.arms.values()))
 
@@ -247,7 +271,11 @@ class Claim:
         if arm.tuned and not self.recipe:
             raise SettingsError(f"'recipe' is missing, and arm {name!r} is tuned; name one, or give the arm a base")
         for mode in self.evaluation.modes:
-            self.mode(name, mode)
+            for column in self.mode(name, mode).columns:
+                require(column, self.evaluation.columns, f"arms.{name}.play, or mode {mode!r}, names column")
+        if arm.policy is not None:
+            known = [one for column in self.evaluation.columns for one in columns.policies(column)]
+            require(arm.policy, list(dict.fromkeys(known)), f"arm {name!r} is policy")
 
     def _check_comparisons(self) -> None:
         for one in self.comparisons:
@@ -256,6 +284,11 @@ class Claim:
             if one.decides is not None:
                 self._require_every_seed(one)
                 require(one.decides, self.evaluation.reported, f"{one.better} against {one.than} is decided on split")
+                if self.evaluation.columns and not any(each.decides for each in self.spread(one)):
+                    raise SettingsError(
+                        f"{one.better} against {one.than} is decided on column {one.decides!r}, which they are played "
+                        "on in no mode together; let the mode have that column, or decide on another"
+                    )
         for limit in self.limits:
             for contender in (limit.arm, limit.than):
                 require(contender, self.arms, "a limit names arm")

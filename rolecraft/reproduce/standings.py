@@ -73,7 +73,7 @@ def find(board: Board) -> Standings:
         arm: {s: done for s in claim.seeds_of(arm) if (cell := board.final(arm, s)) and (done := board.result(cell))}
         for arm in chosen
     }
-    asked = [each for one in claim.comparisons for each in spread(claim, one)]
+    asked = [each for one in claim.comparisons for each in claim.spread(one)]
     contrasts = tuple(
         found for one in asked for column in claim.evaluation.columns if (found := contrast(one, column, scores))
     )
@@ -93,20 +93,6 @@ def contrast(one: Comparison, column: str, scores: Scores) -> Contrast | None:
         if tuned and _ONCE in side:
             scores = {**scores, name: dict.fromkeys(tuned, side[_ONCE])}
     return findings.contrast(one, column, scores)
-
-
-def spread(claim: Claim, one: Comparison) -> list[Comparison]:
-    """Return the comparison in every mode, if it names none: both arms in the same one."""
-    modes = list(claim.evaluation.modes)
-    if "/" in one.better and "/" in one.than:
-        return [one]
-
-    def named(contender: str, mode: str) -> str:
-        plain = "/" in contender or claim.arms[contender].policy is not None
-        return contender if plain else f"{contender}/{mode}"
-
-    found = [Comparison(named(one.better, mode), named(one.than, mode), one.decides) for mode in modes]
-    return list(dict.fromkeys(found))
 
 
 def _by_contender(claim: Claim, plays: Sequence[Play], records: Mapping[str, Record]) -> dict[str, dict[int, Result]]:
