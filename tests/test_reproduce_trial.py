@@ -8,12 +8,13 @@ from pathlib import Path
 import claims
 import pytest
 
-from rolecraft import contract, model
+from rolecraft import contract, model, strategies
 from rolecraft.benchmarks import toolworld
 from rolecraft.errors import ContractError, DataError
-from rolecraft.reproduce import cells, playing, trial
+from rolecraft.reproduce import cells, claim, playing, trial
 from rolecraft.store import Run
 
+VOTED = [{"better": "tuned/voted", "than": "tuned/free", "decides": "toolworld:test"}]
 STAGES = [{"adapter": {"r": 4}}, {"training": {"max_steps": 3}}]
 
 
@@ -141,11 +142,43 @@ def test_a_split_with_too_few_tasks_is_told_before_anything_is_tuned(tmp_path):
         trial.check_tasks(cell(tmp_path, evaluation=few))
 
 
+def test_development_on_columns_is_played_by_the_first_mode_s_strategy(tmp_path, monkeypatch):
+    mode = {**claims.SHORT, "strategy": "self_consistent,n=3", "first_thought": True, "shots": 0}
+    columns = claims.ON_COLUMNS["evaluation"]["columns"]
+    evaluation = {
+        "modes": {"voted": mode, "free": claims.SHORT},
+        "columns": {"toolworld:test": columns["toolworld:test"]},
+        "development_columns": {"toolworld:tools": columns["toolworld:tools"]},
+    }
+    read = claim.load(claims.on_columns(tmp_path, evaluation=evaluation, comparisons=VOTED, budget={"curve": 1}))
+    made, asked = cells.final_cell(read, "tuned", 0, "w", {}), []
+
+    def told(what, *others, **more):
+        asked.append(what)
+        raise DataError("it is told what to play, and that is enough")
+
+    monkeypatch.setattr(trial.evaluate, "run", told)
+    monkeypatch.setattr(trial.bases, "identity", lambda *places: "nano, tuned")
+    stage = trial._Stage(made.stages[-1].recipe, tmp_path / "stage", 2)
+    with pytest.raises(DataError, match="that is enough"):
+        trial._develop_on_columns(made, stage, tmp_path / "development", trial._Clock())
+    assert asked[0].strategy == strategies.parse("self_consistent,n=3")
+    assert asked[0].first_thought is True
+
+
 def test_a_probe_tells_the_speed_and_leaves_nothing(tmp_path):
     found = trial.probe(cell(tmp_path).stages[0].recipe, tmp_path / "probe")
     assert found.seconds > 0
     assert found.tokens / found.steps > 2 * 50
-    assert not (tmp_path / "probe").exists()
+    assert list(tmp_path.glob("probe*")) == []
+
+
+def test_a_probe_leaves_the_folder_in_which_another_process_probes(tmp_path):
+    others = tmp_path / "probe" / "metrics.jsonl"
+    others.parent.mkdir()
+    others.write_text("{}\n")
+    trial.probe(cell(tmp_path).stages[0].recipe, tmp_path / "probe")
+    assert others.read_text() == "{}\n"
 
 
 def test_arms_are_paired_by_what_they_are_asked_whatever_they_are_told_before():

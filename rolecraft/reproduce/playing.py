@@ -191,9 +191,12 @@ def _scores(play: Play, place: Path, player: Player | None, limit: int | None = 
 
 def what_is_played(play: Play, model: str) -> evaluate.Settings:
     """Return the evaluation that a play is, of what `model` tells."""
-    settings, mode = _settings(play, model), play.mode
-    if play.policy is not None:
-        return settings
+    settings = _settings(play, model)
+    return settings if play.policy is not None else in_mode(settings, play.mode)
+
+
+def in_mode(settings: evaluate.Settings, mode: Mode) -> evaluate.Settings:
+    """Return the evaluation as it is in a mode, of which `episode_settings` and `open_player` tell the rest."""
     chosen = None if mode.strategy == "greedy" else strategies.parse(mode.strategy)
     return replace(settings, shots=mode.shots, strategy=chosen, first_thought=True if mode.first_thought else None)
 

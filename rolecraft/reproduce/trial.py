@@ -126,8 +126,9 @@ def check_tasks(cell: Cell) -> None:
 
 
 def probe(recipe: Recipe, folder: Path) -> Tuning:
-    """Tune a few steps on a few tasks to learn a recipe's speed; `folder` is removed. The scores mean nothing.
+    """Tune a few steps on a few tasks to learn a recipe's speed; nothing of them stays. The scores mean nothing.
 
+    `folder` is where, with this process's number behind it: another one may be probing there.
     What a round plays first is left out, and pairs are as rows; reinforcement is a base's that knows nothing.
     """
     data, plays = recipe.data, recipe.reinforcement is not None or recipe.on_policy is not None
@@ -137,7 +138,7 @@ def probe(recipe: Recipe, folder: Path) -> Tuning:
     recipe = stages.taught(recipe, lambda _: recipe.model.base)  # as fast as the stage that is not there yet
     training = replace(recipe.training, max_steps=steps, logging_steps=max(1, steps // 3), save_steps=0)
     recipe = replace(recipe, training=training, data=data, experience=None, preference=None)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = folder.with_name(f"{folder.name}-{os.getpid()}")
     try:
         train.train(recipe, folder)
         seconds, tokens = _paces(Run(folder).metrics(), steps)[-1]  # the first one compiles kernels
@@ -315,7 +316,8 @@ def _develop_on_columns(cell: Cell, stage: _Stage, folder: Path, clock: _Clock) 
     player = playing.Player(base.base, stage.adapter, players, base.dtype, bases.identity(base.base, stage.adapter))
     found = {}
     for name, column in cell.evaluation.development_columns.items():
-        what = replace(playing.asking(name, column), name=cell.title, shots=mode.shots, model=player.identity)
+        asked = replace(playing.asking(name, column), name=cell.title, model=player.identity)
+        what = playing.in_mode(asked, mode)
         run = Run(folder / name.replace(":", "-"))
         held, started = len(run.finished()), time.monotonic()
         opener, how = partial(playing.open_player, player, mode), playing.episode_settings(mode)
