@@ -151,6 +151,10 @@ def test_long_texts_are_read_in_linear_time(text):
         ({"number": {"value": 3, "tolerance": 0.25}}, "2.75", 1),
         ({"number": {"value": 3, "tolerance": 0.25}}, "3 times 1" + "0" * 400, 1),
         ({"number": {"value": 3, "tolerance": 0.25}}, "A3 and -3", 0),
+        ({"number": {"value": 2e-5, "tolerance": 0}}, "It is 2e-05.", 1),
+        ({"number": {"value": -1.5e20, "tolerance": 0}}, "-1.5E+20", 1),
+        ({"number": {"value": 1200, "tolerance": 0}}, "1.2e3", 1),
+        ({"number": {"value": 2, "tolerance": 0}}, "2e-05, 2e9, 2e999 and 2e5x", 0),
     ],
 )
 def test_an_answer_may_be_one_of_several_texts_a_whole_text_or_a_number(reference, text, score):

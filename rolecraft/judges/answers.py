@@ -20,12 +20,12 @@ _LONE = (
 )
 _WORD = rf"[^\W{_LONE}]"
 _TOKEN = re.compile(
-    rf"(?P<number>(?<!{_WORD})[-+]?(?:(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?!{_WORD}|\.\d))"
+    rf"(?P<number>(?<!{_WORD})[-+]?(?:(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d{{1,3}})?(?!{_WORD}|\.\d))"
     rf"|[{_LONE}]"
     rf"|{_WORD}+(?:\.\d{_WORD}*)*"
     r"|[^\w\s.,;:!?'\"()\[\]{}*`…“”‘’«»„、。，！？「」\u2010-\u2015-]"
 )
-_NUMBER = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?")
+_NUMBER = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?(?:e-?\d{1,3})?")
 _KEYS = ("answers", "forbidden", "contains", "exact", "number")
 
 
@@ -110,10 +110,12 @@ def _plain(character: str) -> str:
 
 
 def _number(text: str) -> str:
-    whole, _, fraction = text.lstrip("+-").replace(",", "").partition(".")
+    digits, _, exponent = text.lstrip("+-").replace(",", "").partition("e")
+    whole, _, fraction = digits.partition(".")
     fraction = fraction.rstrip("0")
     size = f"{whole or '0'}.{fraction}" if fraction else whole or "0"
-    return f"-{size}" if text.startswith("-") and size.strip("0.") else size
+    signed = f"-{size}" if text.startswith("-") and size.strip("0.") else size
+    return f"{signed}e{int(exponent)}" if exponent else signed
 
 
 def _listed(value: Json) -> list[str]:
