@@ -97,6 +97,15 @@ def test_examples_are_solved_problems_of_the_training_file():
     assert "<<" not in shown.messages[1].content
 
 
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("form", [None, "Say it in words."])
+def test_examples_are_asked_in_the_form_that_the_tasks_are(form: str | None):
+    asked = gsm8k.tasks(gsm8k.Settings(size=1, python=False, form=form), "test", 0)
+    (shown,) = gsm8k.few_shot(asked, "single", 1)
+    questions = [message.content for message in shown.messages if message.role == "user"]
+    assert [question.partition("?")[2] for question in questions] == [f"\n\n{form}" if form else ""] * 2
+
+
 @needs("gsm8k")
 def test_the_published_solutions_are_accepted(monkeypatch):
     monkeypatch.setenv("ROLECRAFT_DATA", str(FOLDER))

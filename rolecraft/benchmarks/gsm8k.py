@@ -85,8 +85,10 @@ def reference(task: Task, team_name: str) -> Trajectory:
 
 def few_shot(asked: Sequence[Task], team_name: str, k: int = 4, seed: int = 0) -> tuple[Task, ...]:
     """Return the tasks after `k` solved ones of the training file, as turns of the conversation, the same for all."""
+    if not asked:
+        return ()
     taken = {task.id for task in asked}
-    settings = Settings(size=k + len(taken), python=bool(asked and asked[0].tools))
+    settings = Settings(size=k + len(taken), python=bool(asked[0].tools), form=_form(asked[0]))
     pool = [task for task in tasks(settings, "train", seed) if task.id not in taken][:k]
     turns = [message for task in pool for message in reference(task, team_name).messages]
     return tuple(_asked.after(task, turns) for task in asked)
@@ -122,6 +124,13 @@ def _task(problem: _Problem, settings: Settings) -> Task:
     tools = (catalog.find("tools", "python").SPEC,) if settings.python else ()
     asked = "\n\n".join(filter(None, (problem.question, settings.form)))
     return Task(problem.id, (Message("user", asked),), tools, known)
+
+
+def _form(task: Task) -> str | None:
+    """Return what a task says after its problem."""
+    problems = _problems(_public.folder("gsm8k", _SOURCE), task.id.split("-")[1])
+    question = next(problem.question for problem in problems if problem.id == task.id)
+    return task.messages[-1].content.removeprefix(question).removeprefix("\n\n") or None
 
 
 def _solution(task: Task) -> Iterator[Message]:
