@@ -80,6 +80,26 @@ def test_a_wrong_call_is_told_by_its_parts(calls, function, slots, asked_for):
     assert verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("given", "value", "same"),
+    [
+        ("3.5", "35", False),
+        ("-5", "5", False),
+        ("1/2", "12", False),
+        ("3-5", "35", False),
+        ("at -5", "at 5", False),
+        ("1,200", "1200", True),
+        ("pier-5", "Pier 5", True),
+        ("St. 5", "st 5", True),
+        ("5 p.m.", "5 pm", True),
+        ("3.5", " 3.5.", True),
+    ],
+)
+def test_punctuation_does_not_matter_but_in_numbers(given, value, same):
+    task = posed(calls=[{"name": "BookFerry", "arguments": {"to": value}}], accepted={})
+    assert judged(book(to=given), task=task).score == same
+
+
 def test_a_slot_at_its_default_may_be_left_out():
     one = posed(calls=[{"name": "BookFerry", "arguments": {"to": "Oban", "seats": 1}}])
     assert judged(book(to="Oban"), task=one).score == 1

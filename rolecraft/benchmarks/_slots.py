@@ -10,7 +10,8 @@ from rolecraft import toolschema
 from rolecraft.judges import replies
 from rolecraft.types import Json, ToolCall, Trajectory, Verdict
 
-_UNHEARD = re.compile(r"[\s,./\-_*^'\"]+")
+_UNHEARD = re.compile(r"(?:(?![./\-]\d)|(?<=[^\W\d]))[\s,./\-_*^'\"]")
+"""Spaces and punctuation; a number's sign, point and stroke are no such, unless they join it to a word."""
 _LONGEST = 2_000
 
 
@@ -75,7 +76,10 @@ def _defaults(trajectory: Trajectory, name: str) -> dict[str, Json]:
 
 
 def _same(given: Json, value: Json) -> bool:
-    """Tell whether two values are one: texts but for case, spaces and punctuation, numbers by value, never as text."""
+    """Tell whether two values are one: texts but for case, spaces and punctuation, numbers by value, never as text.
+
+    In a text `3.5` is not `35`, `-5` not `5` and `1/2` not `12`.
+    """
     if isinstance(given, str) and isinstance(value, str):
         return _heard(given) == _heard(value)
     if isinstance(given, bool) or isinstance(value, bool):
