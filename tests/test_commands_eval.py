@@ -31,6 +31,27 @@ def test_a_run_can_be_reported_and_compared(capsys, tmp_path):
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
+def test_a_run_to_compare_with_that_is_not_there_is_told_before_anything_is_played(capsys, tmp_path):
+    output, wrong = tmp_path / "run", str(tmp_path / "wrong")
+    code, _, err = call(
+        capsys, "eval", "--limit", "1", "--output", str(output), "--against", wrong, "--max-tokens", "8"
+    )
+    assert code == 2
+    assert f"no played episodes in {wrong!r}" in " ".join(err.split())
+    assert not output.exists()
+
+
+def test_all_tables_count_the_tasks_that_are_asked(capsys, tmp_path):
+    words = ["eval", "--output", str(tmp_path / "run"), "--max-tokens", "8", "--limit"]
+    call(capsys, *words, "2")
+    _, out, _ = call(capsys, *words, "1", "--against", str(tmp_path / "run"))
+    table = out.partition("how tools were called")[2].partition("what was right")[0]
+    counts = [line.split("│")[3].strip() for line in table.splitlines() if line.startswith("│ test ")]
+    assert counts == ["1"]
+    compared = next(line for line in out.splitlines() if "exact McNemar" in line)
+    assert compared.split("│")[6].strip() == "1"
+
+
 def test_a_constrained_eval_of_an_untuned_base_writes_calls_of_its_tools_alone(capsys, tmp_path):
     words = ["eval", "--limit", "3", "--team", "mor", "--bare", "--max-turns", "3", "--max-tokens", "80"]
     words += ["--output", str(tmp_path / "run")]

@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rolecraft import evaluate
     from rolecraft.scores import Scores
     from rolecraft.store import Run
+    from rolecraft.team import Team
+    from rolecraft.types import Trajectory
 
 GROUP = "measuring and showing"
 
@@ -65,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
     extra = settings.override({}, [f"options.{flag}" for flag in options.set]).get("options", {})
     benchmark, own = _tasks.chosen(options)
     split = options.split or evaluate.splits(benchmark)
+    others = _others(options.against, split) if options.against else {}
     output = options.output or Path("runs") / f"eval-{Path(options.benchmark).stem}-{split}-{options.seed}"
     what = evaluate.Settings(
         name=output.name,
@@ -85,28 +89,29 @@ def run(options: argparse.Namespace) -> None:
     play = evaluate.play_splits if "+" in split else _play_one
     scores = play(what, players, opened, Run(output), _playing.episode_settings(player, options), console=console)
     runs = _runs(output, split)
+    played = {name: _asked(run, replace(what, split=name), players) for name, run in runs.items()}
     console.print(evaluate.score_table({what.name: scores, **evaluate.baselines(what)}))
     if any(len(found.families) > 1 for found in scores.values()):
         console.print(evaluate.family_table(scores))
-    console.print(evaluate.calling_table({name: run.trajectories() for name, run in runs.items()}))
-    steps = evaluate.static_table({name: run.trajectories() for name, run in runs.items()})
-    if parts := steps or evaluate.parts_table({name: run.trajectories() for name, run in runs.items()}):
+    console.print(evaluate.calling_table(played))
+    steps = evaluate.static_table(played)
+    if parts := steps or evaluate.parts_table(played):
         console.print(parts)
-    for run in runs.values() if steps else ():
-        evaluate.write_static(run.path / "static.json", run.trajectories())
+    for name, run in runs.items() if steps else ():
+        evaluate.write_static(run.path / "static.json", played[name])
     console.print(evaluate.failure_table(scores))
     for name, found in scores.items():
         if note := evaluate.lenient_note(found):
             console.print(f"{name}: {note}")
         if note := evaluate.trials_note(found):
             console.print(f"{name}: {note}")
-    for name, other in _runs(options.against, split).items() if options.against else ():
-        console.print(evaluate.comparison(other.trajectories(), runs[name].trajectories()))
+    for name, other in others.items():
+        console.print(evaluate.comparison(other.trajectories(), played[name]))
     console.print(f"trajectories: {output}; look at them with: rolecraft report {output}")
     if options.json:
         plain = {name: evaluate.scores_json(found) for name, found in scores.items()}
-        for name, run in runs.items() if steps else ():
-            plain[name]["static"] = evaluate.static_json(run.trajectories())
+        for name in played if steps else ():
+            plain[name]["static"] = evaluate.static_json(played[name])
         print(json.dumps(plain if "+" in split else plain[split]))
 
 
@@ -114,6 +119,27 @@ def _play_one(what: evaluate.Settings, *rest: Any, console: Console) -> dict[str
     from rolecraft import evaluate
 
     return {what.split: evaluate.run(what, *rest, console=console)}
+
+
+def _asked(run: Run, what: evaluate.Settings, players: Team) -> list[Trajectory]:
+    """Return the episodes of the tasks that are asked; the folder may hold more, of a larger limit before."""
+    from rolecraft import evaluate
+
+    asked = {task.id for task in evaluate.tasks(what, players)}
+    return [record for record in run.trajectories() if record.task.id in asked]
+
+
+def _others(folder: Path, split: str) -> dict[str, Run]:
+    """Return the runs to compare with; raises NotFound, before anything is played, where one of them is not there."""
+    from rolecraft.errors import NotFound
+
+    found = _runs(folder, split)
+    for run in found.values():
+        if not run.finished():
+            raise NotFound(
+                f"--against: no played episodes in {str(run.path)!r}; name a folder that rolecraft eval wrote"
+            )
+    return found
 
 
 def _runs(folder: Path, split: str) -> dict[str, Run]:
