@@ -134,6 +134,20 @@ def test_reasoning_beside_the_text_is_kept_as_thoughts():
         assert reply(engine).content == "<think>\nI count.\n</think>\n\nFour."
 
 
+@pytest.mark.parametrize("form", ["native", "prompt"])
+@pytest.mark.parametrize("lenient", [True, False])
+def test_a_call_that_reasoning_considers_is_no_call_and_one_after_it_is(form, lenient):
+    call = '<tool_call>\n{"name": "stock", "arguments": {"item": "lamp"}}\n</tool_call>'
+    thought = f"Shall I? {call}</think>\n\n{call}"
+    answers = [said("No.", reasoning_content=thought), said(f"So:\n{call}", reasoning_content=thought)]
+    with asked(answers, tools=form) as (engine, _):
+        refused, called = (reply(engine, prompt(lenient=lenient)) for _ in answers)
+    assert (refused.tool_calls, refused.content) == ((), f"<think>\n{thought}\n</think>\n\nNo.")
+    if lenient or form == "prompt":
+        assert [one.arguments for one in called.tool_calls] == [{"item": "lamp"}]
+        assert called.content == f"<think>\n{thought}\n</think>\n\nSo:"
+
+
 @pytest.mark.parametrize("arguments", ['{"item": ', "[1]", '{"item": NaN}', "null", '"lamp"', "[" * 5000])
 def test_arguments_that_are_no_object_are_the_models_mistake(arguments):
     with asked([said(None, ("stock", arguments))]) as (engine, served):

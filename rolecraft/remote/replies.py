@@ -73,8 +73,28 @@ def read_message(said: Mapping[str, Json], form: ToolsForm, prompt: Prompt, fini
     leniently if the prompt asks for that.
     """
     message = dataclasses.replace(_message(said), speaker=prompt.speaker)
-    if prompt.prefix and not message.content.startswith(prompt.prefix):  # servers tell what they added
-        message = dataclasses.replace(message, content=prompt.prefix + message.content)
+    thought = _thought(said)
+    told = (thought + message.content).startswith(prompt.prefix)  # servers tell what they added
+    lead = thought if told else prompt.prefix + thought
+    if not thought:
+        return _read(_led(message, lead), form, prompt, finish)
+    # Calls that an endpoint's reasoning considers are none, whatever tags it spells.
+    return _led(_read(message, form, prompt, finish), lead)
+
+
+def _led(message: Message, lead: str) -> Message:
+    """Return the message, and what a strict reading made of it, with `lead` before its content."""
+    strict = message.strict and dataclasses.replace(message.strict, content=lead + message.strict.content)
+    return dataclasses.replace(message, content=lead + message.content, strict=strict)
+
+
+def _thought(said: Mapping[str, Json]) -> str:
+    """Return the reasoning that an endpoint tells beside the content, as text before it; '' if there is none."""
+    told = [said[key] for key in ("reasoning_content", "reasoning") if isinstance(said.get(key), str) and said[key]]
+    return f"<think>\n{told[0]}\n</think>\n\n" if told else ""
+
+
+def _read(message: Message, form: ToolsForm, prompt: Prompt, finish: Json) -> Message:
     if not prompt.tools or prompt.choice == "none" or message.tool_calls or message.unparsed is not None:
         return message
     text = message.content
@@ -89,8 +109,7 @@ def _message(said: Mapping[str, Json]) -> Message:
         raise DataError(f"'tool_calls' is no list of at most {_MOST_CALLS}")
     kept = [call for call in map(_call, calls) if call is not None]
     bad = [wire.dumps(call) for call in calls if _call(call) is None]
-    fields = {key: said[key] for key in ("reasoning_content", "reasoning") if isinstance(said.get(key), str)}
-    data = {"role": "assistant", "content": said.get("content") or "", **fields, "tool_calls": kept}
+    data = {"role": "assistant", "content": said.get("content") or "", "tool_calls": kept}
     return _encodable(wire.message_from_json(data | ({"unparsed": "\n".join(bad)} if bad else {})))
 
 
