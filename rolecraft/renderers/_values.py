@@ -94,8 +94,6 @@ def _read_value(text: str, tools: Sequence[ToolSpec], *, sure: bool) -> Found:
         return None
     try:
         value = load_value(text)
-    except RecursionError:
-        reason = "nested too deeply"
     except ValueError as error:
         reason = str(error)
     else:
@@ -133,8 +131,15 @@ def begins_call(text: str, tools: Sequence[ToolSpec]) -> bool:
 def load_value(text: str) -> Json:
     """Return the value in `text`: JSON, with trailing commas, `//` comments and broken lines, or Python's literals.
 
-    A call in Python's syntax, or one in a list, is a ToolCall. Raises ValueError or RecursionError, told in words.
+    A call in Python's syntax, or one in a list, is a ToolCall. Raises ValueError, told in words.
     """
+    try:
+        return _load_value(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _load_value(text: str) -> Json:
     try:
         return load(text)
     except Malformed as error:
