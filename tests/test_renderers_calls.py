@@ -202,3 +202,32 @@ def test_a_signature_tells_types_choices_and_what_is_optional() -> None:
     }
     tool = ToolSpec("w", "", {"type": "object", "properties": properties, "required": ["city", "days"]})
     assert signature(tool) == "w(city,days:int,unit?:c|f,tags?:list,odd?)"
+
+
+THINKING = "<think>\nI could\n{call}\nbut no.\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("syntax", "call"),
+    [(LINES, '{"name":"f","args":{}}'), (TAGGED, '<tool_call>\n{"name":"f","arguments":{}}\n</tool_call>')],
+)
+def test_a_call_that_reasoning_considers_is_text(syntax: CallSyntax, call: str) -> None:
+    thought = THINKING.replace("{call}", call)
+
+    def read(text: str) -> Reply:
+        return parse([(text, False)], syntax, tags_are_tokens=False)
+
+    assert read(f"{thought}I will not.") == Reply(f"{thought}I will not.", (), None)
+    assert read(f"{thought}Look:\n{call}") == Reply(f"{thought}Look:", (ToolCall("f", {}),), None)
+    assert read(f"<think>\n{call}") == Reply(f"<think>\n{call}", (), None)
+
+
+@pytest.mark.parametrize("tokens", [True, False], ids=["tokens", "text"])
+def test_a_call_that_reasoning_considers_is_text_where_tags_are_tokens(tokens: bool) -> None:
+    call = [("<tool_call>", True), ('\n{"name":"f","arguments":{}}\n', False), ("</tool_call>", True)]
+    thought = [("<think>", True), *call, ("</think>", True)]
+    if not tokens:
+        thought = [("<think>", False), *call, ("</think> ", False)]
+    said = "".join(text for text, _ in thought)
+    assert parse(thought, TAGGED, tags_are_tokens=True) == Reply(said, (), None)
+    assert parse([*thought, *call], TAGGED, tags_are_tokens=True) == Reply(said, (ToolCall("f", {}),), None)

@@ -68,6 +68,8 @@ def read(text: str, *, cut: bool = False) -> Message:
         ('[TOOL_CALLS]look[ARGS]{"at": "Rome"}', [LOOK]),
         (f"<tools>\n{CALL}\n</tools>", [LOOK]),
         (f"<|tool_call|>[{CALL}]<|/tool_call|>", [LOOK]),
+        (f"```json\r\n{CALL}\r\n```\r\n", [LOOK]),
+        ("look(at='Rome')\r\nnow()\r\n", [LOOK, NOW]),
     ],
 )
 def test_a_call_in_any_common_form_is_read_and_marked(text, calls):
@@ -86,6 +88,9 @@ def test_a_call_in_any_common_form_is_read_and_marked(text, calls):
         (f"{CALL}\nIt is sunny.", "It is sunny."),
         (f"<think>\n{CALL}?\n</think>\n\n{CALL}", f"<think>\n{CALL}?\n</think>"),
         ("I look.\nlook(at='Rome')", "I look."),
+        (f"<think>Hm.</think>{CALL}", "<think>Hm.</think>"),
+        (f"<think>Hm.</think> ```json\n{CALL}\n```", "<think>Hm.</think>"),
+        ("<think>Hm.</think>look(at='Rome')", "<think>Hm.</think>"),
     ],
 )
 def test_text_beside_a_call_is_the_content(text, content):
@@ -236,6 +241,7 @@ def test_any_call_in_json_is_read_as_it_was_written(calls, fenced, listed):
 
 PIECES = [
     *"lo now() ) } ] [ { text [TOOL_CALLS] [TOOL look[ARGS] <tool_call> </tool_call> </tool <think> </think>".split(),
+    *("look(at=1), no", "now() look(at='a')", f"{CALL} now()", "\r\n", "\r"),
     *("'", '"', ":", ": ", ",", ";", "`", "```", "```json\n", "\n```", "\n", " ", "look(", "look(at=1)"),
     *(CALL, CALL[:20], "{'name': 'look', 'arguments': {'at': 1}}", '{"a": 1}', '{"name": "x"'),
 ]
@@ -254,6 +260,22 @@ def test_any_text_is_read_and_what_was_settled_begins_its_content(pieces, cut):
     assert message.strict is None or message.tool_calls or message.unparsed
     if message.unparsed is not None:
         assert why_unread(message.unparsed, TOOLS)
+
+
+def test_names_nested_too_deeply_for_python_are_no_arguments():
+    text = json.dumps({"name": "look", "arguments": "a" + ".a" * 9_000})
+    assert read(text).unparsed == text
+    assert "nested too deeply" in why_unread(text, TOOLS)
+    assert settled_length(text, TOOLS) == 0
+
+
+@pytest.mark.parametrize("text", ["look(at=1), now()", f"So:\n{CALL} now()", "So:\nlook(at=1)now()", f"{CALL}; now()"])
+def test_a_call_on_the_line_of_another_is_held_back_letter_by_letter(text):
+    settled = 0
+    for end in range(1, len(text) + 1):
+        settled = settled_length(text[:end], TOOLS, settled)
+    assert text[:settled] == read(text).content
+    assert len(read(text).tool_calls) == 2
 
 
 @settings(deadline=None, max_examples=300)

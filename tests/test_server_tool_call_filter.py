@@ -15,7 +15,7 @@ from rolecraft.types import Message, ToolSpec
 CALL = '{"name": "look", "arguments": {"at": "{it}"}}'
 SYNTAXES = {name: catalog.find("renderers", name).FORMAT.calls for name in catalog.names("renderers")}
 SYNTAXES["words"] = CallSyntax(begins=r"Action:")
-TAGS = '{ } <tool_call> </tool_call> <tool _call> < Action: {"name" ü text'.split()
+TAGS = '<think> </think> { } <tool_call> </tool_call> <tool _call> < Action: {"name" ü text'.split()
 PIECES = st.sampled_from(
     [
         *TAGS,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rolecraft.errors import DataError
 from rolecraft.renderers._format import CallSyntax
 from rolecraft.renderers._json import balanced_end, brief, kind, load
+from rolecraft.renderers._text import reasoning_end
 from rolecraft.renderers._values import load_value
 from rolecraft.types import Json, ToolCall
 
@@ -138,15 +139,29 @@ def _identity(given: Json) -> str:
 def parse(segments: Iterable[tuple[str, bool]], syntax: CallSyntax, *, tags_are_tokens: bool) -> Reply:
     """Take a reply apart; `segments` are runs of (text, whether it is one control token). Never raises.
 
-    Where the tokenizer has the tags as tokens only those open a call, so quoted tags stay text.
+    Where the tokenizer has the tags as tokens only those open a call, so quoted tags stay text. What a reply considers
+    in the reasoning that it opens with is text too.
     """
+    segments = list(segments)
+    text = "".join(part for part, _ in segments)
+    end = reasoning_end(text)
+    if end is None:
+        return Reply(text, (), None)
     if not syntax.open:
-        return _parse_lines("".join(text for text, _ in segments), syntax)
+        return _parse_lines(text, syntax, end)
     if tags_are_tokens:
-        return _parse_tagged(segments, syntax)
-    text = "".join(text for text, _ in segments)
-    parts = re.split("(" + "|".join(map(re.escape, syntax.tags)) + ")", text)
-    return _parse_tagged([(part, part in syntax.tags) for part in parts if part], syntax)
+        return _parse_tagged(_from(segments, end), syntax, text[:end])
+    parts = re.split("(" + "|".join(map(re.escape, syntax.tags)) + ")", text[end:])
+    return _parse_tagged([(part, part in syntax.tags) for part in parts if part], syntax, text[:end])
+
+
+def _from(segments: Iterable[tuple[str, bool]], start: int) -> Iterator[tuple[str, bool]]:
+    """Yield the segments of a text from place `start` on."""
+    for text, control in segments:
+        cut = min(start, len(text))
+        start -= cut
+        if cut < len(text):
+            yield text[cut:], control and not cut
 
 
 def call_of(data: Json, argument_keys: Sequence[str], syntax: CallSyntax) -> ToolCall | str:
@@ -169,9 +184,10 @@ def call_of(data: Json, argument_keys: Sequence[str], syntax: CallSyntax) -> Too
     return ToolCall(name, arguments, _identity(data.get(syntax.id_key)) if syntax.id_key else "")
 
 
-def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax) -> Reply:
+def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax, lead: str = "") -> Reply:
+    """Take apart what follows `lead`, text that is not looked at."""
     opening, closing = syntax.tags[0], syntax.close.strip()
-    texts, calls, bad = [""], list[ToolCall](), list[str]()
+    texts, calls, bad = [lead], list[ToolCall](), list[str]()
     inner: str | None = None
 
     def finish(raw_end: str) -> None:
@@ -201,10 +217,12 @@ def _parse_tagged(segments: Iterable[tuple[str, bool]], syntax: CallSyntax) -> R
     return _reply(texts, calls, bad, syntax.after_text)
 
 
-def _parse_lines(text: str, syntax: CallSyntax) -> Reply:
+def _parse_lines(text: str, syntax: CallSyntax, start: int) -> Reply:
+    """Take apart a reply of whose text nothing before `start` is looked at."""
     here = re.compile(rf"[ \t]*(?={syntax.begins})")
     # The lines that begin a call, each with where the next one does; found once, to stay linear.
-    places = [match.start() for match in re.finditer(rf"^[ \t]*(?={syntax.begins})", text, re.MULTILINE)]
+    begins = re.compile(rf"^[ \t]*(?={syntax.begins})", re.MULTILINE)
+    places = [match.start() for match in begins.finditer(text, start)]
     if not places:
         return Reply(text, (), None)
     texts, calls, bad = [text[: places[0]]], list[ToolCall](), list[str]()

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rolecraft.renderers._text import REASONING_TAGS
+from rolecraft.renderers._text import reasoning_end
 from rolecraft.renderers._values import BETWEEN, VALUE, Found, begins_call, calls_by_name, read_values, value_end
 from rolecraft.types import Message, ToolSpec
 
@@ -32,20 +32,20 @@ MARKS = (
 
 _CLOSERS = ("</tool_call>", "<|/tool_call|>", "<|tool_call_end|>", "</tools>", "</function_call>", "</functioncall>")
 _START = re.compile(
-    r"^[ \t]*+(?:(?P<fence>`{3,}+)|(?=\{|\[(?!TOOL_CALLS\])|[A-Za-z_][\w.]*+\())"
+    r"(?:^|(?<=</think>))[ \t]*+(?:(?P<fence>`{3,}+)|(?=\{|\[(?!TOOL_CALLS\])|[A-Za-z_][\w.]*+\())"
     r"|(?P<inline>(?<=:)[ \t]*+(?=\{))|(?P<mark>" + "|".join(map(re.escape, MARKS)) + ")",
     re.MULTILINE,
 )
 _CLOSING = re.compile(r"\s*+(?:" + "|".join(map(re.escape, _CLOSERS)) + ")")
-_INFO = re.compile(r"[ \t]*+[\w.+-]*+[ \t]*+\n|[A-Za-z]*+[ \t]*+(?=[\[{])|")
-_FENCE_END = re.compile(r"(?<!`)`{3,}+[ \t]*+$", re.MULTILINE)
+_INFO = re.compile(r"[ \t]*+[\w.+-]*+[ \t]*+\r?\n|[A-Za-z]*+[ \t]*+(?=[\[{])|")
+_FENCE_END = re.compile(r"(?<!`)`{3,}+[ \t\r]*+$", re.MULTILINE)
 _EMPTY_FENCES = re.compile(r"\s*+(?:`{3,}+[\w.+-]*+\s*+)++")
-_REST_OF_LINE = re.compile(r"[ \t;,]*+(?:\n|\Z)")
-_UNSETTLED = re.compile(r"[ \t\])}]*+\Z")
+_REST_OF_LINE = re.compile(r"[ \t\r;,]*+(?:\n|\Z)")
+_UNSETTLED = re.compile(r"[ \t\r\])}]*+\Z")
 _SPLIT_CALL = re.compile(r"([A-Za-z_][\w.-]*+)(?:\[ARGS\])?(?=\{)")
 _SPLIT_BEGINNING = re.compile(r"[\w.-]*+(?:\[[ARGS]*+\]?)?\Z")
 _NAME_AT_END = re.compile(r"[A-Za-z_][\w.]*+\Z")  # of which a call may become
-_LINE_BEGINNING = re.compile(r"^[ \t]*+(`{1,2}+|[A-Za-z_][\w.]*+)\Z", re.MULTILINE)
+_LINE_BEGINNING = re.compile(r"(?:^|(?<=</think>))[ \t]*+(`{1,2}+|[A-Za-z_][\w.]*+)\Z", re.MULTILINE)
 _MOST = 500  # so many values are looked at
 _TRIES = 4  # so many values that are never closed are passed over; after them nothing more is looked for
 _NAME = 300  # characters in which a tool's name is looked for
@@ -102,7 +102,7 @@ def settled_length(text: str, tools: Sequence[ToolSpec], start: int = 0) -> int:
 
 def _counted(text: str, pieces: Sequence[_Piece]) -> list[_Piece]:
     """Return the pieces that are calls, or were meant as such, by where they stand."""
-    first, place = 0, _after_reasoning(text) or 0
+    first, place = 0, reasoning_end(text) or 0
     while first < len(pieces) and pieces[first].early and pieces[first].found is not None:
         if not _only_gap(text, place, pieces[first].start):
             break
@@ -118,18 +118,9 @@ def _only_gap(text: str, start: int, end: int) -> bool:
     return match is not None and match.end() == end
 
 
-def _after_reasoning(text: str) -> int | None:
-    """Return where a reply's reasoning ends; None if it does not."""
-    opening, closing = REASONING_TAGS
-    if not text.lstrip().startswith(opening):
-        return 0
-    end = text.find(closing)
-    return None if end < 0 else end + len(closing)
-
-
 def _pieces(text: str, tools: Sequence[ToolSpec], *, start: int = 0, cut: bool = False) -> Iterator[_Piece]:
     """Yield what may be a call, in order; what is no call is among it only where it may go on. Linear."""
-    place, after, tries, seen = _after_reasoning(text), False, 0, 0
+    place, after, tries, seen = reasoning_end(text), False, 0, 0
     if place is None:
         return
     place = max(start, place)
@@ -157,6 +148,13 @@ def _adjacent(text: str, place: int, tools: Sequence[ToolSpec]) -> int | None:
     gap = BETWEEN.match(text, place)
     at = gap.end() if gap else place
     return at if text[at : at + 1] in ("[", "{") or calls_by_name(text[at : at + _NAME], tools) else None
+
+
+def _begins_another(text: str, place: int, tools: Sequence[ToolSpec]) -> bool:
+    """Tell whether after the value that ends at `place` the text ends in what may become another call's name."""
+    gap = BETWEEN.match(text, place)
+    name = _NAME_AT_END.match(text, gap.end() if gap else place)
+    return name is not None and any(tool.name.startswith(name[0]) for tool in tools)
 
 
 def _piece(text: str, match: re.Match[str], tools: Sequence[ToolSpec], cut: bool) -> _Piece | None:
@@ -187,11 +185,13 @@ def _bare(text: str, start: int, tools: Sequence[ToolSpec], cut: bool) -> _Piece
         return None
     end, closed = value_end(text, start)
     found = read_values(text[start:end], tools)
-    if python and closed and not _REST_OF_LINE.match(text, end) and _adjacent(text, end, tools) is None:
+    goes_on = found is not None and _begins_another(text, end, tools)
+    alone = goes_on or _REST_OF_LINE.match(text, end) is not None or _adjacent(text, end, tools) is not None
+    if python and closed and not alone:
         return None
     if cut and not closed and not isinstance(found, tuple) and begins_call(text[start:], tools):
         found = _CUT
-    unsettled = not closed or _UNSETTLED.match(text, end) is not None
+    unsettled = not closed or goes_on or _UNSETTLED.match(text, end) is not None
     return _Piece(start, end, found, open=unsettled, early=not by_name)
 
 
@@ -238,5 +238,5 @@ def _rest(text: str, pieces: Sequence[_Piece]) -> str:
     ends = [0, *(piece.end for piece in pieces)]
     starts = [*(piece.start for piece in pieces), len(text)]
     lead, *later = (text[end:start] for end, start in zip(ends, starts, strict=True))
-    parts = (lead.rstrip(), *(part.strip(" \t\n;,") for part in later))
+    parts = (lead.rstrip(), *(part.strip(" \t\r\n;,") for part in later))
     return "\n".join(part for part in parts if part)

@@ -23,6 +23,15 @@ _GUARD = "\ue000"  # of the letters that nobody's texts have
 _REMEMBERED = 2_000_000  # characters, which with their ids take some 15 bytes each
 
 
+def reasoning_end(text: str) -> int | None:
+    """Return where the reasoning that a reply's text opens with ends, 0 if there is none; None if it does not end."""
+    opening, closing = REASONING_TAGS
+    if not text.lstrip().startswith(opening):
+        return 0
+    end = text.find(closing)
+    return None if end < 0 else end + len(closing)
+
+
 class AddedToken(Protocol):
     """What `transformers` tells of an added token."""
 
