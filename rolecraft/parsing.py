@@ -17,6 +17,7 @@ import yaml
 from rolecraft.errors import SettingsError
 
 _DEPTH = 64
+_OF_THE_MAPPING = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # keys that are read with what they stand in
 _VALUES = 100_000
 """The most values in a YAML file, each counted as often as aliases repeat it."""
 
@@ -53,7 +54,7 @@ def load_yaml(text: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _check(node)
+            _check(node, loader)
             data = loader.construct_document(node)
         finally:
             loader.dispose()
@@ -65,8 +66,11 @@ def load_yaml(text: str) -> Any:
     return data
 
 
-def _check(node: yaml.Node) -> None:
-    """Raise ValueError for a key given twice, and for more values than a file may stand for, aliases written out."""
+def _check(node: yaml.Node, loader: yaml.SafeLoader) -> None:
+    """Raise ValueError for a key given twice, and for more values than a file may stand for, aliases written out.
+
+    So is a value that is not what it is said to be, as `!!int ""`.
+    """
     left = _VALUES
 
     def visit(node: yaml.Node, above: tuple[int, ...]) -> None:
@@ -82,6 +86,8 @@ def _check(node: yaml.Node) -> None:
         below = (*above, id(node))
         if isinstance(node, yaml.MappingNode):
             _require_distinct(node)
+        elif isinstance(node, yaml.ScalarNode) and node.tag not in _OF_THE_MAPPING:
+            _require_made(node, loader)
         for child in _children(node):
             visit(child, below)
 
@@ -108,6 +114,16 @@ def _require_distinct(node: yaml.MappingNode) -> None:
                 f"line {key.start_mark.line + 1}: key {key.value!r} stands in line {seen[name]} already; keep one"
             )
         seen[name] = key.start_mark.line + 1
+
+
+def _require_made(node: yaml.ScalarNode, loader: yaml.SafeLoader) -> None:
+    """Raise ValueError for a scalar of which PyYAML makes nothing; it has no error of its own for all that it meets."""
+    try:
+        loader.construct_object(node)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        what = f"line {node.start_mark.line + 1}: {node.value[:40]!r} is no {node.tag.rpartition(':')[2]}"
+        why = f" ({error})" if isinstance(error, ValueError) else ""
+        raise ValueError(f"{what}{why}; write one, or put it in quotes") from error
 
 
 def _require_flat(data: Any, depth: int = 0) -> None:

@@ -18,6 +18,24 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 @pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ('!!int ""', "'' is no int"),
+        ('!!int "_"', "'_' is no int"),
+        ("!!bool x", "'x' is no bool"),
+        ("!!float ''", "'' is no float"),
+        ('!!timestamp "x"', "'x' is no timestamp"),
+        ("2024-99-99", "'2024-99-99' is no timestamp"),
+    ],
+)
+def test_a_value_that_is_not_what_it_is_said_to_be_is_told_by_file_and_line(tmp_path, value, told):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"a: 1\nseed: {value}\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=rf"recipe\.yaml: not valid YAML: line 2: {told}"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: key 'a' stands in line 1 already; keep one"),
@@ -33,7 +51,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: " + "9" * 5000, "4300 digits"),
         ("a: [1\n", "not valid YAML"),
         ("a: \x07\n", "not valid YAML"),
-        ("a: 2024-99-99\n", "not valid YAML: month must be in 1..12"),
+        ("a: 2024-99-99\n", "line 1: .*month must be in 1..12"),
     ],
     ids=lambda value: value[:30],
 )
