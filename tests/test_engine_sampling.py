@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolecraft.engine.sampling import Draw, _open, likeliest, sample
+from rolecraft.engine.sampling import Draw, _open, chances, likeliest, sample
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
 
@@ -43,6 +43,14 @@ def test_points_fall_on_tokens_as_often_as_they_are_likely(temperature, top_p):
     for token, chance in enumerate(kept):
         assert math.isclose(ids.count(token) / len(ids), chance / sum(kept), abs_tol=2 / len(ids))
         assert chance > 0 or token not in ids
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-300, 1e-7])
+def test_a_temperature_near_0_takes_the_likeliest_of_what_is_allowed(temperature):
+    draws = [Draw(temperature, point=0.999), Draw(temperature, top_k=2, point=0.999)]
+    allowed = torch.tensor([[False, True, True, True]] * 2)
+    assert sample(LOGITS.expand(2, 4), draws, allowed)[0] == [1, 1]
+    assert all(map(math.isfinite, chances(LOGITS.expand(2, 4), [1, 1], draws, allowed)))
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,5 @@ def sample_each(requests: Sequence[tuple[Request, Allowed]], logits_BV: torch.Te
         found = chances(logits_BV, ids, draws, allowed_BV, merged)
         for (request, allowed), logprob, draw in zip(requests, found, draws, strict=True):
             if request.sampling.tell_drawn and not allowed.forced:
-                heat = draw.temperature or 1.0
-                request.drawn[len(request.ids)] = tell(logprob, heat, allowed.mask, allowed.merged)
+                request.drawn[len(request.ids)] = tell(logprob, draw.heat, allowed.mask, allowed.merged)
     return ids, logprobs

@@ -11,6 +11,9 @@ import torch
 _FEW = 64
 """So many of the likeliest tokens are sorted at first, where a draw is cut to some of them."""
 
+_COLDEST = 1e-6
+"""Colder, a draw is greedy: divided by a number near 0 logits are infinite, and then no numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -28,6 +31,11 @@ class Draw:
     point: float = 0.0
     written: Sequence[int] = ()
 
+    @property
+    def heat(self) -> float:
+        """The temperature, or 1 where the likeliest is taken."""
+        return self.temperature if self.temperature >= _COLDEST else 1.0
+
 
 def sample(
     logits_BV: torch.Tensor,
@@ -37,16 +45,16 @@ def sample(
 ) -> tuple[list[int], list[float]]:
     """Draw a token from each row; return the tokens and their log-probabilities at temperature 1, nothing cut off.
 
-    Temperature 0 takes the likeliest. Else the token is where the row's point falls in its cumulative distribution, so
-    a row's draw depends on nothing but its own logits and its own `Draw`. Only tokens in `allowed_BV` are drawn; the
-    log-probabilities are the model's own, whatever is penalised or not allowed. In the rows `merged` one token is drawn
-    for all of some tokens (V,), itself among them, with their chances together.
+    Temperature 0, or one below 1e-6, takes the likeliest. Else the token is where the row's point falls in its
+    cumulative distribution, so a row's draw depends on nothing but its own logits and its own `Draw`. Only tokens in
+    `allowed_BV` are drawn; the log-probabilities are the model's own, whatever is penalised or not allowed. In the rows
+    `merged` one token is drawn for all of some tokens (V,), itself among them, with their chances together.
     """
     free_BV = logits_BV
     open_BV = _penalised(logits_BV, draws)
     logits_BV = held(open_BV, allowed_BV, merged)
     ids_B = logits_BV.argmax(-1)
-    warm = [b for b, draw in enumerate(draws) if draw.temperature > 0]
+    warm = [b for b, draw in enumerate(draws) if draw.temperature >= _COLDEST]
     if warm:
         ids_B[warm] = _sample_warm(logits_BV[warm].double(), [draws[b] for b in warm])
     logprobs_B = free_BV.gather(-1, ids_B[:, None])[:, 0] - free_BV.logsumexp(-1)
@@ -65,7 +73,7 @@ def chances(
     It is that of its temperature, or of 1 where the likeliest was taken.
     """
     open_BV = _penalised(logits_BV, draws)
-    heat_B1 = open_BV.new_tensor([draw.temperature or 1.0 for draw in draws])[:, None]
+    heat_B1 = open_BV.new_tensor([draw.heat for draw in draws])[:, None]
     logs_BV = (held(open_BV, allowed_BV, merged) / heat_B1).log_softmax(-1)
     return logs_BV.gather(-1, torch.tensor(ids, device=logs_BV.device)[:, None])[:, 0].tolist()
 
