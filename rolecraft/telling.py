@@ -6,10 +6,12 @@ import errno
 import os
 import sys
 import traceback
+import unicodedata
 
 from rolecraft.errors import RolecraftError
 
 _SWITCH = "ROLECRAFT_TRACEBACK"
+_JOINING = "\n\t\u200c\u200d"  # ends and parts lines, and joins the letters of many scripts
 _LONGEST = 2000  # characters of an error that was not raised on purpose
 
 _REMEDIES = {
@@ -32,7 +34,7 @@ def tell(error: Exception) -> None:
     """Say on stderr what happened; with ROLECRAFT_TRACEBACK=1 in the environment, after the error's traceback."""
     if os.environ.get(_SWITCH, "0") not in ("", "0"):
         traceback.print_exception(error)
-    print(f"rolecraft: {_printable(in_words(error))}", file=sys.stderr)
+    print(f"rolecraft: {printable(in_words(error))}", file=sys.stderr)
 
 
 def in_words(error: Exception) -> str:
@@ -57,6 +59,13 @@ def _origin(error: Exception) -> str:
     return f"{place}{_SWITCH}=1 shows where it came from"
 
 
-def _printable(text: str) -> str:
-    """Return the text with control characters spelled out: what a file holds must not steer a terminal."""
-    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+def printable(text: str) -> str:
+    """Return the text with control characters and halves of a surrogate pair spelled out.
+
+    What a file holds or a model writes must not steer a terminal, and a half cannot be written at all.
+    """
+    return "".join(one if _is_printable(one) else one.encode("unicode_escape").decode() for one in text)
+
+
+def _is_printable(one: str) -> bool:
+    return one.isprintable() or one in _JOINING or unicodedata.category(one) == "Zs"

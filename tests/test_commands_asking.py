@@ -83,6 +83,22 @@ def test_a_failed_observation_is_shown_as_one(capsys):
     assert capsys.readouterr().out == "tool error  error: 42\n      tool  error: 42\n"
 
 
+def test_what_a_model_writes_steers_no_terminal_and_half_a_character_is_spelled_out(capsys):
+    text = "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold] \ud800\tna\u00efve \u0926\u094d\u200d\n\x9bnext"
+    call = ToolCall("f", {"a": "\x9b2J\ud800"})
+    _asking.show(Message("assistant", text, (call,), unparsed="\x1b[2J"), Console(width=200))
+    out = capsys.readouterr().out
+    out.encode()
+    assert not set(out) & set("\x1b\x07\x9b")
+    for kept in (
+        r"\x1b[31mred\x1b]0;title\x07 [bold]x[/bold] \ud800",
+        "na\u00efve \u0926\u094d\u200d",
+        r"\x9bnext",
+        r"\x9b2J\ud800",
+    ):
+        assert kept in out
+
+
 def test_chat_goes_on_until_an_empty_line(capsys, monkeypatch, tools):
     questions = iter(["What is the stock of Lamp?", "And of Cup?", ""])
     monkeypatch.setattr("rich.console.Console.input", lambda *_: next(questions))

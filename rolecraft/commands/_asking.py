@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rolecraft.commands import _playing
 from rolecraft.commands._numbers import count, seconds
+from rolecraft.telling import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -144,7 +145,7 @@ def show(message: Message, console: Console) -> None:
     if calls and message.strict is not None:
         calls[-1] += "  (read leniently)"
     unparsed = [f"(not a call) {message.unparsed}"] if message.unparsed is not None else []
-    text = "\n".join(part for part in (message.content, *calls, *unparsed) if part)
+    text = printable("\n".join(part for part in (message.content, *calls, *unparsed) if part))
     style = "red" if message.failed else _COLOURS.get(who, "white")
-    console.print(f"{who:>10}  ", style=style, end="")
+    console.print(f"{printable(who):>10}  ", style=style, end="", markup=False)
     console.print(text.replace("\n", "\n" + " " * 12), markup=False, highlight=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from rolecraft.commands import _asking, _endpoint, _playing
@@ -43,5 +42,5 @@ def run(options: argparse.Namespace) -> int:
         record = asyncio.run(_asking.answer(options, player, Window(engine), players, box, messages, console))
     print(_asking.rate(record), file=sys.stderr)
     if options.json:
-        print(json.dumps(wire.trajectory_to_json(record), ensure_ascii=False))
+        print(wire.dumps(wire.trajectory_to_json(record)))
     return int(record.stop != "answered")
