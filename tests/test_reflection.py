@@ -130,6 +130,42 @@ def test_the_verb_shows_exports_adds_and_clears(tmp_path, capsys):
     assert "rows.jsonl, line 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (
+            b'{"family": "f", "kind": "strategy", "situation": "s", "text": "t", "seen": 1000000000000000000000}',
+            "line 2: seen",
+        ),
+        (b'{"family": "f", "kind": "strategy", "situation": "s", "text": "\\ud800 x"}', "line 2: a text holds half"),
+        (b'{"family": "f", "kind": "strategy", "situation": "s", "text": "t\xff"}', "is not UTF-8"),
+        (b"{", "line 2: not valid JSON"),
+    ],
+    ids=range(4),
+)
+def test_a_row_that_no_memory_can_hold_is_told_by_file_and_place_and_nothing_is_added(tmp_path, capsys, bad, told):
+    path, rows = tmp_path / "m.db", tmp_path / "rows.jsonl"
+    good = b'{"family": "f", "kind": "strategy", "situation": "s", "text": "look first"}'
+    rows.write_bytes(good + b"\n" + bad + b"\n")
+    assert main(["memory", "add", str(path), str(rows)]) == 2
+    err = capsys.readouterr().err
+    assert str(rows) in err
+    assert told in err
+    with Lessons(path) as lessons:
+        assert list(lessons.all()) == []
+
+
+def test_what_is_exported_is_added_again_whatever_ends_a_line_elsewhere(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    family = "a\u2028b\u2029c\x85d"
+    with Lessons(tmp_path / "one.db") as lessons:
+        lessons.add(Lesson(family, "strategy", "situation", "look first"))
+    main(["memory", "export", str(tmp_path / "one.db"), str(rows)])
+    main(["memory", "add", str(tmp_path / "two.db"), str(rows)])
+    with Lessons(tmp_path / "two.db") as lessons:
+        assert [one.family for one in lessons.all()] == [family]
+
+
 def test_the_verb_learns_from_a_run_of_training_tasks_and_from_no_other(tmp_path, capsys):
     for split, code in (("test", 2), ("tools", 2), ("train", 0)):
         run = store.Run(tmp_path / split)

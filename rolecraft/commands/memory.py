@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from rolecraft.commands import _endpoint, _playing
 
 if TYPE_CHECKING:
-    from rolecraft.lessons import Lessons
+    from rolecraft.lessons import Lesson, Lessons
 
 GROUP = "playing"
 
+_MOST_SEEN = 10**9  # of one row; the sum of many still fits SQLite's 64 bits
 _ACTIONS = ("learn", "show", "export", "add", "clear")
 
 
@@ -114,19 +115,34 @@ def _export(options: argparse.Namespace, lessons: Lessons) -> None:
 
 
 def _add(options: argparse.Namespace, lessons: Lessons) -> None:
+    from rolecraft import parsing
     from rolecraft.errors import DataError, NotFound
     from rolecraft.lessons import from_json
 
     if not options.other.is_file():
         raise NotFound(f"no file {str(options.other)!r}; give a JSONL file of lessons")
     rows = []
-    for number, line in enumerate(options.other.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(parsing.read_text(options.other).removesuffix("\n").split("\n"), start=1):
         where = f"{options.other}, line {number}"
         try:
-            rows.append(from_json(json.loads(line), where))
+            row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not valid JSON: {error}") from error
+        one = from_json(row, where)
+        _require_storable(one, where)
+        rows.append(one)
     print(dict(Counter(lessons.add(one) for one in rows)))
+
+
+def _require_storable(lesson: Lesson, where: str) -> None:
+    """Raise DataError for what SQLite cannot hold; it would be met after the rows before it were added."""
+    from rolecraft.errors import DataError
+
+    if lesson.seen > _MOST_SEEN:
+        raise DataError(f"{where}: seen is {lesson.seen}; it is at most {_MOST_SEEN}")
+    texts = (lesson.family, lesson.situation, lesson.text, *lesson.tasks)
+    if any("\ud800" <= one <= "\udfff" for text in texts for one in text):
+        raise DataError(f"{where}: a text holds half a character (a lone surrogate); write the whole one, or drop it")
 
 
 def _clear(options: argparse.Namespace, lessons: Lessons) -> None:
