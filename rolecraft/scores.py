@@ -106,7 +106,8 @@ class Scores:
 class Paired:
     """How `b` differs from `a` on the `n` tasks that both played: mean of b minus a, its 95 % interval, and p.
 
-    `better` and `worse` count the tasks where b scored higher and lower; `unpaired` those that only one side played.
+    `better` and `worse` count the tasks where b scored higher and lower; `unpaired` those that only one side played,
+    and `otherwise` those of the `n` that ask something else in the two, not only for another form of the answer.
     """
 
     difference: float
@@ -117,6 +118,7 @@ class Paired:
     worse: int
     unpaired: int
     test: Literal["exact McNemar", "exact sign flips", "sign-flip permutation"]
+    otherwise: int = 0
 
 
 def score(trajectories: Iterable[Trajectory], *, seed: int | None = None) -> Scores:
@@ -271,13 +273,16 @@ def paired(a: Iterable[Trajectory], b: Iterable[Trajectory]) -> Paired:
     Exact McNemar (two-sided binomial on the discordant tasks) where all scores are 0 or 1, else a two-sided
     sign-flip permutation test. The interval is the bootstrap's over tasks. Raises DataError when no task is shared.
     """
+    a, b = list(a), list(b)
     left, right = _by_task(a), _by_task(b)
     shared = [task for task in left if task in right]
     if not shared:
         raise DataError("the two runs share no task id; play both with the same benchmark, split and seed")
     pairs = [(left[task], right[task]) for task in shared]
     differences = [b - a for a, b in pairs]
-    return _paired(pairs, bootstrap(differences), len(left) + len(right) - 2 * len(shared))
+    found = _paired(pairs, bootstrap(differences), len(left) + len(right) - 2 * len(shared))
+    one, other = _questions(a), _questions(b)
+    return replace(found, otherwise=sum(_differ(one[task], other[task]) for task in shared))
 
 
 def pooled(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Paired:
@@ -352,6 +357,19 @@ def _blocks(draws: int, size: int) -> list[int]:
     """Return how many of `draws` rows of `size` numbers to make at once, so that they take some megabytes."""
     rows = max(1, 500_000 // max(1, size))
     return [min(rows, draws - start) for start in range(0, draws, rows)]
+
+
+def _questions(trajectories: Iterable[Trajectory]) -> dict[str, str]:
+    """Return by task id the last message of its user; examples and system messages may differ between two runs."""
+    return {
+        one.task.id: next((m.content for m in reversed(one.task.messages) if m.role == "user"), "")
+        for one in trajectories
+    }
+
+
+def _differ(one: str, other: str) -> bool:
+    """Tell whether two questions are not one; a form of the answer may stand after either."""
+    return one != other and not (one.startswith(f"{other}\n") or other.startswith(f"{one}\n"))
 
 
 def _by_task(trajectories: Iterable[Trajectory]) -> dict[str, float]:

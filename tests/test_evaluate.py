@@ -363,6 +363,16 @@ def test_a_comparison_tells_difference_interval_and_p(settings, tmp_path):
     assert "exact McNemar" in text
 
 
+def test_a_comparison_of_other_questions_says_so(settings, tmp_path):
+    a, b = Run(tmp_path / "a"), Run(tmp_path / "b")
+    play(settings, a, Adder())
+    settings.benchmark.write_text(BENCHMARK.replace('f"{i} + {seed}"),)', 'f"{i} + {seed % 2}"),)'))
+    play(settings, b, Adder())
+    text = " ".join(shown(evaluate.comparison(a.trajectories(), b.trajectories())).split())
+    assert "6 of the 6 tasks ask something else" in text
+    assert "something else" not in shown(evaluate.comparison(a.trajectories(), a.trajectories()))
+
+
 def test_the_json_of_scores_is_what_scripts_read():
     assert json.loads(json.dumps(evaluate.scores_json(GOOD))) == {
         "score": 0.862,

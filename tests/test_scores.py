@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rolecraft import scores
 from rolecraft.errors import DataError
-from rolecraft.types import Message, Usage, Verdict
+from rolecraft.types import Message, Task, Trajectory, Usage, Verdict
 
 
 def run(*values, family="hop"):
@@ -191,3 +191,14 @@ def test_the_score_of_the_strict_reading_stands_beside():
     found = scores.score([strict, lenient])
     assert (found.score, found.lenient, found.strict and found.strict.score) == (1.0, 1, 0.5)
     assert scores.score([strict]).strict is None
+
+
+@pytest.mark.parametrize(
+    ("other", "differ"), [("2 + 3?", 1), ("2 + 2?", 0), ("2 + 2?\n\nSay it in words.", 0), ("2 + 2?5", 1)]
+)
+def test_a_comparison_tells_how_many_tasks_ask_something_else(other, differ):
+    def run(text):
+        task = Task("t", (Message("system", text), Message("user", text)))
+        return [Trajectory("t", task, task.messages, stop="answered", verdict=Verdict(1.0))]
+
+    assert scores.paired(run("2 + 2?"), run(other)).otherwise == differ

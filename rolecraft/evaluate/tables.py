@@ -19,6 +19,11 @@ def comparison(a: Iterable[Trajectory], b: Iterable[Trajectory]) -> Table:
     """Return the paired test of `b` against `a` as a table."""
     found = paired(a, b)
     table = Table(title="against the other run, on the same tasks", title_justify="left")
+    if found.otherwise:
+        table.caption = (
+            f"{found.otherwise} of the {found.n} tasks ask something else in the other run, under the same id: the "
+            "difference means little; play both with the same options"
+        )
     for column in ("difference", "95 % interval", "p", "better", "worse", "n", "test"):
         table.add_column(column, justify="right")
     low, high = (100 * bound for bound in found.interval)
