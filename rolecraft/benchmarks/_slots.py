@@ -12,6 +12,8 @@ from rolecraft.types import Json, ToolCall, Trajectory, Verdict
 
 _UNHEARD = re.compile(r"(?:(?![./\-]\d)|(?<=[^\W\d]))[\s,./\-_*^'\"]")
 """Spaces and punctuation; a number's sign, point and stroke are no such, unless they join it to a word."""
+_GROUPS = re.compile(r"(?<![\w./-])\d+(?:[/-]\d+){2,}(?![\w/-])")
+"""A date or a telephone number, of which the marks between its digits say nothing."""
 _LONGEST = 2_000
 
 
@@ -78,7 +80,7 @@ def _defaults(trajectory: Trajectory, name: str) -> dict[str, Json]:
 def _same(given: Json, value: Json) -> bool:
     """Tell whether two values are one: texts but for case, spaces and punctuation, numbers by value, never as text.
 
-    In a text `3.5` is not `35`, `-5` not `5` and `1/2` not `12`.
+    In a text `3.5` is not `35`, `-5` not `5` and `1/2` not `12`; dates and telephone numbers may have other marks.
     """
     if isinstance(given, str) and isinstance(value, str):
         return _heard(given) == _heard(value)
@@ -88,4 +90,5 @@ def _same(given: Json, value: Json) -> bool:
 
 
 def _heard(text: str) -> str:
-    return _UNHEARD.sub("", text[:_LONGEST]).casefold()
+    joined = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text[:_LONGEST])
+    return _UNHEARD.sub("", joined).casefold()
