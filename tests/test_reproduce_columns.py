@@ -13,6 +13,7 @@ import claims
 import pytest
 from rich.console import Console
 
+from rolecraft import reproduce as reproduction
 from rolecraft.errors import DataError, NotFound, SettingsError
 from rolecraft.reproduce import (
     Settings,
@@ -26,7 +27,7 @@ from rolecraft.reproduce import (
     standings,
     together,
 )
-from rolecraft.reproduce.plays import Play
+from rolecraft.reproduce.plays import Play, Record
 from rolecraft.store import Run
 
 needs_bfcl = pytest.mark.skipif(
@@ -130,7 +131,7 @@ def test_an_adapter_that_is_gone_is_tuned_again_before_it_is_played(done, tmp_pa
     folder, _, _ = done
     shutil.copytree(folder / "results", tmp_path / "results")
     one = made(tmp_path)
-    one.weights = dict.fromkeys(one.claim.arms, plays.weights(one.folder)["nano"])
+    one.weights = dict.fromkeys(one.claim.arms, plays.weights(one.folder)["nano"][0])
     assert one.todo(("untuned", "tuned"), (0,), (), tmp_path / "runs") == []
     for path in (one.folder / "played").glob("tuned-free-toolworld-test-*"):
         path.unlink()
@@ -241,6 +242,18 @@ def test_a_play_is_named_by_what_decides_its_verdicts(tmp_path, arm, changes, sa
 def test_a_base_is_known_by_its_weights_wherever_it_lies_and_whatever_it_is_called(tmp_path):
     one, other = (all_plays(made(tmp_path, arms={"untuned": {"base": base}, "tuned": {}})) for base in ("nano", "x"))
     assert [play.name for play in one] == [play.name for play in other]
+
+
+def test_records_of_other_weights_do_not_hide_those_of_the_most(tmp_path):
+    for weights, count in (("v", 2), ("w", 3), ("x", 1)):
+        one = made(tmp_path, weights)
+        for play in one.plays(("untuned",), (0,))[:count]:
+            told = Record(
+                "wide", "untuned", play.mode_name, play.column_name, None, "nano", {}, 0.0, (0.0, 1.0), "t", {}
+            )
+            plays.write(play, replace(told, configuration=plays.configuration(play)), one.folder)
+    found = reproduction._open(one.claim, settings(tmp_path), ())
+    assert found.weights["untuned"] == "w"
 
 
 def test_a_base_that_is_not_at_hand_is_told_with_how_it_is_got(tmp_path):
@@ -356,7 +369,7 @@ def test_trivial_policies_stand_beside_where_a_benchmark_has_some(tmp_path):
 
 def test_what_is_not_tuned_stands_beside_every_seed_of_what_is(done):
     folder, _, _ = done
-    one = made(folder, plays.weights(folder / "results" / "wide")["nano"])
+    one = made(folder, plays.weights(folder / "results" / "wide")["nano"][0])
     (contrast, _) = standings.find(one).contrasts
     assert contrast.seeds == (0,)
     assert contrast.paired.n == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -91,7 +92,8 @@ def _part(claim: Claim, arms: Sequence[str]) -> str:
 def _open(claim: Claim, settings: Settings, needed: Collection[str]) -> Board:
     """Resolve every arm, so that a mistake in any is told before a cell runs; bases of `needed` arms must be there.
 
-    On columns another arm's base is known by the cells that it has played, so that a report needs no base at all.
+    On columns another arm's base is known by the cells that it has played, so that a report needs no base at all; of
+    several weights that they tell, those with the most finished cells of the present settings are meant.
     """
     board = Board(claim, settings.results / claim.name)
     bases = {
@@ -103,11 +105,18 @@ def _open(claim: Claim, settings: Settings, needed: Collection[str]) -> Board:
     weights = dict[str, str]()
     for base in dict.fromkeys(bases.values()):
         if claim.evaluation.columns and not any(bases.get(arm) == base for arm in needed):
-            weights[base] = recorded.get(base, "")
+            arms = [arm for arm, other in bases.items() if other == base]
+            weights[base] = max(recorded.get(base, ("",)), key=partial(_count_finished, board, arms))
         else:
             weights[base] = model.load(_place(claim, base, settings)).weights
     board.weights = {arm: weights[base] for arm, base in bases.items()}
     return board
+
+
+def _count_finished(board: Board, arms: Sequence[str], weights: str) -> int:
+    """Return how many played cells of the arms are finished if their base has such weights."""
+    board.weights = {**board.weights, **dict.fromkeys(arms, weights)}
+    return sum(board.record(play) is not None for play in board.plays(arms, board.claim.seeds))
 
 
 def _place(claim: Claim, base: str, settings: Settings) -> str:

@@ -198,9 +198,9 @@ def read_all(folder: Path) -> list[Record]:
     return [read(path) for path in sorted((folder / FOLDER).glob("*.json"))]
 
 
-def weights(folder: Path) -> dict[str, str]:
-    """Return the digest of each base's weights, of such bases for which all plays in a claim's folder tell the same."""
+def weights(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the digests of each base's weights that the plays in a claim's folder tell."""
     told: dict[str, set[str]] = {}
     for record in read_all(folder):
         told.setdefault(record.base, set()).add(str(record.configuration["weights"]))
-    return {base: digests.pop() for base, digests in told.items() if len(digests) == 1}
+    return {base: tuple(sorted(digests)) for base, digests in told.items()}
