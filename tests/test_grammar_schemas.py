@@ -237,18 +237,50 @@ def test_keywords_that_never_apply_are_not_refused(admits):
         (of(x={"type": "strin"}), "malformed at properties.x.type"),
         (of(x={"type": "string", "pattern": "["}), "malformed at properties.x.pattern"),
         (of(x={"type": "integer", "minimum": 5, "maximum": 3}), "admits no arguments"),
-        (of(x={"type": "string", "minLength": 10**9}), "admits no arguments"),
-        (of(x={"type": "integer", "minimum": 10**40}), "admits no arguments"),
+        (of(x={"type": "string", "minLength": 10**9, "maxLength": 5}), "admits no arguments"),
+        (of(x={"type": "integer", "minimum": 10**40, "maximum": 5}), "admits no arguments"),
         (of(x=False), "admits no arguments"),
         ({"type": "string"}, "admits no arguments"),
         ({**of(x={"$ref": "#/$defs/a"}), "$defs": {"a": of(x={"$ref": "#/$defs/a"})}}, "admits no arguments"),
-        (of(**{"k" * 300: {}}), "admits no arguments"),
         ({"type": "object", "allOf": [{"anyOf": [some(a={})] * 4}] * 9}, "too large"),
     ],
 )
 def test_a_schema_that_admits_nothing_or_cannot_be_read_is_told(refused, schema, reason):
     assert "tools[0].parameters: the schema" in (told := refused(schema))
     assert reason in told
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"type": "string", "minLength": 5000}, "minLength is 5000, and the most is 4096"),
+        ({"type": "array", "minItems": 300, "items": {}}, "minItems is 300, and the most is 256"),
+        (
+            {"type": "object", "minProperties": 999, "additionalProperties": {}},
+            "minProperties is 999, and the most is 256",
+        ),
+        ({"type": "integer", "minimum": 10**40}, "minimum is 1e+40, and numbers have at most 18 digits"),
+        (
+            {"type": "number", "exclusiveMaximum": -1e30},
+            "exclusiveMaximum is -1e+30, and numbers have at most 18 digits",
+        ),
+    ],
+)
+def test_what_is_possible_and_beyond_a_grammars_bounds_is_told_by_path_value_and_bound(refused, schema, told):
+    said = refused(of(x=schema))
+    assert f"tools[0].parameters.properties.x.{told}" in said
+    assert "a grammar admits no arguments so large" in said
+
+
+def test_a_key_that_is_too_long_is_told_with_its_length(refused):
+    assert "tools[0].parameters.required has a key of 300 characters ('kkkk" in refused(of(**{"k" * 300: {}}))
+
+
+def test_as_many_keys_may_be_required_as_a_schema_lists(admits):
+    keys = [f"k{place}" for place in range(300)]
+    schema = of(**{key: {"const": 1} for key in keys})
+    assert admits(schema, dict.fromkeys(keys, 1))
+    assert not admits(schema, dict.fromkeys(keys[:-1], 1))
 
 
 def _nested(depth):

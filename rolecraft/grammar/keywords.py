@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -173,6 +174,59 @@ def others(parts: Parts) -> Parts:
     """Return what the parts say of the values of keys that none of them lists."""
     told = [part for part in parts if "additionalProperties" in part.schema]
     return tuple(part.step(part.schema["additionalProperties"], ".additionalProperties") for part in told)
+
+
+def item(parts: Parts, place: int) -> Parts:
+    """Return what the parts say of a list's item."""
+    found = []
+    for part in parts:
+        first = part.schema.get("prefixItems", ())
+        if place < len(first):
+            found.append(part.step(first[place], f".prefixItems[{place}]"))
+        elif "items" in part.schema:
+            found.append(part.step(part.schema["items"], ".items"))
+    return tuple(found)
+
+
+def few_items(schema: Mapping[str, Json]) -> bool:
+    """Tell whether a list of the schema has at most one item."""
+    return bool(schema.get("maxItems", 2) < 2)
+
+
+def beyond_count(parts: Parts, of: str, cap: int) -> list[str]:
+    """Return in words where `min...` of `of`, as in `counts`, is more than `cap` and no `max...` forbids that."""
+    least, most = counts(parts, of, 0, sys.maxsize)
+    if not cap < least <= most:
+        return []
+    part = max(parts, key=lambda one: int(one.schema.get(f"min{of}", 0)))
+    return [f"{part.where}.min{of} is {least}, and the most is {cap}"]
+
+
+def beyond_bounds(parts: Parts, most: Decimal) -> list[str]:
+    """Return in words which ends of a range, possible together, leave only numbers beyond `most`."""
+    low, high = bounds(parts)
+    if low and high and low.value > high.value:
+        return []
+    found = []
+    for bound, names, is_beyond in (
+        (low, ("minimum", "exclusiveMinimum"), low is not None and low.value > most),
+        (high, ("maximum", "exclusiveMaximum"), high is not None and high.value < -most),
+    ):
+        told = [(part, name) for part in parts for name in names if name in part.schema and is_beyond]
+        found += [
+            f"{part.where}.{name} is {part.schema[name]:.6g}, and numbers have at most {most.adjusted()} digits"
+            for part, name in told
+            if bound is not None and Decimal(str(part.schema[name])) == bound.value
+        ]
+    return found
+
+
+def beyond_key(parts: Parts, key: str, longest: int) -> list[str]:
+    """Return in words where a required key is too long."""
+    whose = next((part for part in parts if key in part.schema.get("required", ())), None)
+    if whose is None or len(key) <= longest:
+        return []
+    return [f"{whose.where}.required has a key of {len(key)} characters ({key[:20]!r} ...), and the most is {longest}"]
 
 
 def _kinds_of(name: str) -> tuple[str, ...]:

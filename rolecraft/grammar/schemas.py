@@ -38,6 +38,7 @@ _MOST_PAIRS = 100_000
 _MOST_TOGETHER = 3  # branches of which every choice is written
 _MOST_WORK = 6_000
 _LONGEST_KEY = 200
+_SHOWN = 3
 _EXACT_DIGITS = 15  # decimals of so many digits are all different as floating-point numbers
 
 
@@ -78,6 +79,9 @@ def _read(schema: Mapping[str, Json], where: str, limits: Limits, arena: Arena, 
         if arena.is_empty(place):
             ignored = f" (not kept: {', '.join(reading.unsupported)})" if reading.unsupported else ""
             none = "arguments" if level == 1 else "object"
+            if reader.capped:
+                beyond = "; ".join(itertools.islice(reader.capped, _SHOWN))
+                raise DataError(f"{where}: a grammar admits no {none} so large: {beyond}; ask for less, or drop it")
             raise DataError(f"{where}: the schema admits no {none}; check its bounds and required keys{ignored}")
         return reading
     raise DataError(f"{where}: the schema is too large to be made a grammar; describe less, or split the tool")
@@ -92,6 +96,7 @@ class _Reader:
 
     def __init__(self, root: Mapping[str, Json], where: str, limits: Limits, arena: Arena, plain: str) -> None:
         self.unsupported: dict[str, None] = {}
+        self.capped: dict[str, None] = {}  # what is possible and beyond what a grammar writes, in words
         self._root, self._where, self._limits, self._arena, self._plain = root, where, limits, arena, plain
         self._keys = keys_of(root)
         self._known: dict[tuple[Parts, int, int], int] = {}
@@ -134,7 +139,9 @@ class _Reader:
             return [()] if schema else []
         self._count(1)
         for keyword in UNSUPPORTED:
-            if schema.get(keyword, False) is not False and not (keyword == "uniqueItems" and _few_items(schema)):
+            if schema.get(keyword, False) is not False and not (
+                keyword == "uniqueItems" and keywords.few_items(schema)
+            ):
                 self._refuse(at, keyword)
         members = [at.step(member, f".allOf[{i}]") for i, member in enumerate(schema.get("allOf", ()))]
         if "$ref" in schema:
@@ -204,6 +211,9 @@ class _Reader:
         steps = followed(self._root, reference)
         where = self._where + "".join(path_step(step) for step, _ in steps if step)
         return Part(steps[-1][1], where, tuple(sorted((*at.seen, reference))))
+
+    def _cap(self, told: Sequence[str]) -> None:
+        self.capped |= dict.fromkeys(told)
 
     def _refuse(self, at: Part, keyword: str, why: str = "") -> None:
         self.unsupported[f"{at.where}.{keyword}" + (f" ({why})" if why else "")] = None
@@ -277,6 +287,7 @@ class _Reader:
             return Number(whole)
         digits = max((len(str(int(abs(bound.value)))) for bound in (low, high) if bound), default=1)
         most = Decimal(10) ** min(_MOST_DIGITS, max(self._limits.digits, digits + 1))
+        self._cap(keywords.beyond_bounds(parts, most))
         low = max(low or Bound(-most), Bound(-most), key=lambda bound: bound.value)
         high = min(high or Bound(most), Bound(most), key=lambda bound: bound.value)
         if whole or step:
@@ -290,6 +301,7 @@ class _Reader:
     def _text(self, parts: Parts) -> Text | None:
         least, most = keywords.counts(parts, "Length", self._limits.text, patterns.MOST_TEXT)
         if least > most:
+            self._cap(keywords.beyond_count(parts, "Length", patterns.MOST_TEXT))
             return None
         told = [part for part in parts if "pattern" in part.schema]
         faults = [patterns.fault(part.schema["pattern"]) for part in told]
@@ -308,10 +320,11 @@ class _Reader:
 
     def _items(self, parts: Parts, level: int, free: int) -> Items | None:
         least, most = keywords.counts(parts, "Items", self._limits.items, _MOST_ITEMS)
+        self._cap(keywords.beyond_count(parts, "Items", _MOST_ITEMS))
         leads = max((len(part.schema.get("prefixItems", ())) for part in parts), default=0)
         first: list[int] = []
         while len(first) <= leads:  # the last of them is that of all further items
-            shape = self._build(_item(parts, len(first)), level + 1, free)
+            shape = self._build(keywords.item(parts, len(first)), level + 1, free)
             if self._arena.is_empty(shape):
                 most = min(most, len(first))
                 break
@@ -330,6 +343,7 @@ class _Reader:
             if not self._arena.is_empty(shape):
                 keys.append((key, shape, key in must))
             elif key in must:
+                self._cap(keywords.beyond_key(parts, key, _LONGEST_KEY))
                 return None
         rest = None
         if self._invites(parts, level):
@@ -341,7 +355,9 @@ class _Reader:
     def _counted(self, parts: Parts, record: Record) -> Record | None:
         """Return `record` with as many keys as the parts ask for; None if it cannot have them."""
         total, always = len(record.keys), sum(must for _, _, must in record.keys)
-        fewest, most = keywords.counts(parts, "Properties", total + self._limits.items, _MOST_ITEMS)
+        cap = max(_MOST_ITEMS, total)
+        fewest, most = keywords.counts(parts, "Properties", total + self._limits.items, cap)
+        self._cap(keywords.beyond_count(parts, "Properties", cap))
         missing = max(0, fewest - always)
         if most < always or (missing > total - always and record.rest is None):
             return None
@@ -380,19 +396,3 @@ def _branches(at: Part, keyword: str) -> list[Part]:
 def _without(at: Part, keys: Sequence[str], where: str) -> Part:
     """Return a part that objects with one of `keys` do not fit."""
     return at.step({"properties": dict.fromkeys(keys, False)}, f"{where}(absent)")
-
-
-def _item(parts: Parts, place: int) -> Parts:
-    """Return what the parts say of a list's item."""
-    found = []
-    for part in parts:
-        first = part.schema.get("prefixItems", ())
-        if place < len(first):
-            found.append(part.step(first[place], f".prefixItems[{place}]"))
-        elif "items" in part.schema:
-            found.append(part.step(part.schema["items"], ".items"))
-    return tuple(found)
-
-
-def _few_items(schema: Mapping[str, Json]) -> bool:
-    return bool(schema.get("maxItems", 2) < 2)
