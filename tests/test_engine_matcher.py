@@ -54,6 +54,14 @@ def spaced_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
 
 
+def test_a_schema_of_many_optional_keys_holds_a_reply_at_its_first_request(nano, nano_tokenizer):
+    properties = {f"key{place}": {"type": "string"} for place in range(1500)}
+    matcher = nano.start(Wanted(schema={"type": "object", "properties": properties}))
+    for token in nano_tokenizer.encode('{"key7":"x","key1499":"y"}', add_special_tokens=False):
+        assert matcher.allowed()[token]
+        matcher.accept(token)
+
+
 def holds(renderer, ids, tool):
     """Assert that a reply is one call, which the schema and the project's judge accept."""
     message = renderer.parse(ids, "executor")

@@ -33,6 +33,7 @@ from rolecraft.renderers import Renderer
 from rolecraft.types import Message
 
 _KEPT = 64
+_MOST_CHOICES = 20_000  # as many optional keys as a request can list take two each
 _SPARE = 4  # tokens that it may take to end a character
 
 
@@ -121,7 +122,7 @@ class Grammars:
         written = grammar.write(self._renderer, wanted, settings.limits, settings.on_unsupported, self._words.lead)
         if written.ignored:
             warnings.warn(f"calls are not held to {'; '.join(written.ignored)}", stacklevel=2)
-        limits = llguidance.LLParserLimits(verbose_errors=False)
+        limits = llguidance.LLParserLimits(verbose_errors=False, max_items_in_row=_MOST_CHOICES)
         text = llguidance.LLMatcher.grammar_from_lark(written.text)
         compiled = llguidance.LLMatcher(self._words.tokenizer, text, log_level=0, limits=limits)
         if compiled.is_error():
@@ -247,6 +248,9 @@ class Matcher:
         """Take a token; raises EngineError, and takes nothing, if it does not fit."""
         scan = self._scans[-1].after(self._words.tokens[token]) if self._scans else None
         if self.finished or (scan and scan.clash) or self._compiled.try_consume_tokens([token]) != 1:
+            if self._compiled.is_error():
+                reason = self._compiled.get_error().partition("\n")[0]
+                raise DataError(f"a reply cannot be held to what is asked for: {reason}; describe less, or split it")
             raise EngineError(f"token {token} does not fit the grammar of the reply")
         self._scans += [scan] if scan else []
         self._written.append(token)

@@ -16,7 +16,7 @@ from rolecraft.engine.kv_cache import longest_prefix
 from rolecraft.engine.model_runner import ModelRunner
 from rolecraft.engine.request import Allowed, Request, sample_each
 from rolecraft.engine.settings import Settings
-from rolecraft.errors import EngineError
+from rolecraft.errors import DataError, EngineError
 
 _WORTH_WAITING = 16
 """So many more of its tokens must another prompt be computing for a prompt to wait and copy them."""
@@ -307,7 +307,7 @@ class Scheduler:
             return None
         try:
             return request.allowed(self._runner.vocabulary, self._settings.fast_forward)
-        except EngineError as error:
+        except (EngineError, DataError) as error:
             self._fail(request, error)
             return None
 
@@ -329,7 +329,7 @@ class Scheduler:
             request.logprobs.append(logprob)
             if self._settings.fast_forward:
                 request.fast_forward()
-        except EngineError as error:
+        except (EngineError, DataError) as error:
             self._fail(request, error)
             return False
         if request.is_finished:
@@ -337,7 +337,7 @@ class Scheduler:
             return False
         return True
 
-    def _fail(self, request: Request, error: EngineError) -> None:
+    def _fail(self, request: Request, error: EngineError | DataError) -> None:
         """End a request that its grammar cannot go on with; the others do."""
         self._free(request)
         with suppress(InvalidStateError):  # cancelled meanwhile
