@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from rolecraft import reproduce as reproduction
-from rolecraft.errors import DataError, NotFound, SettingsError
+from rolecraft.errors import DataError, NotFound, RolecraftError, SettingsError
 from rolecraft.reproduce import (
     Settings,
     board,
@@ -393,3 +393,24 @@ def test_a_mode_may_play_by_a_strategy_and_what_it_tried_is_told(tmp_path):
     misspelt = {**evaluation, "modes": {"voted": {"strategy": "self_consistant"}}}
     with pytest.raises(NotFound, match="Did you mean 'self_consistent'"):
         claim.load(claims.on_columns(tmp_path, **{**told, "evaluation": misspelt}, comparisons=named))
+
+
+def test_a_run_that_cannot_be_gone_on_with_is_named_and_stops_no_other(done, tmp_path):
+    folder, _, _ = done
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (held,) = (tmp_path / "results" / "wide" / "played").glob("untuned-constrained-toolworld-test-*")
+    (free,) = (tmp_path / "results" / "wide" / "played").glob("untuned-free-toolworld-test-*")
+    for path in (held, free):
+        path.unlink()
+    (tmp_path / "runs" / "wide" / held.stem / "trajectories.jsonl").write_text("{}\n")
+    with pytest.raises(RolecraftError, match=r"^untuned/constrained, toolworld:test: .*1 others of its column"):
+        spoken(reproduce, tmp_path / "wide.yaml", settings(tmp_path, arms=("untuned",)))
+    assert free.is_file()
+    assert not held.exists()
+
+
+def test_what_prompts_cost_is_left_open_where_several_cells_shared_them(done):
+    folder, _, _ = done
+    costs = {one.column: one.cost for one in plays.read_all(folder / "results" / "wide") if one.arm == "tuned"}
+    assert {cost["computed"] for cost in costs.values()} == {None}
+    assert all(cost["prompt"] for cost in costs.values())

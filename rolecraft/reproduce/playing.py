@@ -35,6 +35,8 @@ from rolecraft.types import Engine, Message, Prompt, Sampling, Task, Trajectory
 
 SLOTS = 16
 _PROBED = 4
+TOGETHER = "together"
+"""How many cells were played at once, in the log of a run that was: its prompts were computed for several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def run(play: Play, folder: Path, results: Path, paths: Mapping[str, str], *, si
         tasks=hash_tasks(asked),
         verdicts={task.id: _verdict(held[task.id]) for task in asked},
         calling={name: value if value is None else round(value, 6) for name, value in asdict(scores.calling).items()},
-        cost=_cost(scores),
+        cost=_cost(scores, shared=any(TOGETHER in part for part in Run(place).metrics())),
         seconds=round(pace * scores.n, 1),
         seconds_per_task=round(pace, 4),
         machine={**machine.describe(side_by_side), "model": model},
@@ -214,10 +216,15 @@ def _plain() -> Team:
     return team.find("single", instructions=False)
 
 
-def _cost(scores: Scores) -> dict[str, float | None]:
-    """Return what a task cost, and what a strategy tried; its seconds are another measure where several are played."""
+def _cost(scores: Scores, *, shared: bool) -> dict[str, float | None]:
+    """Return what a task cost, and what a strategy tried; its seconds are another measure where several are played.
+
+    How many tokens of prompts were computed is left open where they were `shared` with other cells.
+    """
     tried = {} if scores.tried is None else {**asdict(scores.tried)}
     told = {key: value for key, value in {**asdict(scores.cost), **tried}.items() if key not in ("seconds", "strategy")}
+    if shared:
+        told["computed"] = None
     return {key: value if value is None else round(value, 4) for key, value in told.items()}
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import rolecraft.reproduce.playing as playing
 from rolecraft import evaluate
+from rolecraft.errors import DataError, RolecraftError
 from rolecraft.reproduce.cells import hash_json
 from rolecraft.reproduce.playing import Player
 from rolecraft.reproduce.plays import Play, Record, configuration
@@ -30,11 +32,25 @@ def groups(todo: Sequence[Play]) -> list[tuple[Play, ...]]:
 def run(
     group: Sequence[Play], folder: Path, results: Path, paths: Mapping[str, str], *, side_by_side: int = 1
 ) -> list[Record]:
-    """Do what `playing.run` does for each play of a group; a part that was played before stands."""
+    """Do what `playing.run` does for each play of a group; a part that was played before stands.
+
+    Where one cannot be played with the others, each is played by itself. Raises RolecraftError that names the first
+    that cannot be played at all, once the others are.
+    """
     player = playing.find_player(group[0], folder, results, paths) if len(group) > 1 else None
     if player is not None:
-        _play(group, folder, player)
-    return [playing.run(play, folder, results, paths, side_by_side=side_by_side) for play in group]
+        with suppress(DataError):  # of one part: what it is, it tells alone
+            _play(group, folder, player)
+    records, failed = list[Record](), dict[str, RolecraftError]()
+    for play in group:
+        try:
+            records.append(playing.run(play, folder, results, paths, side_by_side=side_by_side))
+        except DataError as error:
+            failed[play.title] = error
+    for title, reason in failed.items():
+        others = f"; {len(records)} others of its column are finished" if records else ""
+        raise RolecraftError(f"{title}: {reason}{others}") from reason
+    return records
 
 
 def _shared(play: Play) -> str:
@@ -45,9 +61,15 @@ def _shared(play: Play) -> str:
 
 
 def _play(group: Sequence[Play], folder: Path, player: Player) -> None:
-    """Play what the plays miss; of the time that it takes, each play's share is that of its episodes."""
-    runs, started = [Run(folder / play.name) for play in group], time.monotonic()
+    """Play what the plays miss; of the time that it takes, each play's share is that of its episodes.
+
+    A run that is played so is marked before: how many tokens of its prompts were computed says nothing of its mode.
+    """
+    runs = [Run(folder / play.name) for play in group]
+    for run in runs:
+        run.log({"played": 0, "seconds": 0.0, playing.TOGETHER: len(group)})
     with playing.open_player(player, group[0].mode) as engine:
+        started = time.monotonic()
         parts = [
             evaluate.Part(
                 playing.what_is_played(play, player.identity),
