@@ -220,6 +220,22 @@ def test_rows_are_runs_and_columns_splits(tmp_path):
     assert "zero-shot · tools 300 180 36 0.75 3 2" in text
 
 
+def test_splits_of_two_benchmarks_are_two_columns_and_not_compared(tmp_path):
+    for name, right in (("gsm8k", 1), ("toolworld", 9)):
+        run = fill(tmp_path / name, *some(right, 10), name=name)
+        run.write_settings({"evaluation": {"name": name, "split": "test", "seed": 7, "benchmark": name}})
+    text = visible(page(tmp_path)[1])
+    assert "toolworld, toolworld:test 90.0 %" in text
+    assert "on the best other" not in text
+    assert "against" not in text
+
+
+def test_the_best_row_is_the_best_of_what_all_have_played(tmp_path):
+    for name, split, right in (("one", "test", 6), ("two", "test", 5), ("two", "easy", 10)):
+        fill(tmp_path / f"{name}-{split}", *some(right, 10), name=name, split=split)
+    assert "one, test 60.0 %" in visible(page(tmp_path)[1])
+
+
 def test_runs_of_one_name_and_split_are_told_apart_by_folder(tmp_path):
     for folder in ("a", "b"):
         fill(tmp_path / folder, *some(1, 2), name="tuned")

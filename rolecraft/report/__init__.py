@@ -49,6 +49,7 @@ class _Played:
     split: str
     trajectories: tuple[Trajectory, ...]
     scores: Scores | None
+    benchmark: str = ""
 
     @property
     def label(self) -> str:
@@ -119,13 +120,19 @@ def _played(run: Run) -> _Played | None:
     return _Played(
         name=str(evaluation.get("name", run.path.name)),
         split=str(evaluation.get("split", "")),
+        benchmark=Path(str(evaluation.get("benchmark", ""))).stem,
         trajectories=trajectories,
         scores=score(judged, seed=seed) if judged else None,
     )
 
 
 def _distinct(played: Sequence[tuple[Run, _Played]]) -> list[_Played]:
-    """Return what was played, its name made the folder's where two runs would else be one row and column."""
+    """Return what was played, its name made the folder's where two runs would else be one row and column.
+
+    A column is a split, with its benchmark's name where the runs are of several.
+    """
+    if len({p.benchmark for _, p in played}) > 1:
+        played = [(run, replace(p, split=f"{p.benchmark}:{p.split}")) for run, p in played]
     labels = Counter(p.label for _, p in played)
     return [p if labels[p.label] == 1 else replace(p, name=f"{p.name} ({run.path})") for run, p in played]
 
@@ -159,7 +166,14 @@ def _tiles(played: Sequence[_Played]) -> str:
 
 
 def _best(rows: Mapping[str, Mapping[str, Scores]]) -> str:
-    return max(rows, key=lambda name: sum(scores.score for scores in rows[name].values()) / len(rows[name]))
+    """Return the row with the best mean over the columns that all have; of rows that share none, over its own."""
+    shared = set.intersection(*(set(row) for row in rows.values()))
+
+    def mean(name: str) -> float:
+        counted = [scores.score for split, scores in rows[name].items() if split in shared or not shared]
+        return sum(counted) / len(counted)
+
+    return max(rows, key=mean)
 
 
 def _rows(played: Sequence[_Played]) -> dict[str, dict[str, Scores]]:
