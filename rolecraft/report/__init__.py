@@ -12,9 +12,8 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -24,8 +23,9 @@ import yaml
 
 from rolecraft.errors import NotFound
 from rolecraft.judges import failures, replies
-from rolecraft.report import calling, charts, classes, figures
-from rolecraft.scores import Scores, family, paired, score
+from rolecraft.report import calling, charts, classes, columns, figures
+from rolecraft.report.columns import Played
+from rolecraft.scores import Scores, family, paired
 from rolecraft.store import Run, atomic
 from rolecraft.types import Json, Message, ToolSpec, Trajectory, Turn, Verdict
 
@@ -41,21 +41,6 @@ _COSTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Played:
-    """A run's trajectories: `name` is its row and `split` its column in the score table; scores of the judged ones."""
-
-    name: str
-    split: str
-    trajectories: tuple[Trajectory, ...]
-    scores: Scores | None
-    benchmark: str = ""
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} \u00b7 {self.split}" if self.split else self.name
-
-
 def write(folders: Sequence[Path], path: Path, *, title: str = "", limit: int = 10_000) -> Path:
     """Write the page about all runs in `folders` and below them to `path`, and return `path`.
 
@@ -65,7 +50,7 @@ def write(folders: Sequence[Path], path: Path, *, title: str = "", limit: int = 
     runs = [Run(found) for folder in folders for found in _run_folders(folder)]
     if not runs:
         raise NotFound(f"no run in {', '.join(repr(str(f)) for f in folders)}; give a folder that a command wrote")
-    played = _distinct([(run, p) for run in runs if (p := _played(run)) is not None])
+    played = columns.distinct([(run, p) for run in runs if (p := columns.read(run)) is not None])
     template = files("rolecraft.report").joinpath("report.html.in").read_text(encoding="utf-8")
     script = files("rolecraft.report").joinpath("report.js").read_text(encoding="utf-8")
     sections = [s for s in (*_results(played), _training(runs)) if s.html]
@@ -110,34 +95,7 @@ def _run_folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (found[path], path))
 
 
-def _played(run: Run) -> _Played | None:
-    trajectories = tuple(run.trajectories())
-    if not trajectories:
-        return None
-    evaluation = run.settings().get("evaluation", {})
-    judged = [t for t in trajectories if t.verdict is not None]
-    seed = evaluation.get("seed")
-    return _Played(
-        name=str(evaluation.get("name", run.path.name)),
-        split=str(evaluation.get("split", "")),
-        benchmark=Path(str(evaluation.get("benchmark", ""))).stem,
-        trajectories=trajectories,
-        scores=score(judged, seed=seed) if judged else None,
-    )
-
-
-def _distinct(played: Sequence[tuple[Run, _Played]]) -> list[_Played]:
-    """Return what was played, its name made the folder's where two runs would else be one row and column.
-
-    A column is a split, with its benchmark's name where the runs are of several.
-    """
-    if len({p.benchmark for _, p in played}) > 1:
-        played = [(run, replace(p, split=f"{p.benchmark}:{p.split}")) for run, p in played]
-    labels = Counter(p.label for _, p in played)
-    return [p if labels[p.label] == 1 else replace(p, name=f"{p.name} ({run.path})") for run, p in played]
-
-
-def _head(runs: Sequence[Run], played: Sequence[_Played]) -> str:
+def _head(runs: Sequence[Run], played: Sequence[Played]) -> str:
     n = sum(len(p.trajectories) for p in played)
     said = f'<p class="soft">Trajectories: {n:,}. Runs: {len(runs)}.</p>'
     commands = list(dict.fromkeys(str(run.lineage().get("command", "")) for run in runs))
@@ -145,12 +103,12 @@ def _head(runs: Sequence[Run], played: Sequence[_Played]) -> str:
     return said + made + _tiles(played)
 
 
-def _tiles(played: Sequence[_Played]) -> str:
+def _tiles(played: Sequence[Played]) -> str:
     """Show large the row with the best mean score, split by split, beside the best of the others."""
-    rows = _rows(played)
+    rows = columns.rows(played)
     if not rows:
         return ""
-    best = _best(rows)
+    best = columns.best(rows)
     tiles = []
     for split, scores in rows[best].items():
         low, high = scores.interval
@@ -165,27 +123,8 @@ def _tiles(played: Sequence[_Played]) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
-def _best(rows: Mapping[str, Mapping[str, Scores]]) -> str:
-    """Return the row with the best mean over the columns that all have; of rows that share none, over its own."""
-    shared = set.intersection(*(set(row) for row in rows.values()))
-
-    def mean(name: str) -> float:
-        counted = [scores.score for split, scores in rows[name].items() if split in shared or not shared]
-        return sum(counted) / len(counted)
-
-    return max(rows, key=mean)
-
-
-def _rows(played: Sequence[_Played]) -> dict[str, dict[str, Scores]]:
-    rows: dict[str, dict[str, Scores]] = {}
-    for p in played:
-        if p.scores is not None:
-            rows.setdefault(p.name, {})[p.split] = p.scores
-    return rows
-
-
-def _results(played: Sequence[_Played]) -> Iterable[_Section]:
-    rows = _rows(played)
+def _results(played: Sequence[Played]) -> Iterable[_Section]:
+    rows = columns.rows(played)
     if not rows:
         return
     colours = {name: i % 6 for i, name in enumerate(rows)}
@@ -218,12 +157,12 @@ def _family_cards(
     return charts.fold(split, grid, unfolded=unfolded) if split else grid
 
 
-def _failure_cards(played: Sequence[_Played], rows: Mapping[str, Mapping[str, Scores]]) -> str:
+def _failure_cards(played: Sequence[Played], rows: Mapping[str, Mapping[str, Scores]]) -> str:
     """Return one card for each run, folded by row; only the best row, whose failures are the ones to study, is open."""
     folds = []
     for name in rows:
         cards = "".join(_failure_card(p.label, p.scores) for p in played if p.name == name and p.scores is not None)
-        folds.append(charts.fold(name, f'<div class="grid">{cards}</div>', unfolded=name == _best(rows)))
+        folds.append(charts.fold(name, f'<div class="grid">{cards}</div>', unfolded=name == columns.best(rows)))
     meanings = "".join(f"<dt><b>{name}</b></dt><dd>It {meaning}.</dd>" for name, meaning in failures.CLASSES.items())
     legend = charts.fold("What the classes mean", f'<dl class="small">{meanings}</dl>')
     intro = "Each failed task is in exactly one class; choose one to read its trajectories."
@@ -238,7 +177,7 @@ def _failure_card(label: str, scores: Scores) -> str:
     return charts.bar_card(f"{label}: {failed} of {scores.n} failed", bars)
 
 
-def _comparisons(played: Sequence[_Played]) -> str:
+def _comparisons(played: Sequence[Played]) -> str:
     """Return the table that pairs the best row with every other one, on the tasks that both played."""
     rows = []
     for split in dict.fromkeys(p.split for p in played):
@@ -252,7 +191,7 @@ def _comparisons(played: Sequence[_Played]) -> str:
     return f"<h3>Paired on the same tasks</h3>{_table(head, rows)}"
 
 
-def _comparison(other: _Played, best: _Played) -> str:
+def _comparison(other: Played, best: Played) -> str:
     judged = [[t for t in p.trajectories if t.verdict is not None] for p in (other, best)]
     if {t.task.id for t in judged[0]}.isdisjoint(t.task.id for t in judged[1]):
         return ""
@@ -266,7 +205,7 @@ def _comparison(other: _Played, best: _Played) -> str:
     )
 
 
-def _cost_table(played: Sequence[_Played]) -> str:
+def _cost_table(played: Sequence[Played]) -> str:
     scored = [(p.label, asdict(p.scores.cost)) for p in played if p.scores is not None]
     head = "<th>run</th>" + "".join(f"<th class=n>{title}</th>" for title in _COSTS.values())
     rows = [
@@ -302,7 +241,7 @@ def _origins(runs: Sequence[Run]) -> _Section:
     return _Section("origins", "Settings and lineage", "".join(parts) or '<p class="soft">None recorded.</p>')
 
 
-def _data(played: Sequence[_Played], limit: int) -> dict[str, Json]:
+def _data(played: Sequence[Played], limit: int) -> dict[str, Json]:
     """Return what the browser script reads; tools are stored once and named by their place."""
     tools: dict[str, tuple[int, ToolSpec]] = {}
     items = [
@@ -393,7 +332,7 @@ def _script_safe(data: Json) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _left_out(played: Sequence[_Played], limit: int) -> str:
+def _left_out(played: Sequence[Played], limit: int) -> str:
     cut = sum(max(0, len(p.trajectories) - limit) for p in played)
     note = f" {cut} trajectories beyond the first {limit} of a run are left out of the browser." if cut else ""
     return f"Made by Rolecraft. This file is complete in itself and contacts nobody.{note}"
