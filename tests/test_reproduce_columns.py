@@ -194,6 +194,7 @@ def test_the_report_needs_neither_base_nor_data_and_lists_what_is_missing(done, 
     assert f"Missing, not reached yet: {told}." in text
     assert found["cells"] == {"finished": 6, "wanted": 8}
     assert "| arm/mode | seeds | toolworld:test, n 2 | toolworld:tools, n 2 | s/task |" in text
+    assert "share unparsed; s/task on toolworld:test:" in text  # which all have played
     assert "Constrained - free, points on the same tasks" in text
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from rolecraft.errors import DataError
 from rolecraft.reproduce import document, findings
+from rolecraft.scores import Paired
 
 LOW, HIGH = "0" * 9 + "1", "1" * 9 + "0"
 
@@ -142,3 +143,15 @@ def test_why_tasks_failed_stands_in_one_table_by_arm(tmp_path):
         ("small", "8", "50.0", "25.0", "25.0"),
         ("large", "8", "12.5", "12.5", "0.0"),
     ]
+
+
+def test_each_comparison_names_its_test_where_there_are_several():
+    def contrast(test):
+        paired = Paired(0.1, (0.0, 0.2), 0.03, better=3, worse=0, n=30, test=test, unpaired=0)
+        return findings.Contrast("large", "small", "test", True, (0,), paired, (0.1,))
+
+    mixed = findings.comparisons([contrast("exact McNemar"), contrast("exact sign flips")])
+    assert [row[3] for row in mixed.rows] == ["0.03 (exact McNemar)", "0.03 (exact sign flips)"]
+    alike = findings.comparisons([contrast("exact McNemar")] * 2)
+    assert "p by exact McNemar over tasks" in alike.title
+    assert [row[3] for row in alike.rows] == ["0.03", "0.03"]

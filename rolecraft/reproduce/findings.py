@@ -217,8 +217,8 @@ def _logged(tunings: Sequence[Tuning], measure: str) -> float | None:
 
 
 def comparisons(contrasts: Sequence[Contrast]) -> Grid:
-    """Return the table of the paired comparisons."""
-    rows = []
+    """Return the table of the paired comparisons; each names its test where there are several."""
+    rows, tests = [], dict.fromkeys(one.paired.test for one in contrasts) or {"exact sign flips": None}
     for one in contrasts:
         seeds = over_seeds(one.by_seed)
         rows.append(
@@ -226,14 +226,14 @@ def comparisons(contrasts: Sequence[Contrast]) -> Grid:
                 f"{one.better} - {one.than}",
                 f"{one.split} (decides)" if one.decides else one.split,
                 f"{100 * one.paired.difference:+.1f} {points(one.paired.interval)}",
-                f"{one.paired.p:.2g}",
+                f"{one.paired.p:.2g}" + (f" ({one.paired.test})" if len(tests) > 1 else ""),
                 f"{one.paired.better} / {one.paired.worse} of {one.paired.n}",
                 " ".join(f"{100 * value:+.1f}" for value in one.by_seed) + (f" {points(seeds)}" if seeds else ""),
             )
         )
-    test = contrasts[0].paired.test if contrasts else "exact sign flips"
+    by = next(iter(tests)) if len(tests) == 1 else "the test beside it,"
     heading = ("difference of", "split", "points (over tasks)", "p", "better / worse", "by seed (over seeds)")
-    return Grid(f"paired, with 95 % intervals; p by {test} over tasks, each with all its seeds", heading, tuple(rows))
+    return Grid(f"paired, with 95 % intervals; p by {by} over tasks, each with all its seeds", heading, tuple(rows))
 
 
 def points(interval: Interval) -> str:

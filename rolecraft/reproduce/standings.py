@@ -130,10 +130,12 @@ def grids(found: Standings) -> list[Grid]:
 
 def _scores(found: Standings) -> Grid:
     rows, tuned = [], any(arm.tuned for arm in found.claim.arms.values())
+    _, common = _in_common(found)
     for contender, plays in _contenders(found):
         records = [record for play in plays if (record := found.records.get(play.name))]
         seeds = max((len(one) for one in _by_column(plays, found.records).values()), default=0)
-        pace = f"{statistics.fmean(r.seconds_per_task for r in records):.2f}" if records else "-"
+        paces = [one.seconds_per_task for one in records if one.column in common]
+        pace = f"{statistics.fmean(paces):.2f}" if paces else "-"
         cells = [_cell(_by_column(plays, found.records).get(name, [])) for name in found.claim.evaluation.columns]
         rows.append((contender, *([str(seeds)] if tuned else []), *cells, pace))
         if any(record.lenient for record in records):
@@ -147,6 +149,8 @@ def _scores(found: Standings) -> Grid:
         "s/task",
     )
     title = "score, % of tasks (95 % interval over tasks); of columns where no call is right the share unparsed"
+    if len(common) < len(asked):
+        title += f"; s/task on {', '.join(common) or 'no column that all have played'}"
     return Grid(title, heading, tuple(rows))
 
 
@@ -155,16 +159,7 @@ def _failures(found: Standings) -> list[Grid]:
 
     On other columns others may fail: where no call is right, no needless one can be missed.
     """
-    played = {
-        name: records
-        for name, plays in _contenders(found)
-        if (records := [record for play in plays if (record := found.records.get(play.name))])
-    }
-    columns = [
-        name
-        for name in found.claim.evaluation.columns
-        if all(any(record.column == name for record in records) for records in played.values())
-    ]
+    played, columns = _in_common(found)
     counted = {}
     for name, records in played.items():
         verdicts = [one for record in records if record.column in columns for one in record.verdicts.values()]
@@ -172,8 +167,21 @@ def _failures(found: Standings) -> list[Grid]:
     return of_failures(counted, f" on {', '.join(columns)}")
 
 
+def _in_common(found: Standings) -> tuple[dict[str, list[Record]], list[str]]:
+    """Return the records of each contender that has any, and the columns that all of these have played."""
+    played = {
+        name: records
+        for name, plays in _contenders(found)
+        if (records := [record for play in plays if (record := found.records.get(play.name))])
+    }
+    asked = found.claim.evaluation.columns
+    return played, [
+        name for name in asked if all(any(one.column == name for one in records) for records in played.values())
+    ]
+
+
 def _tried(found: Standings) -> Grid:
-    """Return what a task cost by contender, all that strategies tried included: means over columns and seeds."""
+    """Return what a task cost by contender, all that strategies tried included: means over seeds and common columns."""
     keys = {
         "candidates": "candidates",
         "failed": "failed, %",
@@ -183,16 +191,17 @@ def _tried(found: Standings) -> Grid:
         "model_calls": "model calls",
         "tool_calls": "tool calls",
     }
+    played, columns = _in_common(found)
     rows = []
-    for contender, plays in _contenders(found):
-        costs = [record.cost for play in plays if (record := found.records.get(play.name)) and record.cost]
+    for contender, _ in _contenders(found):
+        costs = [one.cost for one in played.get(contender, ()) if one.column in columns and one.cost]
         cells = []
         for key in keys:
             values = [value for cost in costs if (value := cost.get(key)) is not None]
             scale = 100 if keys[key].endswith("%") else 1
             cells.append(f"{scale * statistics.fmean(values):,.1f}" if values else "-")
         rows.append((contender, *cells))
-    title = "what was tried for a task, and what it cost, all candidates included"
+    title = f"what was tried for a task, and what it cost, all candidates included, on {', '.join(columns)}"
     return Grid(title, ("arm/mode", *keys.values()), tuple(rows))
 
 
