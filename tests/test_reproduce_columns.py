@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rolecraft.reproduce import (
     Settings,
     board,
     claim,
+    clock,
     playing,
     plays,
     processes,
@@ -29,6 +31,7 @@ from rolecraft.reproduce import (
 )
 from rolecraft.reproduce.plays import Play, Record
 from rolecraft.store import Run
+from rolecraft.types import Task, Trajectory
 
 needs_bfcl = pytest.mark.skipif(
     importlib.util.find_spec("bfcl_eval") is None,
@@ -415,3 +418,28 @@ def test_what_prompts_cost_is_left_open_where_several_cells_shared_them(done):
     costs = {one.column: one.cost for one in plays.read_all(folder / "results" / "wide") if one.arm == "tuned"}
     assert {cost["computed"] for cost in costs.values()} == {None}
     assert all(cost["prompt"] for cost in costs.values())
+
+
+def test_the_time_of_a_part_that_is_stopped_counts_and_loading_does_not(tmp_path, monkeypatch):
+    run, now = Run(tmp_path), [0.0]
+    monkeypatch.setattr("rolecraft.reproduce.clock.time.monotonic", lambda: now[0])
+
+    @contextmanager
+    def loading():
+        now[0] += 100.0
+        yield "engine"
+
+    watch = clock.Clock([run])
+
+    def stopped():
+        with watch.opened(loading):
+            for number in range(4):
+                run.append(Trajectory(f"t{number}", Task(f"t{number}", ()), ()))
+                now[0] += 2.0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    watch.log()
+    clock.Clock([run]).log()  # nothing was played since
+    assert run.metrics() == [{"played": 4, "seconds": 8.0}]

@@ -6,7 +6,6 @@ cells there are (`board`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from rolecraft.errors import DataError, RolecraftError
 from rolecraft.evaluate.playing import EngineOpener
 from rolecraft.judges import failures, replies, strict
 from rolecraft.reproduce.cells import hash_json
+from rolecraft.reproduce.clock import Clock
 from rolecraft.reproduce.columns import Column, Mode
 from rolecraft.reproduce.plays import Play, Record, Verdict, configuration, place_of, write
 from rolecraft.scores import Scores
@@ -181,12 +181,13 @@ def _scores(play: Play, place: Path, player: Player | None, limit: int | None = 
         opener = partial(open_player, player, play.mode)
         players, playing, model = player.team, episode_settings(play.mode), player.identity
     what = replace(what_is_played(play, model), limit=limit or play.column.n)
-    run, started = Run(place), time.monotonic()
-    held = len(run.finished())
-    scores = evaluate.run(what, players, opener, run, playing, console=Console(quiet=True))
-    if scores.n > held:
-        run.log({"played": scores.n - held, "seconds": round(time.monotonic() - started, 3)})
-    parts = run.metrics()  # of a part that was killed nothing is known
+    run = Run(place)
+    clock = Clock([run])
+    try:
+        scores = evaluate.run(what, players, partial(clock.opened, opener), run, playing, console=Console(quiet=True))
+    finally:
+        clock.log()
+    parts = run.metrics()  # of a part that was killed (-9) nothing is known
     played = sum(part["played"] for part in parts)
     return scores, sum(part["seconds"] for part in parts) / played if played else 0.0, model
 

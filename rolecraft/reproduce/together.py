@@ -6,7 +6,6 @@ Not covered: cells of other prompts, which are played one after another (`playin
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ import rolecraft.reproduce.playing as playing
 from rolecraft import evaluate
 from rolecraft.errors import DataError, RolecraftError
 from rolecraft.reproduce.cells import hash_json
+from rolecraft.reproduce.clock import Clock
 from rolecraft.reproduce.playing import Player
 from rolecraft.reproduce.plays import Play, Record, configuration
 from rolecraft.store import Run
@@ -68,20 +68,20 @@ def _play(group: Sequence[Play], folder: Path, player: Player) -> None:
     runs = [Run(folder / play.name) for play in group]
     for run in runs:
         run.log({"played": 0, "seconds": 0.0, playing.TOGETHER: len(group)})
-    with playing.open_player(player, group[0].mode) as engine:
-        started = time.monotonic()
-        parts = [
-            evaluate.Part(
-                playing.what_is_played(play, player.identity),
-                player.team,
-                engine.holding(playing.constrain(play.mode)),
-                run,
-                playing.episode_settings(play.mode),
-            )
-            for play, run in zip(group, runs, strict=True)
-        ]
-        played = asyncio.run(evaluate.play_together(parts, playing.SLOTS))
-    pace = (time.monotonic() - started) / max(1, sum(played))
-    for run, count in zip(runs, played, strict=True):
-        if count:
-            run.log({"played": count, "seconds": round(count * pace, 3)})
+    clock = Clock(runs)
+    try:
+        with playing.open_player(player, group[0].mode) as engine:
+            clock.start()
+            parts = [
+                evaluate.Part(
+                    playing.what_is_played(play, player.identity),
+                    player.team,
+                    engine.holding(playing.constrain(play.mode)),
+                    run,
+                    playing.episode_settings(play.mode),
+                )
+                for play, run in zip(group, runs, strict=True)
+            ]
+            asyncio.run(evaluate.play_together(parts, playing.SLOTS))
+    finally:
+        clock.log()
