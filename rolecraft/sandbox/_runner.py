@@ -65,8 +65,13 @@ def serve(channel: int, bind: Callable[[dict[str, Any], str, bytes], None]) -> N
             pass
         for _ in _TRIES:  # here, not in a function: a handler may raise wherever one is entered
             try:
-                _flush()
-                still()
+                for _ in _TRIES:  # within a second one: it may raise as well at the jump from one try to the next
+                    try:
+                        _flush()
+                        still()
+                        break
+                    except BaseException:  # noqa: BLE001  a handler's
+                        pass
                 break
             except BaseException:  # noqa: BLE001  a handler's
                 pass
