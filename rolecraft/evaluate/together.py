@@ -27,19 +27,17 @@ class Part:
     playing: agent.Settings
 
 
-async def play_together(parts: Sequence[Part], concurrency: int, explain: Explain = why_unparsed) -> list[int]:
+async def play_together(parts: Sequence[Part], concurrency: int, explain: Explain = why_unparsed) -> None:
     """Play what the parts' runs miss, each task in all parts before the next, `concurrency` episodes at once.
 
-    Returns how many episodes each part has played. Raises what `evaluate` raises; what was finished stays.
+    Raises what `evaluate` raises; what was finished stays.
     """
     with ExitStack() as stack:
         for part in parts:
             stack.enter_context(lock(part.run.path))
         batches = [begin(part.settings, part.team, part.run, part.playing) for part in parts]
-        missing = [len(batch.missing) for batch in batches]
         async for batch, trajectory in agent.at_once(_in_turn(parts, batches, explain), concurrency):
             batch.keep(trajectory)
-    return missing
 
 
 def _in_turn(
