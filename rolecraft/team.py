@@ -164,6 +164,10 @@ class Team:
                 return role
         raise NotFound(f"no role {speaker!r} in team {self.name!r}: it has {', '.join(self.speakers)}")
 
+    def acts_by_code(self, speaker: str | None) -> bool:
+        """Whether a speaker's replies are run as code: what its calls answered is then the code's, not the author's."""
+        return speaker is not None and self.role(speaker).form is not None
+
 
 def find(name: str | Path, *, instructions: bool = True) -> Team:
     """Return the team `name` of `teams/`, or of a user's own file; without `instructions` its roles are told none.

@@ -106,13 +106,14 @@ class Tally:
             self.usages.append(turn.usage)
 
 
-def outcome(before: Position, after: Position) -> Outcome | None:
+def outcome(before: Position, after: Position, *, by_code: bool = False) -> Outcome | None:
     """Return what a step came to: an answer, observations, calls that nobody runs, or who speaks next; None: it failed.
 
     A step fails whose call cannot be read or has failed, whose reply was cut, and that makes an episode go in circles.
+    `by_code`: its speaker acts by code.
     """
     reply, new = after.turns[-1], after.messages[len(before.messages) :]
-    observed = observations(new)
+    observed = observations(new, by_code=by_code)
     if reply.message.unparsed is not None or reply.stop == "length" or any(one.failed for one in observed):
         return None
     if after.stop not in (None, "answered"):
@@ -124,10 +125,10 @@ def outcome(before: Position, after: Position) -> Outcome | None:
     return ("next", after.speaker)
 
 
-def observations(messages: Sequence[Message]) -> list[Message]:
+def observations(messages: Sequence[Message], *, by_code: bool) -> list[Message]:
     """Return what a step was told: of one that acted by code what the code printed, not what its calls answered."""
-    told = [message for message in messages if message.role == "tool"]
-    return [message for message in told if message.tool_call_id is None] or told
+    told = (message for message in messages if message.role == "tool")
+    return [message for message in told if not (by_code and message.tool_call_id is not None)]
 
 
 def final(end: Position) -> Outcome | None:

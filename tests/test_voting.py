@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rolecraft import voting
@@ -148,3 +150,15 @@ def test_how_likely_turns_were_is_a_mean_over_all_tokens():
     turns = (Turn(said, "a", logprobs=(-1.0, -2.0)), Turn(said, "a", logprobs=(-6.0,)))
     assert voting.likelihood(turns) == -3.0
     assert voting.likelihood((Turn(said, "a"),)) == 0.0
+
+
+def test_a_remark_beside_results_hides_none_of_them():
+    """An equal call that was dropped is told without an id, as what code printed is."""
+    call = Message("assistant", tool_calls=(ToolCall("f", {}, "a"),))
+
+    def after(result):
+        told = Message("tool", result, tool_call_id="a"), Message("tool", "f was called twice in one reply")
+        before, end = ended(call)
+        return voting.outcome(before, replace(end, messages=(*end.messages, *told), stop=None))
+
+    assert after("1") != after("2")

@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
     play = evaluate.play_splits if "+" in split else _play_one
     scores = play(what, players, opened, Run(output), _playing.episode_settings(player, options), console=console)
     runs = _runs(output, split)
-    played = {name: _asked(run, replace(what, split=name), players) for name, run in runs.items()}
+    played = {name: _asked(run, replace(what, split=name), players, scores[name].n) for name, run in runs.items()}
     console.print(evaluate.score_table({what.name: scores, **evaluate.baselines(what)}))
     if any(len(found.families) > 1 for found in scores.values()):
         console.print(evaluate.family_table(scores))
@@ -121,12 +121,15 @@ def _play_one(what: evaluate.Settings, *rest: Any, console: Console) -> dict[str
     return {what.split: evaluate.run(what, *rest, console=console)}
 
 
-def _asked(run: Run, what: evaluate.Settings, players: Team) -> list[Trajectory]:
-    """Return the episodes of the tasks that are asked; the folder may hold more, of a larger limit before."""
+def _asked(run: Run, what: evaluate.Settings, players: Team, count: int) -> list[Trajectory]:
+    """Return the episodes of the `count` tasks that are asked; the folder may hold more, of a larger limit before."""
     from rolecraft import evaluate
 
+    held = list(run.trajectories())
+    if len(held) == count:  # making the tasks once more may take long
+        return held
     asked = {task.id for task in evaluate.tasks(what, players)}
-    return [record for record in run.trajectories() if record.task.id in asked]
+    return [record for record in held if record.task.id in asked]
 
 
 def _others(folder: Path, split: str) -> dict[str, Run]:

@@ -130,9 +130,9 @@ def grids(found: Standings) -> list[Grid]:
 
 def _scores(found: Standings) -> Grid:
     rows, tuned = [], any(arm.tuned for arm in found.claim.arms.values())
-    _, common = _in_common(found)
+    played, common = _in_common(found)
     for contender, plays in _contenders(found):
-        records = [record for play in plays if (record := found.records.get(play.name))]
+        records = played.get(contender, [])
         seeds = max((len(one) for one in _by_column(plays, found.records).values()), default=0)
         paces = [one.seconds_per_task for one in records if one.column in common]
         pace = f"{statistics.fmean(paces):.2f}" if paces else "-"

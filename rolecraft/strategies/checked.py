@@ -146,8 +146,7 @@ async def _advance(
 
 def _answers_calls(episode: Episode, position: Position) -> bool:
     """Tell whether calls have results of their own: not where the first one ends the episode, nor where code prints."""
-    role = episode.team.role(str(position.speaker))
-    return role.form is None and not episode.environment.calls_only
+    return not episode.team.acts_by_code(position.speaker) and not episode.environment.calls_only
 
 
 async def _refused(episode: Episode, position: Position, reply: Reply, objection: _Objection) -> Position:
@@ -268,7 +267,7 @@ async def _dry_run(
     try:
         end = await step.take(episode, position, reply, branch.call)
         # Code may catch what fails within it, and is judged by how it ends. What cannot be read is told as ever.
-        by_code = episode.team.role(str(position.speaker)).form is not None
+        by_code = episode.team.acts_by_code(position.speaker)
         answers = [one for one in end.messages[len(position.messages) :] if (one.tool_call_id is None) == by_code]
         failed = [one for one in answers if one.failed]
         if not failed:

@@ -128,7 +128,7 @@ def _last_result(episode: Episode, end: Position, tally: Tally) -> Message | Non
     for place, message in enumerate(end.messages[len(episode.task.messages) :], start=len(episode.task.messages)):
         if message.role == "assistant":
             act = place
-            by_code = message.speaker is not None and episode.team.role(message.speaker).form is not None
+            by_code = episode.team.acts_by_code(message.speaker)
             result = None if by_code else result
         if message.role == "tool" and act not in refused and not (by_code and message.tool_call_id is not None):
             result = message

@@ -86,7 +86,7 @@ async def _voted(episode: Episode, position: Position, replies: Sequence[Reply],
         ends = await asyncio.gather(
             *(step.take(episode, position, reply, one.run) for reply, one in zip(replies, tries, strict=True))
         )
-        election = _elect(position, ends)
+        election = _elect(episode, position, ends)
         await asyncio.to_thread(tries[election.chosen].branch.commit)
     finally:
         await trying.close()
@@ -98,7 +98,7 @@ async def _as_published(episode: Episode, position: Position, replies: Sequence[
     """Return where the reply leads that the published rule chooses, all tried on one state, and that one twice."""
     toolbox = episode.environment.toolbox
     ends = [await step.take(episode, position, reply, toolbox.call) for reply in replies]
-    printed = [_printed(position, end) for end in ends]
+    printed = [_printed(episode, position, end) for end in ends]
     valid = [place for place, text in enumerate(printed) if text is not None]
     counts = Counter(printed[place] for place in valid)
     chosen = max(valid, key=lambda place: counts[printed[place]]) if valid else 0  # the first of the most
@@ -109,16 +109,21 @@ async def _as_published(episode: Episode, position: Position, replies: Sequence[
     return again
 
 
-def _elect(before: Position, ends: Sequence[Position]) -> Election:
-    return voting.elect([Ballot(voting.outcome(before, end), voting.likelihood(end.turns[-1:])) for end in ends])
+def _elect(episode: Episode, before: Position, ends: Sequence[Position]) -> Election:
+    by_code = episode.team.acts_by_code(before.speaker)
+    outcomes = [voting.outcome(before, end, by_code=by_code) for end in ends]
+    return voting.elect(
+        [Ballot(one, voting.likelihood(end.turns[-1:])) for one, end in zip(outcomes, ends, strict=True)]
+    )
 
 
-def _printed(before: Position, end: Position) -> str | None:
+def _printed(episode: Episode, before: Position, end: Position) -> str | None:
     """Return what the published rule votes on: what was printed, so nothing for any text; None for a failure."""
-    if voting.outcome(before, end) is None:
+    by_code = episode.team.acts_by_code(before.speaker)
+    if voting.outcome(before, end, by_code=by_code) is None:
         return None
-    told = end.messages[len(before.messages) :]
-    return "\n".join(message.content for message in told if message.role == "tool")
+    told = voting.observations(end.messages[len(before.messages) :], by_code=by_code)
+    return "\n".join(message.content for message in told)
 
 
 def _runs(end: Position) -> int:
